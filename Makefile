@@ -1,0 +1,48 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+PARAMS ?= params/quick.yaml
+DATA   ?=
+SET    ?=
+BIN    := .venv/bin
+UV     := uv==0.13.9
+
+# Threads that wait let others work: on a shared machine spinning ones cost up to six times.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: help report test test-long lab env lint pins clean-env
+
+help:  ## say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+report: env  ## run all notebooks and render the site  [PARAMS="a.yaml b.yaml"] [DATA=folder-or-archive] [SET="epochs=3 ..."]
+	@$(BIN)/python -m utkcmp.report $(PARAMS:%=-f %) $(if $(DATA),--data "$(DATA)") $(SET:%=-p %)
+
+test: env lint  ## every test: lint, unit tests, the notebooks by nbval
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-long: env lint  ## the same and the slow tests
+	@$(BIN)/python -m pytest
+
+lint: env
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+
+lab: env  ## open JupyterLab
+	@$(BIN)/jupyter lab notebooks
+
+env: .venv/.complete  ## set up .venv from the pinned requirements
+
+.venv/.complete: requirements.txt pyproject.toml
+	@echo "setting up .venv (about two minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "utkcmp needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": give one with PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check $(UV)
+	@$(BIN)/python -m uv pip install -q --python $(BIN)/python --compile-bytecode -r requirements.txt
+	@$(BIN)/python -m uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+pins: env  ## write requirements.txt anew from pyproject.toml
+	@$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --no-emit-index-url \
+	    --extra test --custom-compile-command "make pins" pyproject.toml -o requirements.txt
+
+clean-env:
+	rm -rf .venv

@@ -1,0 +1,90 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from utkcmp import duplicates
+from utkcmp.duplicates import look, same_pictures
+
+
+def picture(seed=0, side=200):
+    blots = np.random.default_rng(seed).integers(0, 256, (20, 20, 3), np.uint8)
+    return Image.fromarray(blots).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def grouped(*images) -> list[int]:
+    """The first file of the picture that each image belongs to."""
+    hashes, thumbs = zip(*map(look, images), strict=True)
+    label = same_pictures([str(i) for i in range(len(images))], list(hashes), np.stack(thumbs))
+    return [label.tolist().index(k) for k in label]
+
+
+def compressed(image, quality):
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def test_a_picture_stored_again_is_the_same_picture():
+    again = {
+        "compressed": compressed(picture(), 30),
+        "reduced": picture().resize((100, 100)),
+        "brighter": ImageEnhance.Brightness(picture()).enhance(1.2),
+        "paler": ImageEnhance.Contrast(picture()).enhance(0.6),
+        "cropped by a pixel": picture().crop((1, 1, 200, 200)),
+    }
+    got = grouped(picture(), *again.values())
+    assert dict(zip(again, got[1:], strict=True)) == dict.fromkeys(again, 0)
+
+
+def test_other_pictures_are_other_pictures():
+    images = [picture(seed) for seed in range(200)] + [picture().transpose(0), picture().rotate(90)]
+    assert grouped(*images) == list(range(202))
+
+
+def test_alike_shapes_in_other_colours_are_other_pictures():
+    rng, faces = np.random.default_rng(0), []
+    for _ in range(2):  # the same grey shapes, noise of its own, other colours
+        grey = np.asarray(picture().convert("L")).astype(float)
+        tint = np.asarray(
+            Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize((200, 200))
+        )
+        faces.append(Image.fromarray((grey[..., None] * 0.5 + tint * 0.5).astype(np.uint8)))
+    assert grouped(*faces) == [0, 1]
+
+
+def test_blank_pictures_have_no_hash_and_form_no_group():
+    blank = [Image.new("RGB", (64, 64), colour) for colour in ("red", "white", "white")]
+    assert [look(image)[0] for image in blank] == ["", "", ""]
+    assert grouped(*blank) == [0, 1, 2]
+
+
+def test_equal_bytes_are_the_same_picture_whatever_the_hash():
+    got = same_pictures(["a", "b", "a"], ["", "", ""], np.zeros((3, 16, 16, 3), np.uint8))
+    assert got[0] == got[2] != got[1]
+
+
+def test_near_duplicates_chain():
+    images = [picture(), compressed(picture(), 60), compressed(compressed(picture(), 60), 25)]
+    assert grouped(*images, picture(1)) == [0, 0, 0, 3]
+
+
+@pytest.mark.parametrize("block", [1, 7, 1024])
+def test_blocks_find_the_pairs_that_comparing_one_by_one_finds(monkeypatch, block):
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2, (40, 256))
+    for i in range(20, 40):  # half of them are near to one of the others
+        bits[i] = bits[i - 20]
+        bits[i, rng.permutation(256)[: 2 * i]] ^= 1
+    thumbs = np.repeat(rng.integers(0, 256, (20, 16, 16, 3), np.uint8), 2, axis=0)
+    hashes = [np.packbits(b).tobytes().hex() for b in bits]
+    monkeypatch.setattr(duplicates, "BLOCK", block)
+    got = set(zip(*duplicates._near_pairs(hashes, thumbs), strict=True))
+    expect = set()
+    for i in range(40):
+        for j in range(i + 1, 40):
+            distance = (bits[i] != bits[j]).sum()
+            if distance <= 14 or (distance <= 46 and i // 2 == j // 2):
+                expect.add((i, j))
+    assert got == expect

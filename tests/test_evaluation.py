@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+
+from utkcmp.evaluation import (
+    RESULT_COLUMNS,
+    bootstrap_faces,
+    evaluate_pairs,
+    intervals,
+    mistakes,
+    reported_results,
+    reported_tuning,
+    results_table,
+    swap_disagreement,
+)
+from utkcmp.inference import pair_logits, pair_metrics
+from utkcmp.models import build_model
+from utkcmp.pairs import Pairs
+
+
+def random_pairs(n_faces=40, n_pairs=300, seed=0, ties=False):
+    rng = np.random.default_rng(seed)
+    left, right = rng.integers(0, n_faces, (2, n_pairs))
+    label = rng.integers(0, 2, n_pairs).astype("int8")
+    logits = rng.normal(size=n_pairs) + label
+    return Pairs(left, right, label), np.round(logits, 1) if ties else logits
+
+
+def test_metrics_agree_with_scikit_learn():
+    pairs, logits = random_pairs()
+    got = pair_metrics(logits, pairs.label)
+    assert got["loss"] == pytest.approx(log_loss(pairs.label, 1 / (1 + np.exp(-logits))), abs=1e-9)
+    assert got["accuracy"] == accuracy_score(pairs.label, logits > 0)
+    assert got["auc"] == roc_auc_score(pairs.label, logits)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_bootstrap_weighs_pairs_by_how_often_both_faces_were_drawn(ties):
+    pairs, logits = random_pairs(ties=ties)
+    got = bootstrap_faces(logits, pairs, resamples=20, seed=3)
+    faces, positions = np.unique(np.r_[pairs.left, pairs.right], return_inverse=True)
+    left, right = np.split(positions, 2)
+    rng = np.random.default_rng(3)
+    share = np.full(len(faces), 1 / len(faces))
+    for row, counts in zip(
+        got.itertuples(), rng.multinomial(len(faces), share, size=20), strict=True
+    ):
+        weight = counts[left] * counts[right]
+        correct = (logits > 0) == (pairs.label == 1)
+        assert row.accuracy == pytest.approx(np.average(correct, weights=weight), abs=1e-6)
+        expect = roc_auc_score(pairs.label, logits, sample_weight=weight)
+        assert row.auc == pytest.approx(expect, abs=1e-6)
+
+
+def test_the_bootstrap_does_not_depend_on_its_chunks(monkeypatch):
+    pairs, logits = random_pairs()
+    expect = bootstrap_faces(logits, pairs, resamples=30)
+    monkeypatch.setattr("utkcmp.evaluation._CHUNK", 700)
+    assert np.allclose(bootstrap_faces(logits, pairs, resamples=30), expect)
+
+
+def test_intervals_are_the_middle_95_per_cent():
+    pairs, logits = random_pairs()
+    resampled = bootstrap_faces(logits, pairs, resamples=400)
+    got = intervals(resampled)
+    inside = resampled.auc.between(got["auc_low"], got["auc_high"]).mean()
+    assert inside == pytest.approx(0.95, abs=0.01)
+
+
+def test_intervals_over_faces_are_wider_than_over_independent_pairs():
+    """A per-face error is shared by all of a face's pairs; an interval over pairs would hide it."""
+    rng = np.random.default_rng(0)
+    left, right = np.triu_indices(40, 1)
+    ages, seen = rng.normal(size=40), rng.normal(size=40)
+    seen += ages
+    pairs = Pairs(left, right, (ages[left] > ages[right]).astype("int8"))
+    logits = seen[left] - seen[right]
+    got = intervals(bootstrap_faces(logits, pairs, resamples=500))
+    accuracy = ((logits > 0) == (pairs.label == 1)).mean()
+    naive = 2 * 1.96 * np.sqrt(accuracy * (1 - accuracy) / len(left))
+    assert got["accuracy_high"] - got["accuracy_low"] > 1.5 * naive
+
+
+def test_swap_disagreement_counts_answers_that_contradict_themselves():
+    assert swap_disagreement(np.array([1, -1, 2, -2]), np.array([-1, 1, 2, -2])) == 0.5
+
+
+def test_both_protocols_are_measured(small_run, tiny):
+    _, data = small_run
+    one, every = evaluate_pairs("m", build_model("AgeRanker"), data, "test", resamples=100)
+    assert list(results_table([one, every]).columns) == RESULT_COLUMNS
+    assert (one.row["protocol"], every.row["protocol"]) == ("seed", "all")
+    ages = data.ages.numpy()[data.rows("test")]
+    expect = sum(a != b for i, a in enumerate(ages) for b in ages[:i])
+    assert every.row["n_pairs"] == expect
+    assert one.row["swap_disagreement"] == every.row["swap_disagreement"] == 0
+
+
+def test_all_pairs_agree_with_scoring_each_pair(small_run, tiny):
+    _, data = small_run
+    model = build_model("SiameseResNet", hidden_layers=[8]).eval()
+    every = evaluate_pairs("m", model, data, "test", resamples=100)[1]
+    expect = pair_logits(model, data.images, every.pairs)
+    np.testing.assert_allclose(every.logits, expect, atol=1e-4)
+
+
+def test_a_model_of_both_faces_is_measured_by_the_seed_protocol_only(small_run, tiny):
+    _, data = small_run
+    got = evaluate_pairs("m", build_model("ResNetClassifier"), data, "val", resamples=100)
+    assert [one.row["protocol"] for one in got] == ["seed"]
+
+
+def test_mistakes_are_wrong_and_sorted_by_confidence(small_run, tiny):
+    _, data = small_run
+    one = evaluate_pairs("m", build_model("AgeRanker"), data, "test", resamples=100)[0]
+    got = mistakes(one, data, n=5)
+    older = np.where(got.left_age > got.right_age, "left", "right")
+    assert (got.answer != older).all()
+    assert got.confidence.is_monotonic_decreasing and got.confidence.between(0.5, 1).all()
+
+
+def test_reported_figures_are_complete():
+    assert len(reported_tuning()) == 29
+    models = {"SiameseResNet", "ResNetClassifier", "SiameseResNetAge"}
+    assert set(reported_results().model) == models

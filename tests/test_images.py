@@ -1,0 +1,195 @@
+import errno
+import io
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utkcmp import images as module
+from utkcmp.faces import DataError, decode, index_faces
+from utkcmp.images import MEAN, STD, cache_images, resize, to_float
+
+SIZE = 24
+
+
+def stored(seed: int, width=40, height=40) -> bytes:
+    file = io.BytesIO()
+    blots = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(blots).resize((width, height)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for i in range(12):
+        (folder / f"{i + 20}_0_1_20170116174525{i:03}.jpg").write_bytes(stored(i))
+    (folder / "21_0_0_20170116174525999.jpg").write_bytes(b"")  # rejected: no row of its own
+    return folder
+
+
+@pytest.fixture
+def faces(folder):
+    return index_faces(folder, progress=False)
+
+
+def build(folder, faces, cache, size=SIZE):
+    return cache_images(folder, faces, size, cache, progress=False)
+
+
+def test_row_i_is_the_ith_valid_face(folder, faces, tmp_path):
+    got = build(folder, faces, tmp_path / "cache")
+    valid = faces[faces.status == "ok"]
+    assert got.shape == (len(valid), 3, SIZE, SIZE) == (12, 3, 24, 24) and got.dtype == np.uint8
+    for row, file in enumerate(valid.file):
+        assert np.array_equal(got[row], resize(decode((folder / file).read_bytes()), SIZE))
+
+
+def test_a_large_picture_is_cached_as_if_it_had_been_decoded_whole(tmp_path):
+    image = Image.open(io.BytesIO(stored(0))).resize((400, 400), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "25_0_1_20170116174525125.jpg", quality=95)
+    got = build(tmp_path, index_faces(tmp_path, progress=False), None)[0]
+    assert np.abs(got - resize(image, SIZE).astype(float)).mean() < 2
+
+
+def test_without_a_cache_the_array_is_in_memory(folder, faces, tmp_path):
+    got = build(folder, faces, None)
+    assert not isinstance(got, np.memmap)
+    assert np.array_equal(got, build(folder, faces, tmp_path / "cache"))
+
+
+def test_a_second_start_reads_nothing_but_the_cache(folder, faces, tmp_path):
+    expect = build(folder, faces, tmp_path / "cache")
+    for file in folder.iterdir():
+        file.unlink()
+    got = build(folder, faces, tmp_path / "cache")
+    assert isinstance(got, np.memmap) and np.array_equal(got, expect)
+
+
+def test_writing_to_the_array_never_reaches_the_file(folder, faces, tmp_path):
+    got = build(folder, faces, tmp_path / "cache")
+    before = got.copy()
+    got[:] = 0
+    assert np.array_equal(build(folder, faces, tmp_path / "cache"), before)
+
+
+def test_every_size_and_content_has_a_file_of_its_own(folder, faces, tmp_path):
+    build(folder, faces, tmp_path / "cache")
+    assert build(folder, faces, tmp_path / "cache", size=16).shape == (12, 3, 16, 16)
+    file = folder / faces.file[0]
+    file.write_bytes(stored(99))
+    got = build(folder, index_faces(folder, progress=False), tmp_path / "cache")
+    assert np.array_equal(got[0], resize(decode(file.read_bytes()), SIZE))
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_a_damaged_cache_is_built_anew(folder, faces, tmp_path):
+    expect = build(folder, faces, tmp_path / "cache").copy()
+    (path,) = (tmp_path / "cache").iterdir()
+    whole = path.read_bytes()
+    other = io.BytesIO()
+    np.save(other, expect[:, :, :12])
+    for damaged in (b"", whole[:50], whole[:-1], whole + b"x", b"x" * len(whole), other.getvalue()):
+        path.write_bytes(damaged)
+        assert np.array_equal(build(folder, faces, tmp_path / "cache"), expect)
+        assert path.read_bytes() == whole
+
+
+def test_a_half_written_cache_is_never_used_and_leaves_nothing(
+    folder, faces, tmp_path, monkeypatch
+):
+    images = iter(range(99))
+
+    def stop(image, size):
+        if next(images) >= 4:
+            raise KeyboardInterrupt
+        return resize(image, size)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "resize", stop)
+        build(folder, faces, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert build(folder, faces, tmp_path / "cache").any(axis=(1, 2, 3)).all()
+
+
+def test_a_full_disk_leaves_nothing_behind(folder, faces, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        build(folder, faces, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_face_that_vanished_or_changed_is_named(folder, faces, tmp_path):
+    gone, changed = folder / faces.file[0], folder / faces.file[5]
+    gone.unlink()
+    changed.write_bytes(stored(99))
+    with pytest.raises(DataError) as error:
+        build(folder, faces, tmp_path / "cache")
+    got = str(error.value)
+    assert got.startswith(f"{folder}: 2 of 12 faces vanished or changed") and gone.name in got
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_no_valid_face_is_an_error(folder, faces, tmp_path):
+    with pytest.raises(DataError, match="no face of the index is valid"):
+        build(folder, faces[faces.status != "ok"], tmp_path / "cache")
+
+
+def test_one_that_builds_while_another_builds_does_not_spoil_it(
+    folder, faces, tmp_path, monkeypatch
+):
+    meanwhile = []
+
+    def interrupted(path, shape, rows):
+        rows = iter(rows)
+        first = [next(rows), next(rows)]
+        meanwhile.append(build_plainly(folder, faces, tmp_path / "cache"))
+        write(path, shape, [*first, *rows])
+
+    def build_plainly(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_write", write)
+            return build(*arguments)
+
+    write = module._write
+    monkeypatch.setattr(module, "_write", interrupted)
+    got = build(folder, faces, tmp_path / "cache")
+    assert np.array_equal(got, meanwhile[0]) and np.array_equal(got, build(folder, faces, None))
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_do_not_spoil_it(folder, faces, tmp_path):
+    expect = build(folder, faces, None)
+    start = multiprocessing.get_context("spawn")
+    both = [start.Process(target=build, args=(folder, faces, tmp_path / "cache")) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert np.array_equal(build(folder, faces, tmp_path / "cache"), expect)
+
+
+def test_the_middle_square_of_an_oblong_picture_is_kept():
+    image = Image.new("RGB", (60, 20), "red")
+    image.paste((0, 0, 255), (20, 0, 40, 20))
+    for oblong in (image, image.transpose(Image.Transpose.ROTATE_90)):
+        got = resize(oblong, 10)
+        assert got.shape == (3, 10, 10) and got.dtype == np.uint8
+        assert got[:, 5, 5].tolist() == [0, 0, 255] and got[0].max() <= 20
+
+
+def test_normalised_images_are_float32_of_imagenet_statistics():
+    batch = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    got = to_float(batch)
+    expect = (batch.numpy() / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    assert got.dtype == torch.float32 and got.shape == batch.shape
+    assert np.allclose(got.numpy(), expect, atol=1e-5)

@@ -1,0 +1,42 @@
+import pandas as pd
+import pytest
+
+from utkcmp.run import Run, atomic, outputs_root
+
+
+def test_atomic_leaves_the_old_file_when_the_block_fails(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_outputs_go_where_the_variable_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("UTKCMP_OUTPUTS", str(tmp_path))
+    assert outputs_root() == tmp_path
+    assert Run("x").faces_csv == tmp_path / "x" / "faces.csv"
+
+
+def test_a_run_without_a_split_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run notebooks/02_split.ipynb first"):
+        Run(tmp_path).read_faces()
+
+
+def test_a_result_replaces_the_one_of_the_same_model_split_and_protocol(tmp_path):
+    run = Run(tmp_path)
+    row = {"model": "a", "split": "test", "protocol": "seed", "auc": 0.5}
+    run.add_results(pd.DataFrame([row, row | {"protocol": "all"}]))
+    run.add_results(pd.DataFrame([row | {"auc": 0.9}]))
+    got = run.read_results().set_index("protocol").auc
+    assert got.to_dict() == {"all": 0.5, "seed": 0.9}
+
+
+def test_the_record_keeps_what_others_wrote(tmp_path):
+    run = Run(tmp_path)
+    run.record("seconds", one=1)
+    run.record("seconds", two=2)
+    assert run.read_record()["seconds"] == {"one": 1, "two": 2}
+    assert "torch" in run.read_record()["packages"]

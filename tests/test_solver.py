@@ -1,0 +1,236 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from utkcmp.models import build_model
+from utkcmp.pairs import Pairs
+from utkcmp.solver import DivergedError, fit, fit_options, load_model
+
+pytestmark = pytest.mark.usefixtures("tiny")
+SETTINGS = dict(epochs=2, batch_size=16, lr=1e-2, device="cpu", progress=False)
+
+
+def toy(n=24, size=16):
+    """Faces whose brightness grows with age, so that a few steps learn their order."""
+    ages = torch.arange(n).float() + 1
+    noise = torch.randint(0, 60, (n, 3, size, size), generator=torch.Generator().manual_seed(0))
+    images = (noise + (ages / n * 190)[:, None, None, None]).to(torch.uint8)
+    left, right = np.triu_indices(n, 1)
+    flip = np.random.default_rng(0).random(len(left)) < 0.5
+    left, right = np.where(flip, right, left), np.where(flip, left, right)
+    label = (ages.numpy()[left] > ages.numpy()[right]).astype("int8")
+    return images, ages, Pairs(left, right, label)
+
+
+def some(pairs, chosen):
+    chosen = np.arange(chosen) if isinstance(chosen, int) else chosen
+    return Pairs(pairs.left[chosen], pairs.right[chosen], pairs.label[chosen])
+
+
+def build(name="AgeRanker", **options):
+    torch.manual_seed(0)
+    return build_model(name, **options)
+
+
+@pytest.mark.parametrize("name", ["SiameseResNet", "ResNetClassifier", "AgeRanker"])
+def test_pair_models_overfit_a_small_batch(name, tmp_path):
+    images, ages, pairs = toy()
+    few = some(pairs, 16)
+    often = some(few, np.tile(np.arange(16), 40))  # 40 steps an epoch
+    options = SETTINGS | {"epochs": 10, "lr": 0.03, "patience": 10}
+    fitted = fit(build(name), images, ages, train=often, val=few, folder=tmp_path, **options)
+    assert fitted.history.train_loss.iloc[-1] < 0.02
+
+
+def test_the_regressor_learns_ages(tmp_path):
+    images, ages, _ = toy()
+    rows = np.tile(np.arange(len(ages)), 10)
+    model = build("ResNetAgeRegressor")
+    model.set_ages(ages)
+    options = SETTINGS | {"epochs": 6}
+    fitted = fit(model, images, ages, train=rows, val=rows, folder=tmp_path, **options)
+    assert fitted.best.val_mae < 0.5 * float((ages - ages.median()).abs().mean())
+
+
+def test_in_batch_pairs_learn_the_order(tmp_path):
+    images, ages, pairs = toy()
+    rows = np.tile(np.arange(len(ages)), 10)
+    options = SETTINGS | {"epochs": 4, "batch_size": 12}
+    fitted = fit(
+        build("SiameseResNet"), images, ages, train=rows, val=pairs, folder=tmp_path, **options
+    )
+    assert fitted.best.val_auc > 0.9
+
+
+def test_frozen_tensors_stay_frozen(tmp_path):
+    images, ages, pairs = toy()
+    model = build("SiameseResNetAge", hidden_layers=[8])
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    fitted = fit(model, images, ages, train=pairs, val=pairs, folder=tmp_path, **SETTINGS)
+    after = fitted.model.state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed == {"head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"}
+
+
+def test_a_finished_model_is_reused_and_other_settings_train_anew(tmp_path):
+    images, ages, pairs = toy()
+
+    def run(**changed):
+        return fit(
+            build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **SETTINGS | changed
+        )
+
+    first, again, other = run(), run(), run(lr=1e-4)
+    assert (first.reused, again.reused, other.reused) == (False, True, False)
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name])
+    assert again.history.equals(first.history)
+    assert run(lr=1e-4, retrain=True).reused is False
+
+
+def test_a_finished_folder_holds_only_what_is_needed(tmp_path):
+    images, ages, pairs = toy()
+    fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **SETTINGS)
+    got = sorted(path.name for path in tmp_path.iterdir())
+    assert got == ["config.json", "history.csv", "model.safetensors"]
+
+
+def test_the_best_epoch_is_kept(tmp_path):
+    images, ages, pairs = toy()
+    options = SETTINGS | {"epochs": 6, "lr": 0.02, "patience": 6}
+    fitted = fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
+    from utkcmp.inference import pair_logits, pair_metrics
+
+    got = pair_metrics(pair_logits(fitted.model, images, pairs), pairs.label)["loss"]
+    assert got == pytest.approx(fitted.history.val_loss.min(), rel=1e-4)
+
+
+def test_patience_ends_the_training(tmp_path):
+    images, ages, pairs = toy()
+    wrong = Pairs(pairs.left, pairs.right, 1 - pairs.label)  # the better trained, the worse
+    options = SETTINGS | {"epochs": 8, "patience": 2}
+    fitted = fit(build(), images, ages, train=pairs, val=wrong, folder=tmp_path, **options)
+    assert len(fitted.history) < 8
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"optimizer": "adm"}, {"precision": "64"}, {"schedule": "linear"}]
+)
+def test_an_unknown_option_is_answered_with_the_known_ones(wrong, tmp_path):
+    images, ages, pairs = toy()
+    with pytest.raises(ValueError, match="is not known: expected one of"):
+        fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **SETTINGS | wrong)
+
+
+def test_a_model_of_both_faces_cannot_train_on_a_batch_of_faces(tmp_path):
+    images, ages, pairs = toy()
+    with pytest.raises(ValueError, match="set pairing to 'list'"):
+        fit(
+            build("ResNetClassifier"),
+            images,
+            ages,
+            train=np.arange(9),
+            val=pairs,
+            folder=tmp_path,
+            **SETTINGS,
+        )
+
+
+def test_a_diverging_loss_stops_with_epoch_step_and_rate(tmp_path):
+    images, ages, pairs = toy()
+    options = SETTINGS | {"lr": 1e30, "optimizer": "sgd", "epochs": 5}
+    with pytest.raises(DivergedError, match=r"epoch 1, step \d+, learning rate 1e\+30"):
+        fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
+
+
+def test_loading_names_what_is_wrong(tmp_path):
+    with pytest.raises(ValueError, match="holds no finished model"):
+        load_model(tmp_path / "nothing")
+    images, ages, pairs = toy()
+    fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **SETTINGS)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_model(tmp_path)
+    weights.write_bytes(whole)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model": "SiameseResNet"}))
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_model(tmp_path)
+
+
+def test_tensorboard_gets_the_curves(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    images, ages, pairs = toy()
+    board = tmp_path / "board"
+    fit(
+        build(),
+        images,
+        ages,
+        train=pairs,
+        val=pairs,
+        folder=tmp_path / "model",
+        tensorboard=board,
+        **SETTINGS,
+    )
+    events = EventAccumulator(str(board))
+    events.Reload()
+    assert {"train_loss", "val_loss", "val_auc"} <= set(events.Tags()["scalars"])
+    assert len(events.Scalars("val_auc")) == SETTINGS["epochs"]
+
+
+def test_options_come_from_the_parameters():
+    from utkcmp.params import Params
+
+    got = fit_options(Params(epochs=7, patience=3))
+    assert got["epochs"] == 7 and got["patience"] == 3 and "train" not in got
+
+
+SCRIPT = textwrap.dedent("""
+    import sys
+    sys.path.insert(0, sys.argv[1])
+    from conftest import use_tiny_backbone
+    from test_solver import SETTINGS, build, fit, toy
+    use_tiny_backbone()
+    images, ages, pairs = toy()
+    options = SETTINGS | {"epochs": 6, "patience": 6, "schedule": "cosine", "augment": True}
+    model = build("SiameseResNet", hidden_layers=[8], use_dropout=True)
+    fit(model, images, ages, train=pairs, val=pairs, folder=sys.argv[2],
+        on_epoch=lambda row: print("epoch", row["epoch"], flush=True), **options)
+""")
+
+
+def train_in_a_process(folder, kill_after=None) -> list[str]:
+    """Run SCRIPT; kill it with SIGKILL once it has printed ``kill_after``. Gives its lines."""
+    here = os.path.dirname(__file__)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, here, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line.strip())
+        if line.strip() == kill_after:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.close()
+    assert process.wait() == (-signal.SIGKILL if kill_after else 0)
+    return lines
+
+
+def test_a_killed_training_ends_as_one_never_killed(tmp_path):
+    assert len(train_in_a_process(tmp_path / "whole")) == 6
+    train_in_a_process(tmp_path / "killed", kill_after="epoch 4")
+    resumed = train_in_a_process(tmp_path / "killed")
+    assert resumed[0] in ("epoch 4", "epoch 5")  # killed before or after the checkpoint
+    for name in ("model.safetensors", "config.json"):
+        got, expect = ((tmp_path / one / name).read_bytes() for one in ("killed", "whole"))
+        assert got == expect, name

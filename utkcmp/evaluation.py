@@ -1,0 +1,172 @@
+"""Metrics of pair answers, with intervals that know that pairs share faces."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from utkcmp.inference import apply_rows, embeds_once, feature_logits, pair_logits, pair_metrics
+from utkcmp.pairs import AllPairs, Pairs
+
+REPORTED = Path(__file__).parent / "reported"
+RESULT_COLUMNS = [
+    "model",
+    "split",
+    "protocol",
+    "n_pairs",
+    "loss",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+] + ["auc", "auc_low", "auc_high", "swap_disagreement", "seconds"]
+_CHUNK = 2_000_000  # weights held at once by the bootstrap
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model on one split and protocol: the row for results.csv and what it was made from.
+
+    logits: float64 (K,), positive where the model says left is older; pairs: K pairs of image rows.
+    """
+
+    row: dict
+    pairs: Pairs
+    logits: np.ndarray
+
+
+def bootstrap_faces(
+    logits: np.ndarray, pairs: Pairs, resamples: int = 1000, seed: int = 42
+) -> pd.DataFrame:
+    """Accuracy and AUC on resampled faces, one row a resample.
+
+    Pairs that share a face are not independent, so whole faces are drawn with replacement and a
+    pair counts as often as the product of its two faces' counts (the pigeonhole bootstrap of
+    Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)).
+    """
+    faces, positions = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
+    left, right = np.split(positions, 2)
+    order = np.argsort(logits, kind="stable")
+    logits, left, right = logits[order], left[order], right[order]
+    label = pairs.label[order].astype(bool)
+    correct = ((logits > 0) == label).astype(np.float32)
+    starts = np.flatnonzero(np.r_[True, np.diff(logits) > 0])  # pairs of one logit tie
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(faces), np.full(len(faces), 1 / len(faces)), size=resamples)
+    counts = counts.astype(np.float32)
+    step = max(1, _CHUNK // len(logits))
+    parts = [
+        _weighted_metrics(counts[i : i + step], left, right, label, correct, starts)
+        for i in range(0, resamples, step)
+    ]
+    return pd.DataFrame(np.concatenate(parts), columns=["accuracy", "auc"])
+
+
+def _weighted_metrics(counts, left, right, label, correct, starts) -> np.ndarray:
+    weight = counts[:, left] * counts[:, right]  # (R, K)
+    accuracy = (weight @ correct) / weight.sum(1)
+    positive = np.add.reduceat(weight * label, starts, axis=1, dtype=np.float64)
+    negative = np.add.reduceat(weight * ~label, starts, axis=1, dtype=np.float64)
+    below = np.cumsum(negative, axis=1) - negative / 2  # ties count half
+    with np.errstate(invalid="ignore"):
+        auc = (positive * below).sum(1) / (positive.sum(1) * negative.sum(1))
+    return np.stack([accuracy, auc], axis=1)
+
+
+def intervals(resampled: pd.DataFrame, level: float = 0.95) -> dict[str, float]:
+    """Percentile intervals of ``bootstrap_faces``: accuracy_low, accuracy_high, auc_low, ..."""
+    tail = (1 - level) / 2
+    bounds = resampled.quantile([tail, 1 - tail])
+    return {
+        f"{metric}_{end}": float(bounds[metric].iloc[i])
+        for metric in resampled.columns
+        for i, end in enumerate(("low", "high"))
+    }
+
+
+def swap_disagreement(logits: np.ndarray, swapped: np.ndarray) -> float:
+    """Share of pairs whose answer changes when the two faces change places.
+
+    >>> swap_disagreement(np.array([1.0, 2.0]), np.array([-1.0, 0.5]))
+    0.5
+    """
+    return float(((logits > 0) == (swapped > 0)).mean())
+
+
+def evaluate_pairs(
+    name: str, model: nn.Module, data, split: str = "test", resamples: int = 1000
+) -> list[Evaluated]:
+    """Evaluate a pair model on one split, by the protocols it can answer.
+
+    ``seed``: the fixed sample of pairs that all models share. ``all``, on test faces: every pair at
+    least a year apart, for models that embed each face once. data: a RunData.
+    """
+    pairs = data.pairs(split)
+    started = time.perf_counter()
+    logits = pair_logits(model, data.images, pairs)
+    seconds = time.perf_counter() - started
+    swapped = pair_logits(model, data.images, Pairs(pairs.right, pairs.left, 1 - pairs.label))
+    row = {"model": name, "split": split, "protocol": "seed"}
+    results = [_evaluated(row, logits, swapped, pairs, resamples, seconds)]
+    if split == "test" and embeds_once(model):
+        resamples = max(100, resamples // 5)  # millions of pairs: fewer resamples, same intervals
+        results.append(_evaluate_all(row | {"protocol": "all"}, model, data, resamples))
+    return results
+
+
+def _evaluate_all(row: dict, model: nn.Module, data, resamples: int) -> Evaluated:
+    rows = data.rows(row["split"])
+    every = AllPairs(data.ages.numpy()[rows])[:]
+    started = time.perf_counter()
+    features = apply_rows(model.eval().embed, data.images, rows)
+    logits = feature_logits(model, features, every.left, every.right)
+    seconds = time.perf_counter() - started
+    swapped = feature_logits(model, features, every.right, every.left)
+    return _evaluated(row, logits, swapped, every.take(rows), resamples, seconds)
+
+
+def _evaluated(row, logits, swapped, pairs, resamples, seconds) -> Evaluated:
+    measured = pair_metrics(logits, pairs.label) | intervals(
+        bootstrap_faces(logits, pairs, resamples)
+    )
+    row = row | measured | {"n_pairs": len(pairs), "seconds": round(seconds, 3)}
+    row["swap_disagreement"] = swap_disagreement(logits, swapped)
+    return Evaluated({column: row[column] for column in RESULT_COLUMNS}, pairs, logits)
+
+
+def results_table(evaluated: list[Evaluated]) -> pd.DataFrame:
+    """Rows for results.csv, in its columns."""
+    return pd.DataFrame([one.row for one in evaluated], columns=RESULT_COLUMNS)
+
+
+def mistakes(one: Evaluated, data, n: int = 8) -> pd.DataFrame:
+    """The n most confidently wrong answers: left, right (image rows), files, ages, probability."""
+    wrong = np.flatnonzero((one.logits > 0) != (one.pairs.label == 1))
+    worst = wrong[np.argsort(-np.abs(one.logits[wrong]), kind="stable")][:n]
+    left, right = one.pairs.left[worst], one.pairs.right[worst]
+    confidence = torch.sigmoid(torch.from_numpy(np.abs(one.logits[worst]))).numpy()
+    return pd.DataFrame(
+        {
+            "left": left,
+            "right": right,
+            "left_file": data.faces.file.to_numpy()[left],
+            "right_file": data.faces.file.to_numpy()[right],
+            "left_age": data.faces.age.to_numpy()[left],
+            "right_age": data.faces.age.to_numpy()[right],
+            "answer": np.where(one.logits[worst] > 0, "left", "right"),
+            "confidence": confidence,
+        }
+    )
+
+
+def reported_results() -> pd.DataFrame:
+    """What the course project reported of its models; not measured here."""
+    return pd.read_csv(REPORTED / "results.csv")
+
+
+def reported_tuning() -> pd.DataFrame:
+    """The trials that the course project reported; not measured here."""
+    return pd.read_csv(REPORTED / "tuning.csv")

@@ -1,0 +1,119 @@
+"""A model over many faces: each face is embedded once, then all pairs are scored from features."""
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from utkcmp.images import to_float
+from utkcmp.pairs import Pairs
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``auto`` is the first CUDA GPU if there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def embeds_once(model: nn.Module) -> bool:
+    """Whether the model looks at each face by itself (see models.py)."""
+    return hasattr(model, "score_pairs")
+
+
+@torch.no_grad()
+def apply_rows(function, images: Tensor, rows: np.ndarray, batch_size: int = 256) -> Tensor:
+    """Apply a network to the given rows of (N, 3, S, S) uint8 images, in batches.
+
+    Returns the (len(rows), ...) float32 outputs on the CPU; the network must be in evaluation mode.
+    """
+    device = _device_of(function)
+    parts = []
+    for chosen in torch.from_numpy(rows).split(batch_size):
+        batch = images[chosen.to(images.device)].to(device)
+        parts.append(function(to_float(batch)).float().cpu())
+    return torch.cat(parts)
+
+
+def _device_of(function) -> torch.device:
+    module = getattr(function, "__self__", function)
+    return next(module.parameters()).device
+
+
+@torch.no_grad()
+def pair_logits(
+    model: nn.Module, images: Tensor, pairs: Pairs, batch_size: int = 256
+) -> np.ndarray:
+    """Logits of all pairs, float64 (K,), in evaluation mode; the model's mode is put back.
+
+    images: uint8 (N, 3, S, S); pairs: rows into images. A model that embeds faces sees each face
+    once, any other sees each pair.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        if embeds_once(model):
+            rows, positions = np.unique(
+                np.concatenate([pairs.left, pairs.right]), return_inverse=True
+            )
+            features = apply_rows(model.embed, images, rows, batch_size)
+            return feature_logits(model, features, *np.split(positions, 2))
+        return _paired_logits(model, images, pairs, batch_size)
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
+def feature_logits(
+    model: nn.Module, features: Tensor, left: np.ndarray, right: np.ndarray, chunk: int = 16_384
+) -> np.ndarray:
+    """Logits, float64 (K,), of pairs of rows into (N, D) features."""
+    device = _device_of(model) if any(True for _ in model.parameters()) else features.device
+    parts = []
+    for start in range(0, len(left), chunk):
+        stop = start + chunk
+        sides = (features[torch.from_numpy(side[start:stop])].to(device) for side in (left, right))
+        parts.append(model.score_pairs(*sides).double().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _paired_logits(model: nn.Module, images: Tensor, pairs: Pairs, batch_size: int) -> np.ndarray:
+    device, parts = _device_of(model), []
+    for start in range(0, len(pairs), batch_size):
+        stop = start + batch_size
+        sides = (
+            to_float(images[torch.from_numpy(side[start:stop]).to(images.device)].to(device))
+            for side in (pairs.left, pairs.right)
+        )
+        parts.append(model(*sides).double().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def predict_ages(regressor: nn.Module, images: Tensor, rows: np.ndarray) -> np.ndarray:
+    """Predicted ages in years, float64 (len(rows),), in evaluation mode."""
+    was_training = regressor.training
+    regressor.eval()
+    try:
+        return apply_rows(regressor, images, rows).double().numpy()
+    finally:
+        regressor.train(was_training)
+
+
+def pair_metrics(logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """Loss (binary cross entropy, nats), accuracy at logit 0 and AUC, over all pairs at once.
+
+    logits: float (K,); label: (K,), 1 where left is older. AUC is NaN where one label is missing.
+
+    >>> pair_metrics(np.array([2.0, -2.0]), np.array([1, 0]))["accuracy"]
+    1.0
+    """
+    loss = binary_cross_entropy_with_logits(
+        torch.from_numpy(np.asarray(logits, np.float64)), torch.from_numpy(label.astype(np.float64))
+    )
+    both = 0 < label.sum() < len(label)
+    return {
+        "loss": float(loss),
+        "accuracy": float(((logits > 0) == (label == 1)).mean()),
+        "auc": float(roc_auc_score(label, logits)) if both else float("nan"),
+    }

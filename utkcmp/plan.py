@@ -1,0 +1,197 @@
+"""What to run: the notebooks in order, their parameters, and which of them are up to date.
+
+What a notebook was made from is kept as one digest, its stamp: its own source, the parameters it
+is given, the code of this package it imports, the faces, and the stamps of the notebooks it reads
+from. A notebook whose stamp is unchanged need not run again.
+"""
+
+import ast
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from utkcmp.params import check, check_names
+from utkcmp.run import PROJECT, Run
+
+FOLDER = PROJECT / "notebooks"
+# Each notebook and what it reads from; a notebook stands after those it depends on.
+NOTEBOOKS: dict[str, tuple[str, ...]] = {
+    "01_data_exploration": (),
+    "02_split": (),
+    "03_pair_dataset": ("02_split",),
+    "04_siamese": ("02_split",),
+    "05_concat": ("02_split",),
+    "06_age_regressor_transfer": ("02_split",),
+    "07_tuning": ("02_split",),
+    "08_comparison": ("04_siamese", "05_concat", "06_age_regressor_transfer", "07_tuning"),
+}
+MODULE = Path(__file__).parent
+
+
+class ReportError(Exception):
+    """The report cannot be made; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook to run: its source, the parameters it is given, the digest of its inputs."""
+
+    name: str
+    path: Path
+    parameters: dict[str, Any]
+    stamp: str
+
+    def record(self, run: Run) -> Path:
+        """Where the stamp of this notebook's last run is kept, beside the executed notebook."""
+        return run.folder / "notebooks" / f"{self.name}.json"
+
+
+def defaults(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """The names and values in a notebook's ``parameters`` cell; empty if it has none."""
+    found = {}
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            for line in ast.parse(cell.source).body:
+                if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+                    found[line.targets[0].id] = ast.literal_eval(line.value)
+    return found
+
+
+def read_notebooks(folder: Path, names: Iterable[str]) -> dict[str, nbformat.NotebookNode]:
+    """Read the named notebooks. Raises ReportError if one is missing or no notebook."""
+    read = {}
+    for name in names:
+        path = folder / f"{name}.ipynb"
+        try:
+            read[name] = nbformat.read(path, as_version=4)
+        except FileNotFoundError:
+            raise ReportError(f"{path} is missing: the report needs all its notebooks") from None
+        except Exception:  # nbformat raises what its JSON and schema readers raise
+            raise ReportError(f"{path} is not a notebook that can be read") from None
+    return read
+
+
+def chosen(only: Iterable[str], graph: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The notebooks to run: all, or those in ``only`` and what they depend on.
+
+    >>> chosen(["03_pair_dataset"], NOTEBOOKS)
+    ['02_split', '03_pair_dataset']
+    """
+    wanted: set[str] = set()
+    waiting = list(only) or list(graph)
+    while waiting:
+        name = waiting.pop().removesuffix(".ipynb")
+        if name not in graph:
+            near = difflib.get_close_matches(name, graph, n=1, cutoff=0.4)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(graph)}"
+            raise ReportError(f"no notebook is called '{name}': {hint}")
+        wanted.add(name)
+        waiting += graph[name]
+    return [name for name in graph if name in wanted]
+
+
+def check_parameters(given: dict[str, Any], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Check the given parameters against every notebook that takes them, before anything runs.
+
+    known: the defaults of each notebook. Returns the value that each parameter has in this run;
+    where notebooks differ in their defaults, a dict of them by notebook. Raises ParameterError.
+    """
+    check_names(given, known={name for cell in known.values() for name in cell})
+    check(given)
+    effective: dict[str, dict[str, Any]] = {}
+    for notebook, cell in known.items():
+        values = {name: given.get(name, default) for name, default in cell.items()}
+        check(values, source=f"notebook {notebook}")
+        for name, value in values.items():
+            effective.setdefault(name, {})[notebook] = value
+    return {
+        name: next(iter(values.values())) if len(set(map(repr, values.values()))) == 1 else values
+        for name, values in sorted(effective.items())
+    }
+
+
+def modules_of(notebook: nbformat.NotebookNode) -> list[Path]:
+    """The files of this package that a notebook's code imports, by itself or by each other."""
+    files = {path.stem: path for path in MODULE.glob("*.py")}
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    waiting, found = [name for source in cells for name in _imports(source, files)], set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _imports(files[name].read_text(encoding="utf-8"), files)
+    return sorted(files[name] for name in found)
+
+
+def _imports(source: str, files: Mapping[str, Path]) -> Iterator[str]:
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # an IPython command: count on everything
+        yield from files
+        return
+    for node in ast.walk(tree):
+        names = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "asname")]
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{name}" for name in names]
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == MODULE.name and rest.split(".")[0] in files:
+                yield rest.split(".")[0]
+
+
+def stamp_of(
+    notebook: nbformat.NotebookNode, parameters: dict, data: str, dependencies: Iterable[str]
+) -> str:
+    """The digest of all a notebook's results depend on.
+
+    data: digest of the face index; dependencies: the stamps of the notebooks it reads from.
+    """
+    digest = hashlib.sha256()
+    cells = [(cell.cell_type, cell.source, cell.metadata.get("tags")) for cell in notebook.cells]
+    digest.update(json.dumps([cells, parameters, data, *dependencies], sort_keys=True).encode())
+    stored = [path for path in MODULE.glob("*/*.csv") if path.is_file()]
+    for path in [*modules_of(notebook), *sorted(stored)]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def plan(
+    notebooks: dict[str, nbformat.NotebookNode],
+    graph: Mapping[str, tuple[str, ...]],
+    given: dict[str, Any],
+    data: str,
+    folder: Path,
+) -> list[Step]:
+    """The steps in order, each with its parameters and stamp."""
+    stamps: dict[str, str] = {}
+    steps = []
+    for name, notebook in notebooks.items():
+        parameters = {key: given[key] for key in defaults(notebook) if key in given}
+        stamps[name] = stamp_of(notebook, parameters, data, [stamps[d] for d in graph[name]])
+        steps.append(Step(name, folder / f"{name}.ipynb", parameters, stamps[name]))
+    return steps
+
+
+def up_to_date(run: Run, step: Step) -> bool:
+    """Whether a notebook was run with this stamp and all the files it wrote are still there."""
+    record = step.record(run)
+    try:
+        same = json.loads(record.read_text(encoding="utf-8"))["stamp"] == step.stamp
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    wrote = [run.folder / name for name in written(record)]
+    return same and record.with_suffix(".ipynb").exists() and all(path.exists() for path in wrote)
+
+
+def written(record: Path) -> list[str]:
+    """The files, relative to the run's folder, that a notebook's record says it wrote."""
+    try:
+        return list(map(str, json.loads(record.read_text(encoding="utf-8"))["wrote"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

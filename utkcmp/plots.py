@@ -1,0 +1,424 @@
+"""Every figure of the report: each function takes data and returns a matplotlib Figure."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+from sklearn.metrics import roc_auc_score, roc_curve
+
+LEFT, RIGHT = "#c2571a", "#2a6f97"  # left face, right face; also a model and its reference
+MUTED = "#8a8f98"
+GAP_LABELS = ["1", "2", "3–5", "6–10", "11–20", ">20"]
+PALETTE = {"male": "#2a6f97", "female": "#e0a458", "not given": "#8a8f98"}
+SPLIT_COLOURS = {"train": "#8a8f98", "val": "#c2571a", "test": "#2a6f97"}
+
+
+def use_style() -> None:
+    """Set the report's look: sharp SVG figures in notebooks, one palette, light grid."""
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    set_matplotlib_formats("svg")
+    sns.set_theme(context="notebook", style="whitegrid", palette="deep")
+    plt.rcParams.update(
+        {
+            "figure.figsize": (8, 4),
+            "figure.constrained_layout.use": True,
+            "axes.titlelocation": "left",
+            "axes.titleweight": "bold",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "svg.fonttype": "path",
+        }
+    )
+
+
+def learning_curves(history: pd.DataFrame) -> Figure:
+    """Loss and, for pair models, AUC by epoch, training against validation; the best epoch marked.
+
+    history: as in ``solver.Fitted``.
+    """
+    has_auc = "val_auc" in history
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    second = ("auc", "AUC") if has_auc else ("mae", "mean absolute error (years)")
+    best = history.loc[history.val_loss.idxmin(), "epoch"]
+    for axis, (metric, label) in zip(axes, [("loss", "loss"), second], strict=True):
+        for part, colour in (("train", MUTED), ("val", RIGHT)):
+            if f"{part}_{metric}" in history:
+                values = history[f"{part}_{metric}"]
+                name = "training" if part == "train" else "validation"
+                axis.plot(history.epoch, values, "o-", color=colour, label=name, markersize=4)
+        axis.axvline(best, color=LEFT, linestyle=":", label="best validation loss")
+        axis.set(xlabel="epoch", ylabel=label, title=label[0].upper() + label[1:] + " by epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def roc_curves(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """ROC curves of several models.
+
+    answers: by model name, (label, logits), each (K,), label 1 where left is older.
+    """
+    figure, axis = plt.subplots(figsize=(5, 4.6))
+    for name, (label, logits) in answers.items():
+        false_rate, true_rate, _ = roc_curve(label, logits)
+        area = roc_auc_score(label, logits)
+        axis.plot(false_rate, true_rate, label=f"{name}: {area:.3f}")
+    axis.plot([0, 1], [0, 1], color=MUTED, linestyle=":", label="coin flip: 0.500")
+    axis.set(
+        xlabel="right is older, answered left (share)",
+        ylabel="left is older, answered left (share)",
+        title="ROC curve, area in the legend",
+        aspect="equal",
+    )
+    axis.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def accuracy_by_gap(gaps: np.ndarray, correct: np.ndarray) -> Figure:
+    """Accuracy by age gap, with Wilson-like error bars of two standard errors.
+
+    gaps: (K,) years, positive; correct: (K,) bool.
+    """
+    bins = pd.cut(gaps, [0, 1, 2, 5, 10, 20, np.inf], labels=GAP_LABELS)
+    table = pd.DataFrame({"gap": bins, "correct": correct}).groupby("gap", observed=True).correct
+    mean, count = table.mean(), table.size()
+    error = 2 * np.sqrt(mean * (1 - mean) / count)
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    axis.errorbar(mean.index.astype(str), mean, yerr=error, fmt="o-", color=RIGHT, capsize=3)
+    for x, n in enumerate(count):
+        axis.annotate(f"n = {n}", (x, 0.42), ha="center", color=MUTED, fontsize=9)
+    axis.axhline(0.5, color=MUTED, linestyle=":", label="coin flip")
+    axis.set(
+        xlabel="age gap of the pair (years)",
+        ylabel="accuracy",
+        ylim=(0.38, 1.03),
+        title="Accuracy by age gap",
+    )
+    axis.legend(frameon=False)
+    return figure
+
+
+def predicted_ages(true: np.ndarray, predicted: np.ndarray) -> Figure:
+    """Predicted against true ages, both (N,) years, with the line of no error."""
+    figure, axis = plt.subplots(figsize=(5, 4.6))
+    axis.scatter(true, predicted, s=8, alpha=0.4, color=RIGHT, rasterized=len(true) > 2000)
+    limits = [0, max(true.max(), predicted.max()) + 3]
+    axis.plot(limits, limits, color=LEFT, linestyle=":", label="no error")
+    axis.axhline(np.median(true), color=MUTED, linestyle="--", label="median age")
+    axis.set(xlabel="age in the label (years)", ylabel="predicted age (years)", title="Ages")
+    axis.legend(frameon=False)
+    return figure
+
+
+def compared_models(measured: pd.DataFrame, reported: pd.DataFrame, metric: str = "auc") -> Figure:
+    """Each model's figure with its interval, and what the course project reported of it.
+
+    measured: rows of results.csv (one protocol); reported: columns model and ``metric``.
+    """
+    figure, axis = plt.subplots(figsize=(8, 0.6 * len(measured) + 1.6))
+    for y, row in enumerate(measured.itertuples()):
+        value = getattr(row, metric)
+        low, high = getattr(row, f"{metric}_low"), getattr(row, f"{metric}_high")
+        axis.errorbar(
+            value,
+            y,
+            xerr=[[value - low], [high - value]],
+            fmt="o",
+            color=RIGHT,
+            capsize=4,
+            label="measured here, 95 % interval" if y == 0 else None,
+        )
+        there = reported[reported.model == row.model][metric]
+        axis.plot(there, [y + 0.25] * len(there), "D", color=LEFT, markersize=5, alpha=0.8)
+    axis.plot([], [], "D", color=LEFT, markersize=5, label="reported by the course project")
+    axis.axvline(0.5, color=MUTED, linestyle=":")
+    axis.set_yticks(range(len(measured)), measured.model)
+    axis.invert_yaxis()
+    name = "AUC" if metric == "auc" else metric
+    axis.set(xlabel=f"{name} on test pairs", title=f"{name} of each model")
+    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
+    return figure
+
+
+def tuning_slices(trials: pd.DataFrame, metric: str = "auc") -> Figure:
+    """The searched parameters against ``metric``, one panel a parameter, one point a trial.
+
+    trials: rows of tuning tables with a column ``source`` that colours the points.
+    """
+    names = ["lr", "batch_size", "hidden_layers", "weight_decay", "dropout_prob", "resnet_type"]
+    figure, axes = plt.subplots(2, 3, figsize=(10, 5.6), sharey=True)
+    trials = trials.assign(hidden_layers=trials.hidden_layers.astype(str))
+    trials = trials.sort_values(
+        ["hidden_layers", "resnet_type"], key=lambda column: column.str.len()
+    )
+    for axis, name in zip(axes.flat, names, strict=True):
+        palette = {"ours": RIGHT, "reported": LEFT}
+        sns.scatterplot(trials, x=name, y=metric, hue="source", palette=palette, ax=axis)
+        if name in ("lr", "weight_decay"):
+            axis.set_xscale("log")
+        if name == "batch_size":
+            axis.set_xscale("log", base=2)
+        if name == "hidden_layers":
+            axis.tick_params(axis="x", rotation=25, labelsize=8)
+        axis.set(xlabel=name, ylabel=metric.upper() if metric == "auc" else metric)
+        axis.get_legend().remove()
+    axes[0, 0].legend(frameon=False, fontsize=9)
+    figure.suptitle("Trials: each parameter against the validation AUC", x=0.01, ha="left")
+    return figure
+
+
+def score_scatter(left: np.ndarray, right: np.ndarray) -> Figure:
+    """Each face's contribution to the logit as the left face against that as the right, (N,)."""
+    figure, axis = plt.subplots(figsize=(4.8, 4.4))
+    axis.scatter(left, right, s=10, alpha=0.5, color=RIGHT, rasterized=len(left) > 2000)
+    ends = np.array([left.min(), left.max()])
+    axis.plot(ends, -ends, color=LEFT, linestyle=":", label="opposite")
+    axis.set(
+        xlabel="contribution as the left face (logit)",
+        ylabel="contribution as the right face (logit)",
+        title="One point a test face",
+    )
+    axis.legend(frameon=False)
+    return figure
+
+
+def trials_over_epochs(tables: dict[str, pd.DataFrame]) -> Figure:
+    """One bar a trial: its length the epochs it was given, its colour its best AUC.
+
+    tables: by model, tuning tables as ``tuning.search`` returns them.
+    """
+    figure, axes = plt.subplots(1, len(tables), figsize=(3.4 * len(tables), 3), squeeze=False)
+    colours, scale = plt.colormaps["viridis"], plt.Normalize(0.5, 1.0)
+    for axis, (model, table) in zip(axes.flat, tables.items(), strict=True):
+        table = table.sort_values("trial")
+        shades = [colours(scale(auc)) if auc == auc else MUTED for auc in table.auc]
+        axis.barh(range(len(table)), table["iter"].fillna(0), color=shades)
+        axis.set(xlabel="epochs", ylabel="trial", title=model)
+        axis.set_yticks(range(len(table)))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(axis="y", visible=False)
+    figure.colorbar(plt.cm.ScalarMappable(scale, colours), ax=axes, label="validation AUC")
+    return figure
+
+
+def age_histogram(faces: pd.DataFrame) -> Figure:
+    """Faces by age, one bar a year, stacked by gender.
+
+    faces: valid rows with columns age (years) and gender (name).
+    """
+    figure, axis = plt.subplots(figsize=(9.5, 3.4))
+    sns.histplot(
+        faces,
+        x="age",
+        hue="gender",
+        multiple="stack",
+        bins=np.arange(0, faces.age.max() + 2) - 0.5,
+        palette=PALETTE,
+        hue_order=[name for name in PALETTE if (faces.gender == name).any()],
+        edgecolor="none",
+        alpha=0.9,
+        ax=axis,
+    )
+    axis.set(xlabel="age (years)", ylabel="faces", title="Faces by age, one year a bar")
+    axis.set_xlim(-1.5, faces.age.max() + 1.5)
+    axis.xaxis.set_major_locator(plt.MultipleLocator(10))
+    axis.grid(axis="x", visible=False)
+    axis.get_legend().set(title=None, frame_on=False)
+    return figure
+
+
+def ages_by_group(faces: pd.DataFrame) -> Figure:
+    """Spread of ages by ethnicity and gender, as boxes: quartiles, and whiskers to 5 and 95 %.
+
+    faces: columns age (years), ethnicity and gender (names).
+    """
+    counts = faces.ethnicity.value_counts()
+    figure, axis = plt.subplots(figsize=(9, 0.6 * len(counts) + 1.2))
+    sns.boxplot(
+        faces,
+        x="age",
+        y="ethnicity",
+        order=counts.index,
+        hue="gender",
+        hue_order=[name for name in PALETTE if (faces.gender == name).any()],
+        palette=PALETTE,
+        whis=(5, 95),
+        showfliers=False,
+        width=0.7,
+        gap=0.15,
+        ax=axis,
+    )
+    names = [f"{name} ({count:,} faces)" for name, count in counts.items()]
+    axis.set_yticks(range(len(counts)), names)
+    axis.set(xlabel="age (years)", ylabel="", title="Ages by ethnicity and gender in the label")
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def face_tiles(
+    images: np.ndarray, captions: list[str], *, show_faces: bool = True, columns: int = 8
+) -> Figure:
+    """A grid of faces with captions; with show_faces False every face is a neutral placeholder.
+
+    images: uint8 (K, 3, S, S).
+    """
+    count = len(captions)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.18 * columns, 1.42 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
+        _show(axis, image, show_faces)
+        axis.set_title(caption, fontsize=9, loc="center", fontweight="normal")
+    return figure
+
+
+def _show(axis, image: np.ndarray, show_faces: bool) -> None:
+    """One face on an axis, or a grey head and shoulders in its place."""
+    axis.set_axis_off()
+    if show_faces:
+        axis.imshow(np.asarray(image).transpose(1, 2, 0), interpolation="nearest")
+        return
+    axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axis.add_patch(plt.Rectangle((0, 0), 1, 1, color="#e3e6ea"))
+    axis.add_patch(plt.Circle((0.5, 0.6), 0.22, color="#b9bfc7"))
+    shoulders = Ellipse((0.5, 0.0), 0.8, 0.62, color="#b9bfc7")
+    axis.add_patch(shoulders)
+    shoulders.set_clip_path(plt.Rectangle((0, 0), 1, 1, transform=axis.transData))
+
+
+def pair_tiles(images, pairs: pd.DataFrame, *, show_faces: bool = True, columns: int = 3) -> Figure:
+    """Pairs of faces side by side, the older one's age in colour.
+
+    images: uint8 (N, 3, S, S); pairs: columns left, right (rows of images), left_age, right_age
+    and, where a model has answered, answer ("left" or "right") and confidence (0.5 to 1), or else
+    ``caption`` where the label is not what the pair is about.
+    """
+    rows = max(1, -(-len(pairs) // columns))
+    figure, axes = plt.subplots(
+        rows,
+        3 * columns,
+        figsize=(3.2 * columns, 1.9 * rows),
+        width_ratios=[1, 1, 0.2] * columns,  # the third stays empty, between two pairs
+        squeeze=False,
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    slots = axes.reshape(-1, 3)
+    for (left, right, _), pair in zip(slots, pairs.itertuples(), strict=False):
+        for axis, row, age, other in (
+            (left, pair.left, pair.left_age, pair.right_age),
+            (right, pair.right, pair.right_age, pair.left_age),
+        ):
+            _show(axis, images[row], show_faces)
+            colour = LEFT if age > other else MUTED
+            axis.set_title(f"{age} years", fontsize=10, loc="center", color=colour)
+        if hasattr(pair, "answer"):
+            text = f"answer: {pair.answer} ({pair.confidence:.0%})"
+        elif hasattr(pair, "caption"):
+            text = pair.caption
+        else:
+            text = f"label {int(pair.left_age > pair.right_age)}"
+        below = left.text(1.05, -0.06, text, transform=left.transAxes, ha="center", va="top")
+        below.set(fontsize=9, in_layout=False)
+    figure.get_layout_engine().set(h_pad=0.12, hspace=0.02)  # room for the lines below
+    return figure
+
+
+def split_ages(faces: pd.DataFrame) -> Figure:
+    """The age distributions of the three splits, as shares. faces: columns age, split."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.3))
+    bins = np.arange(0, faces.age.max() + 6, 5)
+    for split, colour in SPLIT_COLOURS.items():
+        ages = faces.age[faces.split == split].to_numpy(int)
+        share = np.full(len(ages), 1 / len(ages))
+        label = f"{split} ({len(ages):,} faces)"
+        axes[0].hist(ages, bins, weights=share, histtype="step", color=colour, lw=1.6)
+        axes[1].ecdf(ages, color=colour, lw=1.6, label=label)
+    axes[0].set(xlabel="age (years)", ylabel="share of the split", title="Ages, five years a bar")
+    axes[1].set(xlabel="age (years)", ylabel="share at most this old", title="The same, summed up")
+    axes[1].set(xlim=(-3, bins[-1] + 3), ylim=(0, 1.02))
+    axes[1].legend(frameon=False, loc="lower right")
+    return figure
+
+
+def split_shares(table: pd.DataFrame, wanted: dict[str, float]) -> Figure:
+    """The share of each split by age band, against the share wanted.
+
+    table: as ``split.age_shares`` returns it; wanted: share by split. The bars reach two standard
+    deviations of what independent draws of that many faces give.
+    """
+    figure, axis = plt.subplots(figsize=(9.5, 3.4))
+    place = np.arange(len(table))
+    for shift, (split, share) in zip((-0.15, 0, 0.15), wanted.items(), strict=True):
+        colour, spread = SPLIT_COLOURS[split], 2 * np.sqrt(share * (1 - share) / table.faces)
+        axis.axhline(share, color=colour, linestyle=":")
+        style = {"fmt": "o", "color": colour, "markersize": 5, "capsize": 2, "lw": 1.2}
+        label = f"{split}, {share:.0%} wanted"
+        axis.errorbar(place + shift, table[split], yerr=spread, label=label, **style)
+    ends = [f"–{following - 1}" for following in table.index[1:]] + ["+"]
+    names = [f"{start}{end}" for start, end in zip(table.index, ends, strict=True)]
+    axis.set_xticks(place, names)
+    axis.set(
+        xlabel="age (years)",
+        ylabel="share of these faces",
+        ylim=(0, 1),
+        title="How each age is divided",
+    )
+    axis.grid(axis="x", visible=False)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def conflict_histogram(conflicts: np.ndarray, max_conflict: int) -> Figure:
+    """Years between the oldest and the youngest label of one picture, one value a group."""
+    figure, axis = plt.subplots(figsize=(9, 3))
+    bins = np.arange(0.5, max(conflicts.max(), max_conflict) + 2)
+    far = conflicts > max_conflict
+    for some, colour, label in (
+        (conflicts[~far], RIGHT, f"up to {max_conflict} years: kept"),
+        (conflicts[far], LEFT, "further apart: left out of evaluation"),
+    ):
+        axis.hist(some, bins, color=colour, label=f"{label} ({len(some):,})", edgecolor="none")
+    axis.set(
+        xlabel="years between two labels of one picture",
+        ylabel="pictures",
+        title="Pictures whose labels disagree",
+    )
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(plt.MaxNLocator(integer=True))
+    axis.grid(axis="x", visible=False)
+    axis.legend(frameon=False)
+    return figure
+
+
+def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -> Figure:
+    """Age gaps of pairs as shares, and how often judges of some error order each gap rightly.
+
+    gaps: by split, (K,) years. errors: by a judge's error in years, the chance of a right answer at
+    gaps of 1, 2, ... years.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.5))
+    bins = np.arange(1, max(gap.max() for gap in gaps.values()) + 3, 2)
+    for name, gap in gaps.items():
+        share = np.full(len(gap), 1 / len(gap))
+        colour = SPLIT_COLOURS[name]
+        axes[0].hist(gap, bins, weights=share, histtype="step", color=colour, lw=1.6)
+        axes[0].plot([], [], color=colour, lw=1.6, label=f"{name} ({len(gap):,} pairs)")
+    axes[0].set(xlabel="age gap of the pair (years)", ylabel="share of pairs", title="Age gaps")
+    axes[0].legend(frameon=False)
+    shades = sns.color_palette("crest", len(errors))
+    for (error, right), colour in zip(errors.items(), shades, strict=True):
+        axes[1].plot(np.arange(1, len(right) + 1), right, color=colour, label=f"± {error} years")
+    axes[1].axhline(0.5, color=MUTED, linestyle=":", label="coin flip")
+    axes[1].set(
+        xlabel="age gap of the pair (years)",
+        ylabel="right answers (share)",
+        ylim=(0.47, 1.02),
+        title="What a judge's error does",
+    )
+    axes[1].legend(frameon=False, loc="center right", title="error on each age")
+    return figure

@@ -1,0 +1,242 @@
+"""Run the notebooks by papermill, only those that something changed for, and render the report.
+
+    python -m utkcmp.report -f params/quick.yaml -p epochs=3 --data UTKFace.tar.gz
+
+Each notebook is given the parameters that its ``parameters`` cell knows (see plan.py). Executed
+notebooks lie in ``outputs/<run>/notebooks/``, the site in ``outputs/<run>/report/``.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from utkcmp.execute import NotebookFailed, Progress, clock, execute
+from utkcmp.faces import DataError, fingerprint, index_faces
+from utkcmp.params import (
+    EMBEDDED,
+    ParameterError,
+    Params,
+    check,
+    data_source,
+    load_files,
+    parse_override,
+)
+from utkcmp.plan import (
+    FOLDER,
+    NOTEBOOKS,
+    ReportError,
+    Step,
+    check_parameters,
+    chosen,
+    defaults,
+    plan,
+    read_notebooks,
+    up_to_date,
+    written,
+)
+from utkcmp.run import PROJECT, Run, atomic, outputs_root
+from utkcmp.site import render_site
+
+LOCK_WAIT = 5.0  # seconds; a kernel outlives a killed run by at most about one
+ENVIRONMENT_DATA = "$UTKFACE"
+INTERRUPTED = "interrupted: the same command goes on from here"
+DATA_NAMES = ("data", "n_faces", "seed")
+
+
+def read_data(params: Params) -> pd.DataFrame:
+    """The index of the faces, read before any notebook runs, so that bad data is found at once.
+
+    Sets the environment variable that the notebooks' ``data`` then names: no path of this machine
+    is written into a notebook. Raises DataError or ParameterError with one sentence.
+    """
+    source = data_source(params)
+    if params.data != EMBEDDED:
+        os.environ[ENVIRONMENT_DATA[1:]] = str(source.resolve())
+    return index_faces(source, cache=outputs_root() / "cache", progress=False)
+
+
+def run_step(run: Run, step: Step, progress: Progress, keep_open: tuple[int, ...] = ()) -> None:
+    """Run one notebook unless it is up to date; leave the executed notebook and its stamp."""
+    if up_to_date(run, step):
+        progress.say(step.name, "up to date")
+        return
+    record = step.record(run)
+    before, started = _files(run.folder), time.monotonic()
+    earlier = [name for name in written(record) if name in before]
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    for left in record.parent.glob(f".{step.name}.*"):
+        left.unlink()  # half written by a process that was killed
+    with progress.step(step.name):
+        target = record.with_suffix(".ipynb")
+        execute(step.path, target, step.parameters, progress.detail, keep_open)
+    seconds = round(time.monotonic() - started, 1)
+    changed = [name for name, when in _files(run.folder).items() if before.get(name) != when]
+    run.record("seconds", **{step.name: seconds})
+    with atomic(record) as temporary:
+        content = {"stamp": step.stamp, "seconds": seconds, "wrote": sorted({*earlier, *changed})}
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _files(folder: Path) -> dict[str, int]:
+    ours = ("notebooks", "report", "run.json", ".lock")
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] not in ours
+    }
+
+
+@contextlib.contextmanager
+def locked(folder: Path, wait: float | None = None) -> Iterator[int]:
+    """Hold a run's folder for this process, as long as it or a kernel of it lives.
+
+    The system releases the lock however the process ends. Raises ReportError if another process
+    still holds it after ``wait`` seconds (LOCK_WAIT by default).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + (LOCK_WAIT if wait is None else wait)
+    with open(folder / ".lock", "a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ReportError(
+                        f"another report is being made in {folder}: wait for it to end, "
+                        "or give this one its own folder with -p run=name"
+                    ) from None
+                time.sleep(0.1)
+        yield file.fileno()
+
+
+def make_report(
+    given: dict[str, Any],
+    *,
+    only: Iterable[str] = (),
+    execute_notebooks: bool = True,
+    command: dict[str, str] | None = None,
+    folder: Path = FOLDER,
+    graph: Mapping[str, tuple[str, ...]] = NOTEBOOKS,
+    progress: Progress | None = None,
+) -> Path:
+    """Run what is not up to date, then render the site.
+
+    given: parameters; only: notebooks to run, with what they depend on, instead of all; command:
+    what the user asked for, kept in run.json. Returns the path of index.html.
+    """
+    progress = progress or Progress()
+    given = {"run": Params.model_fields["run"].default} | given
+    run = Run(check(given).run)
+    notebooks = read_notebooks(folder, graph)
+    effective = check_parameters(given, {name: defaults(nb) for name, nb in notebooks.items()})
+    names = chosen(only, graph)
+    with contextlib.ExitStack() as stack:
+        lock = None
+        if run.folder.exists():
+            lock = stack.enter_context(locked(run.folder))
+        if execute_notebooks:
+            with progress.step("faces"):
+                faces = read_data(
+                    check({name: effective[name] for name in DATA_NAMES if name in effective})
+                )
+            if effective.get("data", EMBEDDED) != EMBEDDED:
+                given["data"] = effective["data"] = ENVIRONMENT_DATA
+            if lock is None:  # only now: bad data leaves no folder
+                lock = stack.enter_context(locked(run.folder))
+            data = hashlib.sha256(faces.to_csv(index=False).encode()).hexdigest()
+            steps = plan({name: notebooks[name] for name in names}, graph, given, data, folder)
+            if not all(up_to_date(run, step) for step in steps):
+                valid = int((faces.status == "ok").sum())
+                run.record("parameters", **effective)
+                run.record("data", fingerprint=fingerprint(faces), faces=valid, files=len(faces))
+                run.record("command", **(command or {}))
+            for step in steps:
+                run_step(run, step, progress, (lock,))
+        with progress.step("report"):
+            return render_site(run)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m utkcmp.report", description="Run the notebooks and render the report."
+    )
+    add = parser.add_argument
+    add("-f", "--file", action="append", default=[], help="parameter file; later ones override")
+    add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="overrides")
+    add("--data", help="folder or archive of faces, instead of what the parameters say")
+    add("--only", action="append", default=[], metavar="NOTEBOOK", help="and what it depends on")
+    add("--no-run", action="store_true", help="only render what has been run")
+    return parser.parse_args(argv)
+
+
+def _command(args: argparse.Namespace) -> dict[str, str]:
+    """What to type to make this again; of a path outside of the project only its name is told."""
+    files = [Path(file).resolve() for file in args.file]
+    shown = [
+        path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else path.name
+        for path in files
+    ]
+    set_here = [re.sub(r"=\s*[/~].*/", "=/path/to/", text) for text in args.parameter]
+    words = {"PARAMS": shown, "SET": set_here}
+    words["DATA"] = ["/path/to/" + Path(args.data).name] if args.data else []
+    line = [f"{name}={shlex.quote(' '.join(word))}" for name, word in words.items() if word]
+    return {"make": " ".join(["make report", *line])}
+
+
+def main(argv: list[str] | None = None, **options: Any) -> int:
+    """The command line. Returns the exit status: 0, 1 for any error, 130 if interrupted.
+
+    options: passed on to ``make_report``.
+    """
+    args = _arguments(argv)
+    started = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    for name in ("papermill", "asyncio", "traitlets"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if "UTKCMP_OUTPUTS" in os.environ:
+        os.environ["UTKCMP_OUTPUTS"] = str(outputs_root().resolve())  # kernels start elsewhere
+    try:
+        given = load_files(args.file) | dict(map(parse_override, args.parameter))
+        if args.data:
+            given["data"] = str(Path(args.data).resolve())
+        index = make_report(
+            given,
+            only=args.only,
+            execute_notebooks=not args.no_run,
+            command=_command(args),
+            **options,
+        )
+    except KeyboardInterrupt:
+        print(f"\n{INTERRUPTED}", file=sys.stderr)
+        return 130
+    except (ReportError, NotebookFailed, ParameterError, DataError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{error.filename or 'the report'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    shown = index.relative_to(Path.cwd()) if index.is_relative_to(Path.cwd()) else index
+    print(f"{shown}   {clock(time.monotonic() - started)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

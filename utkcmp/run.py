@@ -1,0 +1,139 @@
+"""One run's folder: where everything lies, and the record of what was done.
+
+A run is a folder below ``outputs/`` (layout in README.md). Paths start here and nowhere else.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+PROJECT = Path(__file__).resolve().parents[1]
+RECORDED_PACKAGES = ("torch", "torchvision", "lightning", "ray", "numpy", "pandas", "pillow")
+
+
+def outputs_root() -> Path:
+    """The folder that holds all runs: ``outputs/``, or what ``UTKCMP_OUTPUTS`` names."""
+    return Path(os.environ.get("UTKCMP_OUTPUTS") or PROJECT / "outputs")
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place only if the block succeeds.
+
+    >>> with atomic(Path(tempfile.mkdtemp()) / "a.txt") as temporary:
+    ...     _ = temporary.write_text("whole or not at all")
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Run:
+    """The files of one run.
+
+    name: the run's name (a folder below ``outputs/``) or an absolute path.
+    """
+
+    def __init__(self, name: str | Path):
+        self.folder = outputs_root() / name
+        self.faces_csv = self.folder / "faces.csv"
+        self.results_csv = self.folder / "results.csv"
+        self.run_json = self.folder / "run.json"
+
+    def pairs(self, split: str) -> Path:
+        return self.folder / "pairs" / f"{split}.csv"
+
+    def model(self, name: str) -> Path:
+        return self.folder / "models" / name
+
+    def tensorboard(self, name: str) -> Path:
+        return self.folder / "tensorboard" / name
+
+    def tuning(self, model: str) -> Path:
+        return self.folder / "tuning" / f"{model}.csv"
+
+    def shown(self, path: Path) -> str:
+        """``path`` as a reader sees it, from the run's folder on: no machine path in a report."""
+        return (Path(self.folder.name) / path.relative_to(self.folder)).as_posix()
+
+    def read_faces(self) -> pd.DataFrame:
+        """The split table that notebook 02 wrote.
+
+        Raises FileNotFoundError if notebook 02 has not run.
+        """
+        if not self.faces_csv.exists():
+            raise FileNotFoundError(
+                f"{self.faces_csv} does not exist: run notebooks/02_split.ipynb first, "
+                f"with run = {self.folder.name!r}"
+            )
+        return pd.read_csv(self.faces_csv, keep_default_na=True)
+
+    def read_results(self) -> pd.DataFrame:
+        """All rows of results.csv so far; empty if no model has been evaluated."""
+        return pd.read_csv(self.results_csv) if self.results_csv.exists() else pd.DataFrame()
+
+    def add_results(self, rows: pd.DataFrame) -> None:
+        """Put rows into results.csv; a row of the same model, split and protocol is replaced."""
+        key = ["model", "split", "protocol"]
+        merged = pd.concat([self.read_results(), rows], ignore_index=True)
+        merged = merged.drop_duplicates(key, keep="last").sort_values(key)
+        with atomic(self.results_csv) as temporary:
+            merged.to_csv(temporary, index=False)
+
+    def read_record(self) -> dict:
+        """run.json as a dict; empty if nothing has been recorded."""
+        return json.loads(self.run_json.read_text()) if self.run_json.exists() else {}
+
+    def record(self, section: str, **entries) -> None:
+        """Merge entries into one section of run.json, beside versions, device and git commit."""
+        record = self.read_record()
+        record.update(environment())
+        record[section] = {**record.get(section, {}), **entries}
+        with atomic(self.run_json) as temporary:
+            temporary.write_text(json.dumps(record, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def environment() -> dict:
+    """Package versions, device and git commit of this process, for run.json."""
+    import torch
+
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+    return {
+        "packages": {name: version(name) for name in RECORDED_PACKAGES},
+        "python": platform.python_version(),
+        "device": device,
+        "cpu_threads": torch.get_num_threads(),
+        "git_commit": git_commit(),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of this checkout, with ``+`` if files differ from it; None without git."""
+    try:
+        describe = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return describe.stdout.strip()
