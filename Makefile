@@ -9,6 +9,10 @@ UV     := uv==0.13.9
 # Threads that wait let others work: on a shared machine spinning ones cost up to six times.
 export OMP_WAIT_POLICY ?= passive
 
+# Every notebook with its own defaults, in a folder of its own.
+NBVAL := folder=$$(mktemp -d); UTKCMP_OUTPUTS=$$folder $(BIN)/python -m pytest --nbval-lax \
+    --nbval-current-env notebooks; status=$$?; rm -rf $$folder; exit $$status
+
 .PHONY: help report test test-long lab env lint pins clean-env
 
 help:  ## say what can be made
@@ -18,10 +22,12 @@ report: env  ## run all notebooks and render the site  [PARAMS="a.yaml b.yaml"] 
 	@$(BIN)/python -m utkcmp.report $(PARAMS:%=-f %) $(if $(DATA),--data "$(DATA)") $(SET:%=-p %)
 
 test: env lint  ## every test: lint, unit tests, the notebooks by nbval
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" --doctest-modules utkcmp tests
+	@$(NBVAL)
 
 test-long: env lint  ## the same and the slow tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --doctest-modules utkcmp tests
+	@$(NBVAL)
 
 lint: env
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .

@@ -192,6 +192,14 @@ def result(**values):
     return row | {"auc": 0.9, "auc_low": 0.8, "auc_high": float("nan")} | values
 
 
+def test_parameters_of_papermills_own_types_are_told(run):
+    notebook = page_of()
+    given = {"search_space": {"batch_size": [32, 64]}, "hidden_layers": [8]}
+    notebook.metadata.papermill.parameters = given  # nbformat makes its own dicts of these
+    about = soup(render(run, notebook) / "about.html").get_text()
+    assert "search_space:\n  batch_size:\n  - 32\n  - 64" in about
+
+
 def test_the_overview_shows_the_test_rows_best_last(run):
     rows = [result(model="B", auc=0.8), result(), result(split="val", model="C", auc=1.0)]
     table, every = result_tables(pd.DataFrame([*rows, result(protocol="all")]))

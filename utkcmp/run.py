@@ -83,7 +83,7 @@ class Run:
                 f"{self.faces_csv} does not exist: run notebooks/02_split.ipynb first, "
                 f"with run = {self.folder.name!r}"
             )
-        return pd.read_csv(self.faces_csv, keep_default_na=True)
+        return pd.read_csv(self.faces_csv, dtype={"taken": str, "phash": str})
 
     def read_results(self) -> pd.DataFrame:
         """All rows of results.csv so far; empty if no model has been evaluated."""

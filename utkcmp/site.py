@@ -3,6 +3,7 @@ notebook, and a page about the run itself."""
 
 import contextlib
 import functools
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -121,13 +122,18 @@ def _rendered(run: Run, pages: list[Page]) -> Iterator[tuple[str, str]]:
         description="What was run, with what, and how to run it again.",
         commit=str(record.get("git_commit") or "").rstrip("+"),
         command=record.get("command", {}).get("make", "make report"),
-        yaml=yaml.safe_dump(given, sort_keys=True).strip(),
+        yaml=yaml.safe_dump(_plain(given), sort_keys=True).strip(),
         parameters=parameter_rows(pages),
         versions=[("python", record.get("python", "")), *record.get("packages", {}).items()],
         seconds=[(name, clock(value)) for name, value in known.items()]
         + [("together", clock(sum(known.values())))],
         before=pages[-1],
     )
+
+
+def _plain(values: Any) -> Any:
+    """Values of a notebook's metadata as plain dicts and lists, which YAML can write."""
+    return json.loads(json.dumps(values))
 
 
 @functools.cache
