@@ -9,7 +9,7 @@ from PIL import Image
 
 from utkcmp import images as module
 from utkcmp.faces import DataError, decode, index_faces
-from utkcmp.images import MEAN, STD, cache_images, resize, to_float
+from utkcmp.images import MEAN, STD, Augmentation, cache_images, resize, to_float
 
 SIZE = 24
 
@@ -193,3 +193,36 @@ def test_normalised_images_are_float32_of_imagenet_statistics():
     expect = (batch.numpy() / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
     assert got.dtype == torch.float32 and got.shape == batch.shape
     assert np.allclose(got.numpy(), expect, atol=1e-5)
+
+
+def batch_of(n=6, size=16):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (n, 3, size, size), generator=generator).to(torch.uint8)
+
+
+def test_no_augmentation_is_the_plain_batch():
+    torch.testing.assert_close(Augmentation("none")(batch_of()), to_float(batch_of()))
+
+
+def test_a_flip_mirrors_some_faces_and_leaves_the_others():
+    torch.manual_seed(0)
+    plain, got = to_float(batch_of(20)), Augmentation("flip")(batch_of(20))
+    mirrored = [torch.allclose(g, p.flip(2), atol=1e-5) for g, p in zip(got, plain, strict=True)]
+    kept = [torch.allclose(g, p, atol=1e-5) for g, p in zip(got, plain, strict=True)]
+    assert all(a != b for a, b in zip(mirrored, kept, strict=True)) and 3 < sum(mirrored) < 17
+
+
+def test_a_full_augmentation_changes_each_face_its_own_way_and_is_seeded():
+    same = batch_of(1).repeat(8, 1, 1, 1)
+    augment = Augmentation("full")
+    torch.manual_seed(3)
+    got = augment(same)
+    assert got.shape == same.shape and got.isfinite().all()
+    assert len({face.sum().item() for face in got}) > 4
+    torch.manual_seed(3)
+    assert torch.equal(augment(same), got)
+
+
+def test_an_unknown_augmentation_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="'mixup' is not known: expected one of none, flip, full"):
+        Augmentation("mixup")

@@ -2,12 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from utkcmp.models import (
-    AgeComparison,
-    build_model,
-    make_backbone,
-    make_head,
-)
+from utkcmp.models import AgeComparison, AgeDistribution, build_model, make_head
 
 PAIR_MODELS = ["SiameseResNet", "ResNetClassifier", "SiameseResNetAge", "AgeRanker"]
 
@@ -36,33 +31,55 @@ def test_scoring_embedded_faces_equals_the_forward_pass(name):
 def test_swapping_the_faces_flips_the_rankers_sign_exactly():
     model = build_model("AgeRanker").eval()
     left, right = images(3), images(4)[:3]
-    scores = model.embed(left), model.embed(right)
-    assert torch.equal(model.score_pairs(*scores), -model.score_pairs(*scores[::-1]))
+    features = model.embed(left), model.embed(right)
+    assert torch.equal(model.score_pairs(*features), -model.score_pairs(*features[::-1]))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "vgg16"])
-def test_backbones_give_as_many_features_as_they_say(name):
-    network, features = make_backbone(name)
-    assert network.eval()(images(2)).shape == (2, features)
+@pytest.mark.parametrize("name", ["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"])
+def test_a_symmetric_model_answers_alike_in_both_orders(name):
+    plain, both = (
+        build_model(name, hidden_layers=[8], symmetric=symmetric).eval()
+        for symmetric in (False, True)
+    )
+    both.load_state_dict(plain.state_dict())
+    left, right = images(3), images(4)[:3]
+    expect = (plain(left, right) - plain(right, left)) / 2
+    torch.testing.assert_close(both(left, right), expect, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(both(left, right), -both(right, left), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(plain(left, right), -plain(right, left), atol=1e-5)
 
 
-def test_an_unknown_backbone_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'resnet81' .*did you mean 'resnet18'.*resnet50"):
-        make_backbone("resnet81")
+@pytest.mark.parametrize("hidden_layers", [[], [8, 4]])
+def test_the_first_layer_as_a_sum_is_the_layer_on_concatenated_features(hidden_layers):
+    model = build_model("SiameseResNet", hidden_layers=hidden_layers).eval()
+    left, right = model.embed(images(3)), model.embed(images(4)[:3])
+    expect = model.head(torch.cat([left, right], dim=1)).squeeze(1)
+    torch.testing.assert_close(model.score_pairs(left, right), expect, atol=1e-5, rtol=1e-4)
+
+
+def test_an_age_distribution_answers_its_expectation():
+    head = AgeDistribution(4)
+    logits = torch.full((2, 121), -30.0)
+    logits[0, 20] = logits[0, 40] = logits[1, 7] = 30
+    torch.testing.assert_close(head.expectation(logits), torch.tensor([30.0, 7.0]))
+
+
+def test_the_distribution_loss_is_least_at_the_labels_own_distribution():
+    head, ages = AgeDistribution(4), torch.tensor([30.0, 61.0])
+    right = -0.5 * ((head.ages - ages[:, None]) / head.SPREAD) ** 2
+    assert head.loss(right, ages).item() == pytest.approx(0, abs=1e-4)
+    for wrong in (right.roll(1, dims=1), right * 2, right / 2):
+        assert head.loss(wrong, ages) > head.loss(right, ages) + 0.01
+
+
+def test_an_unknown_age_loss_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="'huber' is not known: expected one of mse, distribution"):
+        build_model("ResNetAgeRegressor", age_loss="huber")
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="'Siamese' is not known: expected one of SiameseResNet"):
         build_model("Siamese")
-
-
-def test_the_widened_convolution_keeps_its_weights():
-    torch.manual_seed(0)
-    three, _ = make_backbone("resnet18")
-    torch.manual_seed(0)
-    six, _ = make_backbone("resnet18", in_channels=6)
-    face = images(1)
-    torch.testing.assert_close(six.conv1(torch.cat([face, face], 1)), three.conv1(face))
 
 
 def test_the_head_has_the_layers_asked_for():
@@ -97,12 +114,10 @@ def test_the_blind_model_does_not_see_the_right_face():
 
 def test_compared_ages_answer_for_the_older():
     class Fixed(nn.Module):
-        age_std = torch.tensor(10.0)
-
         def forward(self, images):
             return images[:, 0, 0, 0]
 
-    model = AgeComparison(Fixed(), spread=0.5)
+    model = AgeComparison(Fixed(), error=5)
     left, right = torch.full((1, 3, 1, 1), 50.0), torch.full((1, 3, 1, 1), 30.0)
     expect = 20 * 1.702 / (2**0.5 * 5)
     assert model(left, right).item() == pytest.approx(expect)

@@ -150,6 +150,92 @@ def test_a_diverging_loss_stops_with_epoch_step_and_rate(tmp_path):
         fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
 
 
+def test_a_late_divergence_keeps_the_best_weights_so_far(tmp_path):
+    images, ages, pairs = toy()
+    model = build()
+
+    def spoil(row):
+        if row["epoch"] == 2:
+            torch.nn.init.constant_(model.head[0].weight, torch.nan)
+
+    options = SETTINGS | {"epochs": 5, "on_epoch": spoil}
+    with pytest.raises(DivergedError, match="epoch 3, step 1, .* best weights before it, of epoch"):
+        fit(model, images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
+    assert "diverged" in json.loads((tmp_path / "config.json").read_text())["settings"]
+    load_model(tmp_path)
+
+
+def weights_of(model):
+    return torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+def test_a_gradient_is_clipped(tmp_path):
+    images, ages, pairs = toy()
+    model = build()
+    before, options = weights_of(model), SETTINGS | {"epochs": 1, "batch_size": len(pairs)}
+    options |= {"optimizer": "sgd", "lr": 1.0, "clip": 0.01}
+    fit(model, images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
+    moved = weights_of(model) - before
+    assert moved.norm().item() == pytest.approx(0.01 * 1.9, rel=1e-3)  # 1 and Nesterov's 0.9
+
+
+def test_the_moving_average_is_what_is_kept(tmp_path):
+    images, ages, pairs = toy()
+    options = SETTINGS | {"epochs": 1, "optimizer": "sgd", "batch_size": len(pairs) // 2}
+    got = {}
+    for name, changes in {"one": {"steps_per_epoch": 1}, "two": {}, "mean": {"ema": 0.75}}.items():
+        fitted = fit(
+            build(),
+            images,
+            ages,
+            train=pairs,
+            val=pairs,
+            folder=tmp_path / name,
+            **options | changes,
+        )
+        got[name] = weights_of(fitted.model)
+    torch.testing.assert_close(got["mean"], 0.75 * got["one"] + 0.25 * got["two"])
+    assert not torch.allclose(got["mean"], got["two"])
+
+
+def test_an_epoch_takes_the_steps_asked_for(tmp_path):
+    images, ages, pairs = toy()
+    counted = []
+    options = SETTINGS | {"steps_per_epoch": 3, "schedule": "cosine", "on_epoch": counted.append}
+    fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
+    assert [row["epoch"] for row in counted] == [1, 2]
+    assert counted[-1]["lr"] < 1e-6  # the schedule ends with the steps, not with all batches
+
+
+def test_an_age_loss_beside_the_pairs_leaves_no_trace_in_the_model(tmp_path):
+    images, ages, pairs = toy()
+    fitted = {
+        weight: fit(
+            build(),
+            *(images, ages),
+            train=pairs,
+            val=pairs,
+            folder=tmp_path / str(weight),
+            age_weight=weight,
+            **SETTINGS,
+        ).model
+        for weight in (0.0, 1.0)
+    }
+    assert set(fitted[1.0].state_dict()) == set(fitted[0.0].state_dict())
+    assert not torch.allclose(weights_of(fitted[1.0]), weights_of(fitted[0.0]))
+
+
+@pytest.mark.slow
+def test_two_processes_share_each_batch(tmp_path):
+    images, ages, pairs = toy()
+    often = some(pairs, np.tile(np.arange(len(pairs)), 4))
+    options = SETTINGS | {"epochs": 4, "devices": 2}
+    fitted = fit(
+        build("SiameseResNet"), images, ages, train=often, val=pairs, folder=tmp_path, **options
+    )
+    assert len(fitted.history) == 4 and fitted.best.val_auc > 0.9
+
+
 def test_loading_names_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="holds no finished model"):
         load_model(tmp_path / "nothing")
@@ -186,6 +272,9 @@ def test_tensorboard_gets_the_curves(tmp_path):
     events.Reload()
     assert {"train_loss", "val_loss", "val_auc"} <= set(events.Tags()["scalars"])
     assert len(events.Scalars("val_auc")) == SETTINGS["epochs"]
+    assert {"roc", "answers"} <= set(events.Tags()["images"])
+    assert events.Tags()["graph"] and "best/val_auc" in events.Tags()["scalars"]
+    assert "_hparams_/session_start_info" in events.summary_metadata
 
 
 def test_options_come_from_the_parameters():
@@ -202,7 +291,8 @@ SCRIPT = textwrap.dedent("""
     from test_solver import SETTINGS, build, fit, toy
     use_tiny_backbone()
     images, ages, pairs = toy()
-    options = SETTINGS | {"epochs": 6, "patience": 6, "schedule": "cosine", "augment": True}
+    options = SETTINGS | {"epochs": 6, "patience": 6, "schedule": "cosine", "augment": "full"}
+    options |= {"ema": 0.9, "age_weight": 0.1, "clip": 1.0, "optimizer": "adamw"}
     model = build("SiameseResNet", hidden_layers=[8], use_dropout=True)
     fit(model, images, ages, train=pairs, val=pairs, folder=sys.argv[2],
         on_epoch=lambda row: print("epoch", row["epoch"], flush=True), **options)

@@ -122,19 +122,22 @@ class RunData:
 class PairBatches:
     """Batches of a fixed list of pairs, shuffled by (seed, epoch) alone.
 
-    Iterating gives (left rows, right rows, label) tensors of ``batch_size`` pairs.
+    Iterating gives (left rows, right rows, label) tensors of ``batch_size`` pairs, or, with
+    ``share`` (which, of how many processes), of this process's part of them.
     """
 
-    def __init__(self, pairs: Pairs, batch_size: int, seed: int, epoch: int):
-        self.pairs, self.batch_size = pairs, min(batch_size, len(pairs))
-        self.order = np.random.default_rng((seed, epoch)).permutation(len(pairs))
+    def __init__(
+        self, pairs: Pairs, batch_size: int, seed: int, epoch: int, share: tuple[int, int] = (0, 1)
+    ):
+        self.pairs, self.share = pairs, share
+        self.order = _shuffled(len(pairs), batch_size, seed, epoch)
 
     def __len__(self) -> int:
-        return len(self.pairs) // self.batch_size  # the last, smaller batch is left out
+        return len(self.order)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for step in range(len(self)):
-            chosen = self.order[step * self.batch_size : (step + 1) * self.batch_size]
+        for chosen in self.order:
+            chosen = _part(chosen, self.share)
             yield (
                 torch.from_numpy(self.pairs.left[chosen]),
                 torch.from_numpy(self.pairs.right[chosen]),
@@ -143,16 +146,37 @@ class PairBatches:
 
 
 class FaceBatches:
-    """Batches of faces, shuffled by (seed, epoch) alone: iterating gives tensors of rows."""
+    """Batches of faces, shuffled by (seed, epoch) alone: iterating gives tensors of rows.
 
-    def __init__(self, rows: np.ndarray, batch_size: int, seed: int, epoch: int):
-        self.rows, self.batch_size = rows, min(batch_size, len(rows))
-        self.order = np.random.default_rng((seed, epoch)).permutation(len(rows))
+    share: as for ``PairBatches``.
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        share: tuple[int, int] = (0, 1),
+    ):
+        self.rows, self.share = rows, share
+        self.order = _shuffled(len(rows), batch_size, seed, epoch)
 
     def __len__(self) -> int:
-        return len(self.rows) // self.batch_size
+        return len(self.order)
 
     def __iter__(self) -> Iterator[Tensor]:
-        for step in range(len(self)):
-            chosen = self.order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield torch.from_numpy(self.rows[chosen])
+        for chosen in self.order:
+            yield torch.from_numpy(self.rows[_part(chosen, self.share)])
+
+
+def _shuffled(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Numbers below ``count``, (batches, batch_size); the last, smaller batch is left out."""
+    batch_size = min(batch_size, count)
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    return order[: count // batch_size * batch_size].reshape(-1, batch_size)
+
+
+def _part(chosen: np.ndarray, share: tuple[int, int]) -> np.ndarray:
+    number, processes = share
+    return np.array_split(chosen, processes)[number]

@@ -9,20 +9,17 @@ import pandas as pd
 import torch
 from torch import nn
 
-from utkcmp.inference import apply_rows, embeds_once, feature_logits, pair_logits, pair_metrics
+from utkcmp.inference import (
+    compared_logits,
+    contributions,
+    embeds_once,
+    pair_logits,
+    pair_metrics,
+)
 from utkcmp.pairs import AllPairs, Pairs
+from utkcmp.run import RESULT_COLUMNS
 
 REPORTED = Path(__file__).parent / "reported"
-RESULT_COLUMNS = [
-    "model",
-    "split",
-    "protocol",
-    "n_pairs",
-    "loss",
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-] + ["auc", "auc_low", "auc_high", "swap_disagreement", "seconds"]
 _CHUNK = 2_000_000  # weights held at once by the bootstrap
 
 
@@ -104,28 +101,32 @@ def evaluate_pairs(
     ``seed``: the fixed sample of pairs that all models share. ``all``, on test faces: every pair at
     least a year apart, for models that embed each face once. data: a RunData.
     """
-    pairs = data.pairs(split)
+    row, pairs = {"model": name, "split": split}, data.pairs(split)
+    if not embeds_once(model):
+        started = time.perf_counter()
+        logits = pair_logits(model, data.images, pairs)
+        seconds = time.perf_counter() - started
+        swapped = pair_logits(model, data.images, Pairs(pairs.right, pairs.left, 1 - pairs.label))
+        row["protocol"] = "seed"
+        return [_evaluated(row, logits, swapped, pairs, resamples, seconds)]
+    rows = data.rows(split)
+    protocols = {"seed": (pairs, resamples)}
+    if split == "test":  # millions of pairs: fewer resamples give the same intervals
+        every = AllPairs(data.ages.numpy()[rows])[:].take(rows)
+        protocols["all"] = (every, max(100, resamples // 5))
     started = time.perf_counter()
-    logits = pair_logits(model, data.images, pairs)
-    seconds = time.perf_counter() - started
-    swapped = pair_logits(model, data.images, Pairs(pairs.right, pairs.left, 1 - pairs.label))
-    row = {"model": name, "split": split, "protocol": "seed"}
-    results = [_evaluated(row, logits, swapped, pairs, resamples, seconds)]
-    if split == "test" and embeds_once(model):
-        resamples = max(100, resamples // 5)  # millions of pairs: fewer resamples, same intervals
-        results.append(_evaluate_all(row | {"protocol": "all"}, model, data, resamples))
+    contributed = contributions(model.eval(), data.images, rows)
+    embedding = time.perf_counter() - started
+    results = []
+    for protocol, (asked, draws) in protocols.items():
+        left, right = (np.searchsorted(rows, side) for side in (asked.left, asked.right))
+        started = time.perf_counter()
+        logits = compared_logits(model, contributed, left, right)
+        seconds = time.perf_counter() - started + embedding
+        swapped = compared_logits(model, contributed, right, left)
+        named = row | {"protocol": protocol}
+        results.append(_evaluated(named, logits, swapped, asked, draws, seconds))
     return results
-
-
-def _evaluate_all(row: dict, model: nn.Module, data, resamples: int) -> Evaluated:
-    rows = data.rows(row["split"])
-    every = AllPairs(data.ages.numpy()[rows])[:]
-    started = time.perf_counter()
-    features = apply_rows(model.eval().embed, data.images, rows)
-    logits = feature_logits(model, features, every.left, every.right)
-    seconds = time.perf_counter() - started
-    swapped = feature_logits(model, features, every.right, every.left)
-    return _evaluated(row, logits, swapped, every.take(rows), resamples, seconds)
 
 
 def _evaluated(row, logits, swapped, pairs, resamples, seconds) -> Evaluated:

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from utkcmp.faces import decode, fingerprint
 from utkcmp.run import atomic
 from utkcmp.sources import DataError, in_threads, read_files
 
+AUGMENTATIONS = ("none", "flip", "full")
 IMAGES_VERSION = 1  # raise it with every change here that changes a pixel
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as torchvision's pretrained weights expect
 STD = (0.229, 0.224, 0.225)
@@ -27,9 +28,52 @@ def to_float(batch: Tensor) -> Tensor:
     >>> to_float(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))[0, :, 0, 0].round(decimals=2)
     tensor([2.2500, 2.4300, 2.6400])
     """
-    mean = torch.tensor(MEAN, device=batch.device).view(3, 1, 1) * 255
-    std = torch.tensor(STD, device=batch.device).view(3, 1, 1) * 255
-    return (batch.float() - mean) / std
+    return _normalised(batch.float() / 255)
+
+
+def _normalised(batch: Tensor) -> Tensor:
+    mean, std = (torch.tensor(one, device=batch.device).view(3, 1, 1) for one in (MEAN, STD))
+    return (batch - mean) / std
+
+
+class Augmentation(nn.Module):
+    """Random changes of a batch, each face its own, on the batch's device, by Kornia.
+
+    kind: "none", "flip" (left-right mirror), or "full": a mirror, small turns, shifts and changes
+    of size, brightness, contrast and saturation, and an erased rectangle.
+    Maps uint8 (B, 3, H, W) to normalised float32, as ``to_float`` does; what it draws comes from
+    torch's global random state. Raises ValueError for another kind.
+    """
+
+    def __init__(self, kind: str = "none"):
+        super().__init__()
+        if kind not in AUGMENTATIONS:
+            known = ", ".join(AUGMENTATIONS)
+            raise ValueError(f"augment {kind!r} is not known: expected one of {known}")
+        self.changes = _changes(kind)
+
+    @torch.no_grad()
+    def forward(self, batch: Tensor) -> Tensor:
+        batch = batch.float() / 255
+        return _normalised(self.changes(batch) if self.changes else batch)
+
+
+def _changes(kind: str) -> nn.Sequential | None:
+    if kind == "none":
+        return None
+    from kornia import augmentation as random  # imported where needed: it takes a second
+
+    flip = random.RandomHorizontalFlip(p=0.5)
+    if kind == "flip":
+        return nn.Sequential(flip)
+    return nn.Sequential(
+        flip,
+        random.RandomAffine(
+            10, translate=(0.06, 0.06), scale=(0.9, 1.1), padding_mode="reflection", p=0.8
+        ),
+        random.ColorJiggle(0.2, 0.2, 0.2, p=0.8),
+        random.RandomErasing(scale=(0.02, 0.1), value=0.5, p=0.25),
+    )
 
 
 def resize(image: Image.Image, size: int) -> np.ndarray:

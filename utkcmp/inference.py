@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from utkcmp.images import to_float
+from utkcmp.models import FaceByFace
 from utkcmp.pairs import Pairs
 
 
@@ -19,7 +20,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def embeds_once(model: nn.Module) -> bool:
     """Whether the model looks at each face by itself (see models.py)."""
-    return hasattr(model, "score_pairs")
+    return isinstance(model, FaceByFace)
 
 
 @torch.no_grad()
@@ -57,24 +58,39 @@ def pair_logits(
             rows, positions = np.unique(
                 np.concatenate([pairs.left, pairs.right]), return_inverse=True
             )
-            features = apply_rows(model.embed, images, rows, batch_size)
-            return feature_logits(model, features, *np.split(positions, 2))
+            contributed = contributions(model, images, rows, batch_size)
+            return compared_logits(model, contributed, *np.split(positions, 2))
         return _paired_logits(model, images, pairs, batch_size)
     finally:
         model.train(was_training)
 
 
 @torch.no_grad()
-def feature_logits(
-    model: nn.Module, features: Tensor, left: np.ndarray, right: np.ndarray, chunk: int = 16_384
+def contributions(
+    model: FaceByFace, images: Tensor, rows: np.ndarray, batch_size: int = 256
+) -> Tensor:
+    """What each face brings to a pair, float32 (len(rows), 2*C) on the CPU; each is embedded once.
+
+    The model must be in evaluation mode.
+    """
+    features = apply_rows(model.embed, images, rows, batch_size)
+    return model.contribute(features.to(_device_of(model))).cpu()
+
+
+@torch.no_grad()
+def compared_logits(
+    model: FaceByFace,
+    contributed: Tensor,
+    left: np.ndarray,
+    right: np.ndarray,
+    chunk: int = 1 << 16,
 ) -> np.ndarray:
-    """Logits, float64 (K,), of pairs of rows into (N, D) features."""
-    device = _device_of(model) if any(True for _ in model.parameters()) else features.device
-    parts = []
+    """Logits, float64 (K,), of pairs of rows of ``contributions``."""
+    contributed, parts = contributed.to(_device_of(model)), []
     for start in range(0, len(left), chunk):
-        stop = start + chunk
-        sides = (features[torch.from_numpy(side[start:stop])].to(device) for side in (left, right))
-        parts.append(model.score_pairs(*sides).double().cpu().numpy())
+        sides = (torch.from_numpy(side[start : start + chunk]) for side in (left, right))
+        chosen = (contributed[side.to(contributed.device)] for side in sides)
+        parts.append(model.compare(*chosen).double().cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -1,73 +1,21 @@
 """The networks. A pair model maps two image batches to one logit a pair, positive: left is older.
 
-Models that embed each face by itself have ``embed`` and ``score_pairs``, and
-``forward(left, right) == score_pairs(embed(left), embed(right))``; the six-channel model, which
-must see both faces at once, has neither. No model holds a sigmoid: losses take logits.
+Models that look at each face by itself (``FaceByFace``) do so in two steps: ``embed`` turns a face
+into features, ``contribute`` features into all that the face brings to any pair. What is left for a
+pair, ``compare``, is a sum and the rest of the head, so that millions of pairs cost little more
+than their faces. The six-channel model, which must see both faces at once, has only ``forward``.
+No model holds a sigmoid: losses take logits.
 """
 
-import difflib
 import inspect
 
 import torch
-import torchvision
 from torch import Tensor, nn
+from torch.nn.functional import kl_div, l1_loss, linear, mse_loss
 
-FAMILIES = ("resnet", "vgg", "mobilenet", "efficientnet", "convnext", "regnet")
+from utkcmp.backbones import make_backbone
 
-
-def backbone_names() -> list[str]:
-    """The torchvision networks that may serve as a backbone."""
-    names = torchvision.models.list_models(module=torchvision.models)
-    return [name for name in names if name.startswith(FAMILIES)]
-
-
-def make_backbone(
-    name: str, weights: str | None = None, in_channels: int = 3
-) -> tuple[nn.Module, int]:
-    """Build a torchvision network without its classifier.
-
-    name: one of ``backbone_names()``; weights: torchvision's own name of pretrained weights, or
-    None. With in_channels = 6 the first convolution is widened: its weights are repeated and
-    halved, so that two equal images give what one image gave.
-    Returns the network, which maps (B, in_channels, H, W) to (B, D), and D.
-    Raises ValueError for an unknown name, with the known ones.
-    """
-    if name not in backbone_names():
-        near = difflib.get_close_matches(name, backbone_names(), n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(
-            f"backbone {name!r} is not known{hint}: expected one of {', '.join(backbone_names())}"
-        )
-    network = torchvision.models.get_model(name, weights=weights)
-    if hasattr(network, "fc"):
-        features = network.fc.in_features
-        network.fc = nn.Identity()
-    else:  # the convolutions alone: VGG's own classifier holds 9 of 10 of its weights
-        last = [m for m in network.features.modules() if isinstance(m, nn.Conv2d)][-1]
-        features = last.out_channels
-        network = nn.Sequential(network.features, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    if in_channels != 3:
-        _widen_first_convolution(network, in_channels)
-    return network, features
-
-
-def _widen_first_convolution(network: nn.Module, in_channels: int) -> None:
-    name, old = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
-    copies = in_channels // old.in_channels
-    new = nn.Conv2d(
-        in_channels,
-        old.out_channels,
-        old.kernel_size,
-        old.stride,
-        old.padding,
-        bias=old.bias is not None,
-    )
-    with torch.no_grad():
-        new.weight.copy_(old.weight.repeat(1, copies, 1, 1) / copies)
-        if old.bias is not None:
-            new.bias.copy_(old.bias)
-    parent, _, leaf = name.rpartition(".")
-    setattr(network.get_submodule(parent), leaf, new)
+AGE_LOSSES = ("mse", "distribution")
 
 
 def make_head(
@@ -83,8 +31,56 @@ def make_head(
     return nn.Sequential(*layers, nn.Linear(in_features, 1))
 
 
-class SiameseResNet(nn.Module):
-    """One shared backbone, the two feature vectors concatenated, fully connected head."""
+class FaceByFace(nn.Module):
+    """A pair model whose ``forward`` is ``compare`` of what each face contributes by itself.
+
+    A subclass has ``embed``, (B, 3, H, W) normalised images to (B, D) features, ``contribute``,
+    (B, D) features to (B, 2*C), what the face brings as the left one beside what it brings as the
+    right one, and ``join``, (B, C) of the left face and (B, C) of the right to (B,) logits.
+    symmetric: answer by both orders, ``(f(left, right) - f(right, left)) / 2``, so that the answer
+    does not depend on which face comes first.
+    """
+
+    symmetric = False
+
+    def compare(self, left: Tensor, right: Tensor) -> Tensor:
+        """Contributions of the left faces and of the right ones, (B, 2*C) each, to (B,) logits."""
+        (left_first, left_second), (right_first, right_second) = left.chunk(2, 1), right.chunk(2, 1)
+        logits = self.join(left_first, right_second)
+        if self.symmetric:
+            logits = (logits - self.join(right_first, left_second)) / 2
+        return logits
+
+    def score_pairs(self, left: Tensor, right: Tensor) -> Tensor:
+        """Features of the left faces and of the right ones, (B, D) each, to (B,) logits."""
+        return self.compare(self.contribute(left), self.contribute(right))
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        contributions = self.contribute(
+            self.embed(torch.cat([left, right]))
+        )  # one pass: (2*B, 2*C)
+        return self.compare(*contributions.chunk(2))
+
+
+class _ConcatenatedHead(FaceByFace):
+    """A head on two concatenated feature vectors; its first layer is a sum over the two faces."""
+
+    head: nn.Sequential
+
+    def contribute(self, features: Tensor) -> Tensor:
+        first = self.head[0]
+        as_left, as_right = first.weight.chunk(2, dim=1)  # (C, D) each
+        return torch.cat([linear(features, as_left, first.bias), linear(features, as_right)], 1)
+
+    def join(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.head[1:](left + right).squeeze(1)
+
+
+class SiameseResNet(_ConcatenatedHead):
+    """One shared backbone, the two feature vectors concatenated, fully connected head.
+
+    symmetric: as in ``FaceByFace``.
+    """
 
     def __init__(
         self,
@@ -93,30 +89,23 @@ class SiameseResNet(nn.Module):
         hidden_layers: list[int] = (),
         use_dropout: bool = False,
         dropout_prob: float = 0.3,
+        symmetric: bool = False,
     ):
         super().__init__()
-        self.backbone, features = make_backbone(backbone, weights)
-        self.head = make_head(2 * features, hidden_layers, use_dropout, dropout_prob)
+        self.symmetric = symmetric
+        self.backbone, self.features = make_backbone(backbone, weights)
+        self.head = make_head(2 * self.features, hidden_layers, use_dropout, dropout_prob)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to (B, D) features."""
         return self.backbone(images)
 
-    def score_pairs(self, left: Tensor, right: Tensor) -> Tensor:
-        """Two (B, D) feature batches to (B,) logits."""
-        return self.head(torch.cat([left, right], dim=1)).squeeze(1)
-
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        return _embed_once(self, left, right)
-
-
-def _embed_once(model: nn.Module, left: Tensor, right: Tensor) -> Tensor:
-    features = model.embed(torch.cat([left, right]))  # (2*B, D): one pass of the network
-    return model.score_pairs(*features.chunk(2))
-
 
 class ResNetClassifier(nn.Module):
-    """The two images concatenated to six channels, one backbone, fully connected head."""
+    """The two images concatenated to six channels, one backbone, fully connected head.
+
+    symmetric: answer by both orders, as in ``FaceByFace``, at twice the cost.
+    """
 
     def __init__(
         self,
@@ -125,27 +114,73 @@ class ResNetClassifier(nn.Module):
         hidden_layers: list[int] = (),
         use_dropout: bool = False,
         dropout_prob: float = 0.3,
+        symmetric: bool = False,
     ):
         super().__init__()
+        self.symmetric = symmetric
         self.backbone, features = make_backbone(backbone, weights, in_channels=6)
         self.head = make_head(features, hidden_layers, use_dropout, dropout_prob)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         both = torch.cat([left, right], dim=1)  # (B, 6, H, W)
-        return self.head(self.backbone(both)).squeeze(1)
+        if not self.symmetric:
+            return self.head(self.backbone(both)).squeeze(1)
+        both = torch.cat([both, torch.cat([right, left], dim=1)])  # (2*B, 6, H, W)
+        one, other = self.head(self.backbone(both)).squeeze(1).chunk(2)
+        return (one - other) / 2
+
+
+class AgeDistribution(nn.Linear):
+    """Features (B, D) to the logits of a distribution over the ages 0 to ``OLDEST``, (B, A).
+
+    Deep label distribution learning: the label becomes a normal distribution around the age, and
+    the expectation of the answer is the age (Gao et al. 2018, "Age Estimation Using Expectation
+    of Label Distribution Learning", IJCAI).
+    """
+
+    OLDEST = 120
+    SPREAD = 2.0  # years, of the label's distribution
+
+    def __init__(self, features: int):
+        super().__init__(features, self.OLDEST + 1)
+        self.register_buffer("ages", torch.arange(self.OLDEST + 1.0), persistent=False)
+
+    def expectation(self, logits: Tensor) -> Tensor:
+        """(B, A) logits to (B,) ages, years."""
+        return logits.float().softmax(1) @ self.ages
+
+    def loss(self, logits: Tensor, ages: Tensor) -> Tensor:
+        """Mean divergence from the labels' distributions, plus the mean absolute error in decades.
+
+        logits: (B, A); ages: (B,) years, 0 to OLDEST.
+        """
+        label = (-0.5 * ((self.ages - ages[:, None]) / self.SPREAD) ** 2).softmax(1)  # (B, A)
+        divergence = kl_div(logits.float().log_softmax(1), label, reduction="batchmean")
+        return divergence + l1_loss(self.expectation(logits), ages) / 10
 
 
 class ResNetAgeRegressor(nn.Module):
     """One face to an age in years.
 
-    The output is linear around the training ages (``set_ages``): it cannot die at zero, as an
-    output behind a ReLU can.
+    age_loss: "mse", the squared error in units of the training ages' variance, or "distribution",
+    see ``AgeDistribution``. With "mse" the output is linear around the training ages
+    (``set_ages``): it cannot die at zero, as an output behind a ReLU can.
+    Raises ValueError for another loss.
     """
 
-    def __init__(self, backbone: str = "resnet18", weights: str | None = None):
+    def __init__(
+        self, backbone: str = "resnet18", weights: str | None = None, age_loss: str = "mse"
+    ):
         super().__init__()
+        if age_loss not in AGE_LOSSES:
+            raise ValueError(
+                f"age_loss {age_loss!r} is not known: expected one of {', '.join(AGE_LOSSES)}"
+            )
         self.backbone, self.features = make_backbone(backbone, weights)
-        self.head = nn.Linear(self.features, 1)
+        by_distribution = age_loss == "distribution"
+        self.head = (
+            AgeDistribution(self.features) if by_distribution else nn.Linear(self.features, 1)
+        )
         self.register_buffer("age_mean", torch.tensor(33.0))
         self.register_buffer("age_std", torch.tensor(20.0))
 
@@ -158,17 +193,29 @@ class ResNetAgeRegressor(nn.Module):
         """(B, 3, H, W) normalised images to (B, D) features."""
         return self.backbone(images)
 
+    def ages_of(self, output: Tensor) -> Tensor:
+        """The head's output for B faces to (B,) ages, years."""
+        if isinstance(self.head, AgeDistribution):
+            return self.head.expectation(output)
+        return output.squeeze(1) * self.age_std + self.age_mean
+
     def forward(self, images: Tensor) -> Tensor:
-        standardised = self.head(self.embed(images)).squeeze(1)  # (B,)
-        return standardised * self.age_std + self.age_mean
+        return self.ages_of(self.head(self.embed(images)))
+
+    def loss(self, images: Tensor, ages: Tensor) -> Tensor:
+        """The training loss of (B, 3, H, W) images and their (B,) ages, years."""
+        output = self.head(self.embed(images))
+        if isinstance(self.head, AgeDistribution):
+            return self.head.loss(output, ages)
+        return mse_loss(self.ages_of(output), ages) / self.age_std**2
 
 
-class SiameseResNetAge(nn.Module):
+class SiameseResNetAge(_ConcatenatedHead):
     """A frozen age regressor's features of both faces, and a trained head.
 
     Weights and batch-norm statistics of the regressor never change: it stays in evaluation mode.
-    blind: feed the left face's features in twice, the fault of the course project's code; for
-    the ablation of notebook 06 only.
+    age_loss: that of the regressor; symmetric: as in ``FaceByFace``. blind: feed the left face's
+    features in twice, the fault of the course project's code; for the ablation of notebook 06 only.
     """
 
     def __init__(
@@ -177,12 +224,16 @@ class SiameseResNetAge(nn.Module):
         hidden_layers: list[int] = (),
         use_dropout: bool = False,
         dropout_prob: float = 0.3,
+        age_loss: str = "mse",
+        symmetric: bool = False,
         blind: bool = False,
     ):
         super().__init__()
-        self.blind = blind
-        self.regressor = ResNetAgeRegressor(backbone).eval().requires_grad_(False)
-        self.head = make_head(2 * self.regressor.features, hidden_layers, use_dropout, dropout_prob)
+        self.blind, self.symmetric = blind, symmetric
+        self.regressor = ResNetAgeRegressor(backbone, age_loss=age_loss)
+        self.regressor.eval().requires_grad_(False)
+        self.features = self.regressor.features
+        self.head = make_head(2 * self.features, hidden_layers, use_dropout, dropout_prob)
 
     def train(self, mode: bool = True):
         super().train(mode)
@@ -194,16 +245,11 @@ class SiameseResNetAge(nn.Module):
         with torch.no_grad():
             return self.regressor.embed(images)
 
-    def score_pairs(self, left: Tensor, right: Tensor) -> Tensor:
-        """Two (B, D) feature batches to (B,) logits."""
-        right = left if self.blind else right
-        return self.head(torch.cat([left, right], dim=1)).squeeze(1)
-
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        return _embed_once(self, left, right)
+    def compare(self, left: Tensor, right: Tensor) -> Tensor:
+        return super().compare(left, left if self.blind else right)
 
 
-class AgeRanker(nn.Module):
+class AgeRanker(FaceByFace):
     """A scalar score a face; logit = score(left) - score(right).
 
     The same answer whichever face comes first, and one order for any number of faces
@@ -219,43 +265,43 @@ class AgeRanker(nn.Module):
         dropout_prob: float = 0.3,
     ):
         super().__init__()
-        self.backbone, features = make_backbone(backbone, weights)
-        self.head = make_head(features, hidden_layers, use_dropout, dropout_prob)
+        self.backbone, self.features = make_backbone(backbone, weights)
+        self.head = make_head(self.features, hidden_layers, use_dropout, dropout_prob)
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images to (B, 1) scores."""
-        return self.head(self.backbone(images))
+        """(B, 3, H, W) normalised images to (B, D) features."""
+        return self.backbone(images)
 
-    def score_pairs(self, left: Tensor, right: Tensor) -> Tensor:
-        """Two (B, 1) score batches to (B,) logits."""
-        return (left - right).squeeze(1)
+    def contribute(self, features: Tensor) -> Tensor:
+        """(B, D) features to (B, 2): the score, and its opposite for the right side."""
+        score = self.head(features)
+        return torch.cat([score, -score], dim=1)
 
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        return _embed_once(self, left, right)
+    def join(self, left: Tensor, right: Tensor) -> Tensor:
+        return (left + right).squeeze(1)
 
 
-class AgeComparison(nn.Module):
+class AgeComparison(FaceByFace):
     """A trained age regressor as a pair model: whoever is predicted older is answered.
 
-    spread: the regressor's root mean squared error in units of the training ages' spread. The
-    difference of two such errors is taken as normal, whose probit 1.702 turns into a logit.
+    error: the regressor's root mean squared error, years. The difference of two such errors is
+    taken as normal, whose probit 1.702 turns into a logit.
     """
 
-    def __init__(self, regressor: ResNetAgeRegressor, spread: float):
+    def __init__(self, regressor: ResNetAgeRegressor, error: float):
         super().__init__()
-        self.regressor = regressor
-        self.scale = 1.702 / (2**0.5 * spread * float(regressor.age_std))
+        self.regressor, self.features = regressor, 1
+        self.scale = 1.702 / (2**0.5 * error)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to (B, 1) predicted ages in years."""
         return self.regressor(images)[:, None]
 
-    def score_pairs(self, left: Tensor, right: Tensor) -> Tensor:
-        """Two (B, 1) batches of ages to (B,) logits."""
-        return (left - right).squeeze(1) * self.scale
+    def contribute(self, features: Tensor) -> Tensor:
+        return torch.cat([features, -features], dim=1) * self.scale
 
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        return _embed_once(self, left, right)
+    def join(self, left: Tensor, right: Tensor) -> Tensor:
+        return (left + right).squeeze(1)
 
 
 MODELS: dict[str, type[nn.Module]] = {

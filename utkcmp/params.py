@@ -56,6 +56,8 @@ class Params(BaseModel):
     hidden_layers: list[Width] = []
     use_dropout: bool = False
     dropout_prob: float = Field(0.3, ge=0, lt=1)
+    symmetric: bool = Field(False, description="answer by both orders of the two faces")
+    age_loss: Literal["mse", "distribution"] = Field("mse", description="of the age regressor")
 
     pairing: Literal["list", "batch"] = Field(
         "list", description="fixed list, or all pairs of a batch"
@@ -68,11 +70,25 @@ class Params(BaseModel):
     weight_decay: float = Field(0.0, ge=0)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = "constant"
-    augment: bool = Field(False, description="random left-right flips of training faces")
+    augment: Literal["none", "flip", "full"] = Field(
+        "none", description="random changes of training faces: mirrored; and moved, lit, erased"
+    )
+    clip: float = Field(0.0, ge=0, description="largest norm of a step's gradient; 0: any")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay a step of the weights' moving average; 0: none"
+    )
+    age_weight: float = Field(
+        0.0, ge=0, description="weight of the age loss beside the pair loss; 0: none"
+    )
+    steps_per_epoch: int | None = Field(None, ge=1, description="None: all batches")
     patience: int = Field(5, ge=1, description="epochs without a better validation loss")
     precision: Literal["32", "bf16", "16"] = "32"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps)$")
+    devices: int = Field(1, ge=1, description="GPUs, or processes on a CPU, that share a batch")
     retrain: bool = Field(False, description="train anew although a finished model is there")
+
+    compare_pairing: bool = Field(True, description="train with the other pairing too (04)")
+    compare_leaky: bool = Field(True, description="train on a split that leaks too (04)")
 
     regressor_epochs: int = Field(8, ge=1)
     regressor_batch_size: int = Field(32, ge=2)

@@ -56,6 +56,19 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
+def curves_over_time(histories: dict[str, pd.DataFrame]) -> Figure:
+    """Validation AUC against the seconds of training, validation included, one line a training.
+
+    histories: by name, as in ``solver.Fitted``.
+    """
+    figure, axis = plt.subplots(figsize=(8, 3.4))
+    for (name, history), colour in zip(histories.items(), (RIGHT, LEFT), strict=True):
+        axis.plot(history.seconds.cumsum(), history.val_auc, "o-", color=colour, label=name, ms=4)
+    axis.set(xlabel="training time (s)", ylabel="validation AUC", title="Learning by the clock")
+    axis.legend(frameon=False, loc="lower right")
+    return figure
+
+
 def roc_curves(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """ROC curves of several models.
 
@@ -304,6 +317,7 @@ def pair_tiles(images, pairs: pd.DataFrame, *, show_faces: bool = True, columns:
         figsize=(3.2 * columns, 1.9 * rows),
         width_ratios=[1, 1, 0.2] * columns,  # the third stays empty, between two pairs
         squeeze=False,
+        layout="constrained",
     )
     for axis in axes.flat:
         axis.set_axis_off()

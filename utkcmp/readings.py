@@ -70,3 +70,124 @@ def read_difference(table: pd.DataFrame, one: str, other: str) -> str:
             else "the intervals do not overlap, so the difference is real."
         )
     )
+
+
+def untrained(table: pd.DataFrame, *models: str) -> str:
+    """A sentence if results rows of one of these models are missing, else nothing."""
+    missing = [model for model in models if model not in table.index]
+    if not missing:
+        return ""
+    return f"This run has no results of {' and '.join(missing)} yet: notebooks 04 to 06 make them."
+
+
+def read_best(test: pd.DataFrame) -> str:
+    """Which model has the highest AUC. test: results rows of one protocol, highest AUC first."""
+    if test.empty:
+        return "No model of this run has been tested yet: notebooks 04 to 06 do that."
+    top = test.iloc[0]
+    text = (
+        f"**{top.model}** has the highest AUC of {len(test)}, {interval(top, 'auc')}, and accuracy "
+        f"{interval(top, 'accuracy')}."
+    )
+    if len(test) == 1:
+        return text
+    second = test.iloc[1]
+    clear = top.auc_low > second.auc_high
+    return f"{text} The interval of the next, {second.model}, " + (
+        "ends below it." if clear else "overlaps with it: these figures alone do not rank the two."
+    )
+
+
+def read_agreement(correct: list[np.ndarray]) -> str:
+    """How often models are right and wrong together. correct: (K,) bool of each, same pairs."""
+    if len(correct) < 2:
+        return "It takes two trained models to see on which pairs they agree."
+    together = np.mean(correct, axis=0)
+    return (
+        f"The {len(correct)} models are right together on {np.mean(together == 1):.1%} of the test "
+        f"pairs and wrong together on {np.mean(together == 0):.1%}: these pairs are hard for any "
+        "of them, or their labels are wrong."
+    )
+
+
+def read_siamese_or_concat(table: pd.DataFrame, usual: pd.DataFrame) -> str:
+    """Siamese against six channels. table, usual: measured and reported results by model."""
+    names = ("SiameseResNet", "ResNetClassifier")
+    if missing := untrained(table, *names):
+        return missing
+    siamese, concat = (table.swap_disagreement[name] for name in names)
+    reported = [usual.auc[name] for name in names]
+    return (
+        f"{read_difference(table, *names)} Swapping the faces changes {siamese:.1%} of the Siamese "
+        f"answers and {concat:.1%} of the six-channel ones. The course project reported "
+        f"{reported[0]:.3f} and {reported[1]:.3f}."
+    )
+
+
+def read_transfer(table: pd.DataFrame, usual: pd.DataFrame) -> str:
+    """Transfer against the Siamese model, and what the course project's fault cost it."""
+    names = ("SiameseResNetAge", "SiameseResNetAge, left face twice", "SiameseResNet")
+    if missing := untrained(table, *names):
+        return missing
+    return (
+        f"{read_difference(table, names[0], names[2])} Fed the left face twice, as the course "
+        f"project's code did, the transfer model falls from {table.auc[names[0]]:.3f} to "
+        f"{table.auc[names[1]]:.3f}; the course project reported {usual.auc[names[0]]:.3f} and "
+        "concluded that transfer is worst."
+    )
+
+
+def read_luck(test: pd.DataFrame, faces: int, reported: pd.DataFrame) -> str:
+    """How exactly a test of this many faces knows an AUC. reported: the course project's rows."""
+    if test.empty:
+        return read_best(test)
+    half = ((test.auc_high - test.auc_low) / 2).median()
+    siamese = reported[reported.model == "SiameseResNet"]
+    plain = reported[reported.variant.str.contains("without shuffling")]
+    return (
+        f"With {faces:,} test faces the AUC of a model is known to about ±{half:.3f}. The course "
+        f"project's two splits gave the same model accuracies of {siamese.accuracy.iloc[0]:.3f} "
+        f"and {plain.accuracy.iloc[0]:.3f}."
+    )
+
+
+def read_ages_compared(table: pd.DataFrame) -> str:
+    """What comparing two predicted ages reaches."""
+    name = "ages compared"
+    return untrained(table, name) or (
+        "comparing two predicted ages, without ever training on a pair, reaches an AUC of "
+        f"{table.auc[name]:.3f}."
+    )
+
+
+def read_pairings(batch: pd.DataFrame, fixed: pd.DataFrame) -> str:
+    """Which pairing learns faster. Both: histories, as in ``solver.Fitted``, at equal cost."""
+    times = {"batch": batch.seconds.cumsum(), "fixed": fixed.seconds.cumsum()}
+    limit = min(times["batch"].iloc[-1], times["fixed"].iloc[-1])
+    best = {
+        name: history.val_auc[times[name] <= limit + 1e-9].max()
+        for name, history in (("batch", batch), ("fixed", fixed))
+    }
+    ahead, behind = ("batch", "fixed") if best["batch"] >= best["fixed"] else ("fixed", "batch")
+    names = {"batch": "every pair of a batch", "fixed": "fixed pairs"}
+    return (
+        f"After {limit:.0f} s, with as many faces embedded, {names[ahead]} reached a validation "
+        f"AUC of {best[ahead]:.3f} and {names[behind]} {best[behind]:.3f}."
+    )
+
+
+def read_leak(clean: dict, leaky: dict, contrast: pd.DataFrame) -> str:
+    """What leakage is worth. clean, leaky: result rows on all pairs; contrast: of leak_contrast."""
+    text = (
+        f"Trained and tested on the plain split, the same model reaches an AUC of "
+        f"{interval(leaky, 'auc')} on all pairs of its test faces, against "
+        f"{interval(clean, 'auc')} on the split that keeps duplicates together. "
+    )
+    if not (contrast.pairs > 0).all():
+        return text + "None of its test faces is a picture that training has too."
+    known, new = contrast.accuracy
+    return text + (
+        f"Within the plain split, the {contrast.pairs.iloc[0]:,} pairs with a face whose picture "
+        f"was trained on are answered rightly in {known:.1%} of cases, pairs of new faces in "
+        f"{new:.1%}."
+    )

@@ -16,6 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 PROJECT = Path(__file__).resolve().parents[1]
+RESULT_COLUMNS = ["model", "split", "protocol", "n_pairs", "loss", "accuracy"]
+RESULT_COLUMNS += ["accuracy_low", "accuracy_high", "auc", "auc_low", "auc_high"]
+RESULT_COLUMNS += ["swap_disagreement", "seconds"]
 RECORDED_PACKAGES = ("torch", "torchvision", "lightning", "ray", "numpy", "pandas", "pillow")
 
 
@@ -87,12 +90,15 @@ class Run:
 
     def read_results(self) -> pd.DataFrame:
         """All rows of results.csv so far; empty if no model has been evaluated."""
-        return pd.read_csv(self.results_csv) if self.results_csv.exists() else pd.DataFrame()
+        if not self.results_csv.exists():
+            return pd.DataFrame(columns=RESULT_COLUMNS)
+        return pd.read_csv(self.results_csv)
 
     def add_results(self, rows: pd.DataFrame) -> None:
         """Put rows into results.csv; a row of the same model, split and protocol is replaced."""
         key = ["model", "split", "protocol"]
-        merged = pd.concat([self.read_results(), rows], ignore_index=True)
+        before = [self.read_results()] if self.results_csv.exists() else []
+        merged = pd.concat([*before, rows], ignore_index=True)
         merged = merged.drop_duplicates(key, keep="last").sort_values(key)
         with atomic(self.results_csv) as temporary:
             merged.to_csv(temporary, index=False)

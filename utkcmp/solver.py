@@ -1,15 +1,10 @@
-"""Training, on Lightning: losses, early stopping, checkpoints, resume, TensorBoard.
-
-What a step draws at random depends on (seed, epoch) alone, so a run that was killed goes on from
-its last finished epoch and ends with the same weights as one that was not.
-"""
+"""Training, on Lightning: early stopping, checkpoints, resume, TensorBoard, devices."""
 
 import contextlib
 import hashlib
 import inspect
 import json
 import logging
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,36 +14,23 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from utkcmp.datasets import FaceBatches, PairBatches, RunData
-from utkcmp.images import to_float
-from utkcmp.inference import (
-    apply_rows,
-    embeds_once,
-    feature_logits,
-    pair_logits,
-    pair_metrics,
-    pick_device,
-    predict_ages,
-)
-from utkcmp.models import SiameseResNetAge, build_model
+from utkcmp.boards import write_boards
+from utkcmp.datasets import RunData
+from utkcmp.images import AUGMENTATIONS
+from utkcmp.inference import embeds_once, pick_device
+from utkcmp.models import build_model
 from utkcmp.pairs import Pairs
 from utkcmp.params import Params
 from utkcmp.run import Run, atomic
+from utkcmp.task import OPTIMIZERS, SCHEDULES, DivergedError, Task, progress_callback
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-KEPT_LOGITS = 256  # a step, for the training AUC
-
-
-class DivergedError(ArithmeticError):
-    """The training loss is no longer a finite number."""
 
 
 @dataclass
@@ -72,138 +54,6 @@ class Fitted:
         return self.history.loc[self.history.val_loss.idxmin()]
 
 
-class _Task(L.LightningModule):
-    """One training: a model, the images in memory and what a step does with a batch of rows."""
-
-    def __init__(self, model, images, ages, train, val, settings, on_epoch):
-        super().__init__()
-        self.model, self.ages = model, ages
-        self.images, self.features = images, None
-        self.train_on, self.validate_on = train, val
-        self.settings, self.on_epoch = settings, on_epoch
-        self.history: list[dict] = []
-
-    def on_fit_start(self):
-        self.ages = self.ages.to(self.device)
-        if self.device.type != "cpu":
-            self.images = self.images.to(self.device)
-        if isinstance(self.model, SiameseResNetAge):  # frozen: each face is embedded only once
-            self.model.eval()
-            rows = np.arange(len(self.images))
-            self.features = apply_rows(self.model.embed, self.images, rows).to(self.device)
-
-    def train_dataloader(self):
-        batches = FaceBatches if isinstance(self.train_on, np.ndarray) else PairBatches
-        s = self.settings
-        return batches(self.train_on, s["batch_size"], s["seed"], self.current_epoch)
-
-    def configure_optimizers(self):
-        s = self.settings
-        weights = [p for p in self.model.parameters() if p.requires_grad]
-        extra = {"momentum": 0.9, "nesterov": True} if s["optimizer"] == "sgd" else {}
-        optimizer = OPTIMIZERS[s["optimizer"]](
-            weights, lr=s["lr"], weight_decay=s["weight_decay"], fused=True, **extra
-        )
-        if s["schedule"] == "constant":
-            return optimizer
-        steps = self.trainer.estimated_stepping_batches
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-
-    def on_train_epoch_start(self):
-        torch.manual_seed(self.settings["seed"] * 100_003 + self.current_epoch)
-        self.started, self.losses, self.kept = time.perf_counter(), [], []
-
-    def faces(self, rows: Tensor) -> Tensor:
-        """The faces of the given rows as the network takes them, (B, 3, S, S) float32."""
-        batch = to_float(self.images[rows])
-        if self.settings["augment"]:
-            flipped = torch.rand(len(rows), 1, 1, 1, device=batch.device) < 0.5
-            batch = torch.where(flipped, batch.flip(3), batch)
-        return batch
-
-    def training_step(self, batch, step):
-        if self.settings["task"] == "age":
-            ages = self.ages[batch]
-            loss = mse_loss(self.model(self.faces(batch)), ages) / self.model.age_std**2
-            self.losses.append(loss.detach())
-            return loss
-        logits, label = self.pairs_of(batch)
-        loss = binary_cross_entropy_with_logits(logits, label)
-        every = max(1, len(logits) // KEPT_LOGITS)
-        self.losses.append(loss.detach())
-        self.kept.append((logits.detach()[::every], label[::every]))
-        return loss
-
-    def pairs_of(self, batch) -> tuple[Tensor, Tensor]:
-        """Logits and labels of a batch: its pairs, or every valid pair of its faces."""
-        if isinstance(batch, Tensor):
-            gap = self.ages[batch][:, None] - self.ages[batch][None, :]
-            left, right = torch.nonzero(gap.abs() >= self.settings["year_diff"], as_tuple=True)
-            label = (gap[left, right] > 0).float()
-            features = self.embedded(batch)
-            return self.model.score_pairs(features[left], features[right]), label
-        left, right, label = batch
-        if embeds_once(self.model):
-            features = self.embedded(torch.cat([left, right]))
-            return self.model.score_pairs(*features.chunk(2)), label
-        return self.model(self.faces(left), self.faces(right)), label
-
-    def embedded(self, rows: Tensor) -> Tensor:
-        if self.features is not None:
-            return self.features[rows]
-        return self.model.embed(self.faces(rows))
-
-    def on_train_batch_end(self, outputs, batch, step):
-        watched = self.device.type == "cpu" or step % 50 == 49  # a GPU is not made to wait
-        if watched and not torch.isfinite(self.losses[-1]):
-            raise DivergedError(
-                f"the training loss is {self.losses[-1].item()} in epoch {self.current_epoch + 1}, "
-                f"step {step + 1}, learning rate {self.optimizers().param_groups[0]['lr']:.3g}: "
-                "try a smaller learning rate"
-            )
-
-    def on_train_epoch_end(self):
-        row = {"epoch": self.current_epoch + 1}
-        row["train_loss"] = float(torch.stack(self.losses).mean())
-        if self.kept:
-            logits, label = (
-                torch.cat(part).float().cpu().numpy() for part in zip(*self.kept, strict=True)
-            )
-            shown = pair_metrics(logits, label)
-            row |= {"train_accuracy": shown["accuracy"], "train_auc": shown["auc"]}
-        row |= {f"val_{name}": value for name, value in self.validate().items()}
-        row["lr"] = self.optimizers().param_groups[0]["lr"]
-        row["seconds"] = time.perf_counter() - self.started
-        self.history.append(row)
-        self.log_dict({k: float(v) for k, v in row.items() if k != "epoch"})
-        if self.on_epoch:
-            self.on_epoch(row)
-
-    def validate(self) -> dict[str, float]:
-        """The validation figures, with dropout off and batch-norm statistics fixed."""
-        val = self.validate_on
-        if self.settings["task"] == "age":
-            ages, got = self.ages.cpu().numpy()[val], predict_ages(self.model, self.images, val)
-            return {
-                "loss": float(((got - ages) ** 2).mean()) / float(self.model.age_std) ** 2,
-                "mae": float(np.abs(got - ages).mean()),
-            }
-        if self.features is not None:
-            self.model.eval()
-            logits = feature_logits(self.model, self.features, val.left, val.right)
-            self.model.train()
-        else:
-            logits = pair_logits(self.model, self.images, val)
-        return pair_metrics(logits, val.label)
-
-    def on_save_checkpoint(self, checkpoint):
-        checkpoint["history"] = self.history
-
-    def on_load_checkpoint(self, checkpoint):
-        self.history = checkpoint["history"]
-
-
 def fit(
     model: nn.Module,
     images: Tensor,
@@ -218,13 +68,19 @@ def fit(
     weight_decay: float = 0.0,
     optimizer: str = "adam",
     schedule: str = "constant",
-    augment: bool = False,
+    augment: str = "none",
+    clip: float = 0.0,
+    ema: float = 0.0,
+    age_weight: float = 0.0,
+    steps_per_epoch: int | None = None,
     patience: int = 5,
     precision: str = "32",
     device: str = "auto",
+    devices: int = 1,
     seed: int = 42,
     year_diff: int = 1,
     tensorboard: Path | None = None,
+    show_faces: bool = True,
     retrain: bool = False,
     progress: bool = True,
     on_epoch: Callable[[dict], None] | None = None,
@@ -234,12 +90,19 @@ def fit(
     images: uint8 (N, 3, S, S); ages: float32 (N,) years. What ``train`` holds says how a step is
     made: Pairs are shuffled and cut into batches of pairs; rows (int64) into batches of faces, of
     which every pair at least ``year_diff`` years apart is scored, or, for an age regressor, each
-    face. ``val`` is Pairs, or rows for an age regressor. The age loss is the squared error in
-    units of the training ages' variance.
+    face. ``val`` is Pairs, or rows for an age regressor.
+    augment: see ``images.Augmentation``. clip: largest norm of a step's gradient, 0 for none. ema:
+    decay a step of a moving average of the weights, which is then what is validated and kept
+    (Polyak and Juditsky 1992), 0 for none. age_weight: weight of a second loss for models that look
+    at each face by itself, by which their features also predict its age (``AgeDistribution``), 0
+    for none. steps_per_epoch: fewer steps than all batches. devices: how many GPUs, or processes on
+    a CPU, share each batch. tensorboard: the folder of its event files, without faces if
+    ``show_faces`` is false.
 
     A finished model in ``folder`` that was made with the same settings and data is read instead,
     unless ``retrain``; an unfinished one is continued; one made otherwise is trained anew.
-    Raises DivergedError if the loss is no longer finite, ValueError for an unknown option.
+    Raises DivergedError if the loss is no longer finite, and then the folder holds the best weights
+    so far; ValueError for an unknown option.
     """
     task = "age" if model.config["model"] == "ResNetAgeRegressor" else "pairs"
     if task == "pairs" and isinstance(train, np.ndarray) and not embeds_once(model):
@@ -249,28 +112,64 @@ def fit(
         )
     _known("optimizer", optimizer, OPTIMIZERS)
     _known("precision", precision, PRECISIONS)
-    _known("schedule", schedule, ("constant", "cosine"))
+    _known("schedule", schedule, SCHEDULES)
+    _known("augment", augment, AUGMENTATIONS)
     settings = {
         **dict(task=task, epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay),
         **dict(optimizer=optimizer, schedule=schedule, augment=augment, patience=patience),
-        **dict(precision=precision, seed=seed, year_diff=year_diff),
+        **dict(clip=clip, ema=ema, age_weight=age_weight, steps_per_epoch=steps_per_epoch),
+        **dict(precision=precision, devices=devices, seed=seed, year_diff=year_diff),
         "made_from": _digest(model, images, ages, train, val),
     }
     folder = Path(folder)
     if not retrain and _settings(folder / "config.json") == settings:
         return Fitted(load_model(folder), pd.read_csv(folder / "history.csv"), reused=True)
-    task_ = _Task(model, images, ages, train, val, settings, on_epoch)
+    training = Task(model, images, ages, train, val, settings, on_epoch)
+    checkpoint = _checkpoint(folder, settings)
+    options = (training, folder, checkpoint, settings, device, tensorboard, progress)
+    try:
+        _train(*options) if devices == 1 else _train_apart(options)
+    except DivergedError as error:
+        if not (folder / "best.ckpt").exists():
+            raise
+        history = _keep_best(model, folder, settings | {"diverged": str(error)}, images)
+        best = history.epoch[history.val_loss.idxmin()]
+        message = f"{error}; {folder.name}/ holds the best weights before it, of epoch {best}"
+        raise DivergedError(message) from None
+    history = _keep_best(model, folder, settings, images)
+    if tensorboard:
+        write_boards(tensorboard, model, images, ages, val, settings, history, show_faces)
+    return Fitted(model, history, reused=False)
+
+
+def _train(training, folder, checkpoint, settings, device, tensorboard, progress) -> None:
     with _quiet():
         trainer = _trainer(folder, settings, device, tensorboard, progress)
-        trainer.fit(task_, ckpt_path=_checkpoint(folder, settings), weights_only=True)
-    best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    model.load_state_dict({key.removeprefix("model."): value for key, value in best.items()})
+        trainer.fit(training, ckpt_path=checkpoint, weights_only=True)
+
+
+def _train_apart(options: tuple) -> None:
+    """Train in a process of its own, which starts one for each device: a notebook cannot."""
+    torch.multiprocessing.spawn(_rank_zero, (options,))
+
+
+def _rank_zero(number: int, options: tuple) -> None:
+    _train(*options)
+
+
+def _keep_best(model, folder: Path, settings: dict, images: Tensor) -> pd.DataFrame:
+    """Put the best epoch's weights into ``model`` and its folder; returns the history."""
+    best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)
+    last = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)
+    prefix = "average.module." if settings["ema"] else "model."
+    weights = best["state_dict"].items()
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
     model.to("cpu").eval()
-    history = pd.DataFrame(task_.history)
+    history = pd.DataFrame(last["history"])
     save_model(model, folder, settings=settings, image_size=images.shape[-1], history=history)
     for leftover in ("best.ckpt", "last.ckpt", "training.json"):
         (folder / leftover).unlink(missing_ok=True)
-    return Fitted(model, history, reused=False)
+    return history
 
 
 def fit_options(params: Params) -> dict:
@@ -286,7 +185,9 @@ def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
     """
     p, name = data.params, f"age_regressor_{backbone}"
     torch.manual_seed(p.seed)
-    model = build_model("ResNetAgeRegressor", backbone=backbone, weights=p.weights)
+    model = build_model(
+        "ResNetAgeRegressor", backbone=backbone, weights=p.weights, age_loss=p.age_loss
+    )
     model.set_ages(data.ages[data.rows("train")])
     options = fit_options(p) | {
         "epochs": p.regressor_epochs,
@@ -351,11 +252,15 @@ def _trainer(folder, settings, device, tensorboard, progress) -> L.Trainer:
         _checkpoints(folder, "last"),
     ]
     if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=20, leave=False))
+        callbacks.append(progress_callback())
     return L.Trainer(
         max_epochs=settings["epochs"],
+        limit_train_batches=settings["steps_per_epoch"],
         accelerator="gpu" if pick_device(device).type == "cuda" else "cpu",
-        devices=1,
+        devices=settings["devices"],
+        strategy="ddp_spawn" if settings["devices"] > 1 else "auto",
+        use_distributed_sampler=False,
+        gradient_clip_val=settings["clip"] or None,
         precision=PRECISIONS[settings["precision"]],
         logger=logger,
         callbacks=callbacks,

@@ -1,0 +1,228 @@
+"""One training as Lightning sees it: what a step does with a batch, and what an epoch reports.
+
+What a step draws at random depends on (seed, epoch) alone, so a run that was killed goes on from
+its last finished epoch and ends with the same weights as one that was not.
+"""
+
+import math
+import sys
+import time
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ProgressBar, TQDMProgressBar
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from utkcmp.datasets import FaceBatches, PairBatches
+from utkcmp.images import Augmentation
+from utkcmp.inference import (
+    apply_rows,
+    compared_logits,
+    embeds_once,
+    pair_logits,
+    pair_metrics,
+    predict_ages,
+)
+from utkcmp.models import AgeDistribution, SiameseResNetAge
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+SCHEDULES = ("constant", "cosine")
+WARM_UP = 0.03  # share of the steps in which the cosine schedule's rate rises to its value
+KEPT_LOGITS = 256  # a step, for the training AUC
+
+
+class DivergedError(ArithmeticError):
+    """The training loss is no longer a finite number."""
+
+
+def warm_cosine(step: int, steps: int) -> float:
+    """The learning rate of a step as a share of its value: up within WARM_UP, then a half cosine.
+
+    >>> [round(warm_cosine(step, 100), 2) for step in (0, 2, 50, 100)]
+    [0.33, 1.0, 0.5, 0.0]
+    """
+    risen = (step + 1) / max(1, WARM_UP * steps)
+    return min(1, risen) * (1 + math.cos(math.pi * min(1, step / steps))) / 2
+
+
+class Task(L.LightningModule):
+    """A model, the images in memory, and the settings of ``solver.fit``."""
+
+    def __init__(self, model, images, ages, train, val, settings, on_epoch=None):
+        super().__init__()
+        self.model, self.ages = model, ages
+        self.images, self.features = images, None
+        self.train_on, self.validate_on = train, val
+        self.settings, self.on_epoch = settings, on_epoch
+        self.augmentation = Augmentation(settings["augment"])
+        frozen = isinstance(model, SiameseResNetAge)
+        with_ages = settings["age_weight"] > 0 and embeds_once(model) and not frozen
+        self.age_head = AgeDistribution(model.features) if with_ages else None
+        self.average: AveragedModel | None = None
+        self.history: list[dict] = []
+
+    def setup(self, stage):
+        if self.settings["ema"] and self.average is None:
+            rule = get_ema_multi_avg_fn(self.settings["ema"])
+            self.average = AveragedModel(self.model, multi_avg_fn=rule, use_buffers=True)
+            self.average.requires_grad_(False)
+
+    @property
+    def validated(self):
+        """The network whose figures count: the moving average, if there is one."""
+        return self.average.module if self.average else self.model
+
+    def on_fit_start(self):
+        self.ages = self.ages.to(self.device)
+        if self.device.type != "cpu":
+            self.images = self.images.to(self.device)
+        if isinstance(self.model, SiameseResNetAge):  # frozen: each face is embedded only once
+            self.model.eval()
+            rows = np.arange(len(self.images))
+            self.features = apply_rows(self.model.embed, self.images, rows).to(self.device)
+
+    def train_dataloader(self):
+        batches = FaceBatches if isinstance(self.train_on, np.ndarray) else PairBatches
+        s, trainer = self.settings, self.trainer
+        share = (trainer.global_rank, trainer.world_size)
+        return batches(self.train_on, s["batch_size"], s["seed"], self.current_epoch, share)
+
+    def configure_optimizers(self):
+        s = self.settings
+        weights = [p for p in self.parameters() if p.requires_grad]
+        extra = {"momentum": 0.9, "nesterov": True} if s["optimizer"] == "sgd" else {}
+        scaled = s["precision"] == "16" and s["clip"] > 0  # a fused step leaves nothing to clip
+        optimizer = OPTIMIZERS[s["optimizer"]](
+            weights, lr=s["lr"], weight_decay=s["weight_decay"], fused=not scaled, **extra
+        )
+        if s["schedule"] == "constant":
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, lambda step: warm_cosine(step, steps))
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def on_train_epoch_start(self):
+        torch.manual_seed(self.settings["seed"] * 100_003 + self.current_epoch + self.global_rank)
+        self.started, self.losses, self.kept = time.perf_counter(), [], []
+
+    def faces(self, rows: Tensor) -> Tensor:
+        """The faces of the given rows as the network takes them, (B, 3, S, S) float32."""
+        return self.augmentation(self.images[rows])
+
+    def training_step(self, batch, step):
+        if self.settings["task"] == "age":
+            loss = self.model.loss(self.faces(batch), self.ages[batch])
+            self.losses.append(loss.detach())
+            return loss
+        logits, label, age_loss = self.answers(batch)
+        loss = binary_cross_entropy_with_logits(logits, label)
+        every = max(1, len(logits) // KEPT_LOGITS)
+        self.losses.append(loss.detach())
+        self.kept.append((logits.detach()[::every], label[::every]))
+        return loss + self.settings["age_weight"] * age_loss
+
+    def answers(self, batch) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Logits and labels of a batch, its pairs or every valid pair of its faces, and the loss of
+        the age head on these faces (0 without one)."""
+        if isinstance(batch, Tensor):
+            gap = self.ages[batch][:, None] - self.ages[batch][None, :]
+            left, right = torch.nonzero(gap.abs() >= self.settings["year_diff"], as_tuple=True)
+            contributed, age_loss = self.contributed(batch)
+            label = (gap[left, right] > 0).float()
+            return self.model.compare(contributed[left], contributed[right]), label, age_loss
+        left, right, label = batch
+        if not embeds_once(self.model):
+            return self.model(self.faces(left), self.faces(right)), label, 0.0
+        contributed, age_loss = self.contributed(torch.cat([left, right]))
+        return self.model.compare(*contributed.chunk(2)), label, age_loss
+
+    def contributed(self, rows: Tensor) -> tuple[Tensor, Tensor | float]:
+        if self.features is not None:
+            return self.model.contribute(self.features[rows]), 0.0
+        features = self.model.embed(self.faces(rows))
+        if self.age_head is None:
+            return self.model.contribute(features), 0.0
+        age_loss = self.age_head.loss(self.age_head(features), self.ages[rows])
+        return self.model.contribute(features), age_loss
+
+    def on_train_batch_end(self, outputs, batch, step):
+        if self.average:
+            self.average.update_parameters(self.model)
+        watched = self.device.type == "cpu" or step % 50 == 49  # a GPU is not made to wait
+        if watched and not torch.isfinite(self.losses[-1]):
+            raise DivergedError(
+                f"the training loss is {self.losses[-1].item()} in epoch {self.current_epoch + 1}, "
+                f"step {step + 1}, learning rate {self.optimizers().param_groups[0]['lr']:.3g}: "
+                "try a smaller learning rate"
+            )
+
+    def on_train_epoch_end(self):
+        row = {"epoch": self.current_epoch + 1}
+        row["train_loss"] = float(torch.stack(self.losses).mean())
+        if self.kept:
+            logits, label = (
+                torch.cat(part).float().cpu().numpy() for part in zip(*self.kept, strict=True)
+            )
+            shown = pair_metrics(logits, label)
+            row |= {"train_accuracy": shown["accuracy"], "train_auc": shown["auc"]}
+        # One process measures for all, so that all stop in the same epoch.
+        measured = self.validate() if self.global_rank == 0 else None
+        measured = self.trainer.strategy.broadcast(measured)
+        row |= {f"val_{name}": value for name, value in measured.items()}
+        row["lr"] = self.optimizers().param_groups[0]["lr"]
+        row["seconds"] = time.perf_counter() - self.started
+        self.history.append(row)
+        self.log_dict({k: float(v) for k, v in row.items() if k != "epoch"})
+        if self.on_epoch:
+            self.on_epoch(row)
+
+    def validate(self) -> dict[str, float]:
+        """The validation figures, with dropout off and batch-norm statistics fixed."""
+        val, model = self.validate_on, self.validated
+        if self.settings["task"] == "age":
+            ages, got = self.ages.cpu().numpy()[val], predict_ages(model, self.images, val)
+            return {
+                "loss": float(((got - ages) ** 2).mean()) / float(model.age_std) ** 2,
+                "mae": float(np.abs(got - ages).mean()),
+            }
+        if self.features is None:
+            return pair_metrics(pair_logits(model, self.images, val), val.label)
+        model.eval()
+        with torch.no_grad():
+            contributed = model.contribute(self.features)
+        logits = compared_logits(model, contributed, val.left, val.right)
+        model.train()
+        return pair_metrics(logits, val.label)
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint):
+        self.history = checkpoint["history"]
+
+
+class EpochLines(Callback):
+    """One line an epoch, for output that is no screen: a log file, a batch job."""
+
+    def on_train_epoch_end(self, trainer, task):
+        if trainer.is_global_zero:
+            row = task.history[-1]
+            shown = "val_auc" if "val_auc" in row else "val_mae"
+            print(
+                f"epoch {row['epoch']}/{trainer.max_epochs}  train loss {row['train_loss']:.4f}  "
+                f"val loss {row['val_loss']:.4f}  {shown.replace('_', ' ')} {row[shown]:.4f}  "
+                f"{row['seconds']:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def progress_callback() -> Callback | ProgressBar:
+    """A bar in a notebook or a terminal, lines where the output goes to a file."""
+    if "ipykernel" in sys.modules or sys.stderr.isatty():
+        return TQDMProgressBar(refresh_rate=20, leave=False)
+    return EpochLines()
