@@ -88,7 +88,7 @@ class Params(BaseModel):
     retrain: bool = Field(False, description="train anew although a finished model is there")
 
     compare_pairing: bool = Field(True, description="train with the other pairing too (04)")
-    compare_leaky: bool = Field(True, description="train on a split that leaks too (04)")
+    compare_leaky: bool = Field(False, description="train on a split that leaks too (04)")
 
     regressor_epochs: int = Field(8, ge=1)
     regressor_batch_size: int = Field(32, ge=2)

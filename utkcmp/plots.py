@@ -114,6 +114,34 @@ def accuracy_by_gap(gaps: np.ndarray, correct: np.ndarray) -> Figure:
     return figure
 
 
+def gaps_and_ceiling(
+    gaps: np.ndarray, correct: dict[str, np.ndarray], ceiling: pd.Series
+) -> Figure:
+    """Accuracy by age gap of several models, below what the labels' noise allows.
+
+    gaps: (K,) years, positive; correct: by model, (K,) bool; ceiling: accuracy by gap in years, or
+    NaN where it is not known.
+    """
+    bins = pd.cut(gaps, [0, 1, 2, 5, 10, 20, np.inf], labels=GAP_LABELS)
+    figure, axis = plt.subplots(figsize=(8, 3.8))
+    allowed = pd.Series(ceiling.reindex(gaps).to_numpy()).groupby(bins, observed=True).mean()
+    if allowed.notna().any():
+        axis.plot(allowed.index.astype(str), allowed, color=LEFT, label="what the labels allow")
+        axis.fill_between(allowed.index.astype(str), allowed, 1.02, color=LEFT, alpha=0.12)
+    for name, right in correct.items():
+        mean = pd.Series(right).groupby(bins, observed=True).mean()
+        axis.plot(mean.index.astype(str), mean, "o-", label=name, markersize=5)
+    axis.axhline(0.5, color=MUTED, linestyle=":", label="coin flip")
+    axis.set(
+        xlabel="age gap of the pair (years)",
+        ylabel="accuracy",
+        ylim=(0.45, 1.02),
+        title="Accuracy by age gap, and its ceiling",
+    )
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 def predicted_ages(true: np.ndarray, predicted: np.ndarray) -> Figure:
     """Predicted against true ages, both (N,) years, with the line of no error."""
     figure, axis = plt.subplots(figsize=(5, 4.6))

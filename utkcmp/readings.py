@@ -191,3 +191,26 @@ def read_leak(clean: dict, leaky: dict, contrast: pd.DataFrame) -> str:
         f"was trained on are answered rightly in {known:.1%} of cases, pairs of new faces in "
         f"{new:.1%}."
     )
+
+
+def read_ceiling(gaps: np.ndarray, correct: dict, ceiling: pd.DataFrame) -> str:
+    """How much of the way to the labels' own limit the best model has come.
+
+    gaps: (K,) years; correct: by model, (K,) bool; ceiling: as from ``noise_ceiling``.
+    """
+    allowed = ceiling.reindex(gaps).mean()
+    if np.isnan(allowed.knows):
+        return "No picture lies in these data twice, so nothing is known of the labels' noise."
+    text = (
+        f"Knowing every true age would be worth an accuracy of **{allowed.knows:.1%}** on these "
+        f"pairs; a second set of labels would agree with the first on {allowed.relabelled:.1%}."
+    )
+    if not correct:
+        return text
+    best = max(correct, key=lambda name: correct[name].mean())
+    reached = correct[best].mean()
+    way = (reached - 0.5) / (allowed.knows - 0.5)
+    return (
+        f"{text} {best} reaches {reached:.1%}, {way:.0%} of the way from the coin flip to that "
+        f"line; {allowed.knows - reached:.1%} of the pairs are left to gain."
+    )
