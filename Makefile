@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= passive
 NBVAL := folder=$$(mktemp -d); UTKCMP_OUTPUTS=$$folder $(BIN)/python -m pytest --nbval-lax \
     --nbval-current-env notebooks; status=$$?; rm -rf $$folder; exit $$status
 
-.PHONY: help report test test-long lab env lint pins clean-env
+.PHONY: help report test test-long bench lab env lint pins clean-env
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ test: env lint  ## every test: lint, unit tests, the notebooks by nbval
 test-long: env lint  ## the same and the slow tests
 	@$(BIN)/python -m pytest --doctest-modules utkcmp tests
 	@$(NBVAL)
+
+bench: env  ## measure speed, rows on real faces too with  [DATA=folder-or-archive]
+	@$(if $(DATA),UTKFACE="$(abspath $(DATA))") $(BIN)/python benchmarks/bench.py
 
 lint: env
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .

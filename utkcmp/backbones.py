@@ -1,6 +1,7 @@
 """torchvision networks without their classifiers: an image in, a feature vector out."""
 
 import difflib
+import functools
 
 import torch
 import torchvision
@@ -9,10 +10,21 @@ from torch import nn
 FAMILIES = ("resnet", "vgg", "mobilenet", "efficientnet", "convnext", "regnet")
 
 
+@functools.cache
 def backbone_names() -> list[str]:
     """The torchvision networks that may serve as a backbone."""
     names = torchvision.models.list_models(module=torchvision.models)
     return [name for name in names if name.startswith(FAMILIES)]
+
+
+def check_backbone(name: str) -> None:
+    """Raise ValueError, with the known names, if there is no backbone of this name."""
+    if name not in backbone_names():
+        near = difflib.get_close_matches(name, backbone_names(), n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(
+            f"backbone {name!r} is not known{hint}: expected one of {', '.join(backbone_names())}"
+        )
 
 
 def make_backbone(
@@ -26,12 +38,7 @@ def make_backbone(
     Returns the network, which maps (B, in_channels, H, W) to (B, D), and D.
     Raises ValueError for an unknown name, with the known ones.
     """
-    if name not in backbone_names():
-        near = difflib.get_close_matches(name, backbone_names(), n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(
-            f"backbone {name!r} is not known{hint}: expected one of {', '.join(backbone_names())}"
-        )
+    check_backbone(name)
     network = torchvision.models.get_model(name, weights=weights)
     if hasattr(network, "fc"):
         features = network.fc.in_features

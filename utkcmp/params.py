@@ -106,6 +106,21 @@ class Params(BaseModel):
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of the faces")
 
     @model_validator(mode="after")
+    def _known_network(self):
+        from torchvision.models import get_model_weights
+
+        from utkcmp.backbones import check_backbone
+
+        check_backbone(self.backbone)
+        known = [one.name for one in get_model_weights(self.backbone)]
+        if self.weights is not None and self.weights not in [*known, "DEFAULT"]:
+            raise ValueError(
+                f"weights {self.weights!r} are not known for {self.backbone}: expected one of "
+                f"{', '.join(known)}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self):
         total = self.train + self.val + self.test
         if total != 100:
@@ -145,7 +160,7 @@ def check_names(names: Iterable[str], known: Iterable[str] = (), source: str = "
 def _sentence(error: dict, source: str) -> str:
     where = f" in {source}" if source else ""
     if not error["loc"]:
-        return f"contradictory parameters{where}: {error['msg'].removeprefix('Value error, ')}"
+        return f"parameters{where}: {error['msg'].removeprefix('Value error, ')}"
     name = ".".join(map(str, error["loc"]))
     expected = error["msg"][0].lower() + error["msg"][1:]
     return f"parameter {name} = {error['input']!r}{where}: {expected}"

@@ -100,14 +100,13 @@ def accuracy_by_gap(gaps: np.ndarray, correct: np.ndarray) -> Figure:
     mean, count = table.mean(), table.size()
     error = 2 * np.sqrt(mean * (1 - mean) / count)
     figure, axis = plt.subplots(figsize=(7, 3.4))
-    axis.errorbar(mean.index.astype(str), mean, yerr=error, fmt="o-", color=RIGHT, capsize=3)
-    for x, n in enumerate(count):
-        axis.annotate(f"n = {n}", (x, 0.42), ha="center", color=MUTED, fontsize=9)
+    names = [f"{gap}\n{n:,} pairs" for gap, n in count.items()]
+    axis.errorbar(names, mean, yerr=error, fmt="o-", color=RIGHT, capsize=3)
     axis.axhline(0.5, color=MUTED, linestyle=":", label="coin flip")
     axis.set(
         xlabel="age gap of the pair (years)",
         ylabel="accuracy",
-        ylim=(0.38, 1.03),
+        ylim=(min(0.45, (mean - error).min() - 0.03), 1.03),
         title="Accuracy by age gap",
     )
     axis.legend(frameon=False)
@@ -132,10 +131,10 @@ def gaps_and_ceiling(
         mean = pd.Series(right).groupby(bins, observed=True).mean()
         axis.plot(mean.index.astype(str), mean, "o-", label=name, markersize=5)
     axis.axhline(0.5, color=MUTED, linestyle=":", label="coin flip")
+    axis.set_ylim(min(0.45, axis.get_ylim()[0]), 1.02)
     axis.set(
         xlabel="age gap of the pair (years)",
         ylabel="accuracy",
-        ylim=(0.45, 1.02),
         title="Accuracy by age gap, and its ceiling",
     )
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
