@@ -4,9 +4,7 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from utkcmp.evaluation import (
     RESULT_COLUMNS,
-    bootstrap_faces,
     evaluate_pairs,
-    intervals,
     mistakes,
     reported_results,
     reported_tuning,
@@ -32,53 +30,6 @@ def test_metrics_agree_with_scikit_learn():
     assert got["loss"] == pytest.approx(log_loss(pairs.label, 1 / (1 + np.exp(-logits))), abs=1e-9)
     assert got["accuracy"] == accuracy_score(pairs.label, logits > 0)
     assert got["auc"] == roc_auc_score(pairs.label, logits)
-
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_the_bootstrap_weighs_pairs_by_how_often_both_faces_were_drawn(ties):
-    pairs, logits = random_pairs(ties=ties)
-    got = bootstrap_faces(logits, pairs, resamples=20, seed=3)
-    faces, positions = np.unique(np.r_[pairs.left, pairs.right], return_inverse=True)
-    left, right = np.split(positions, 2)
-    rng = np.random.default_rng(3)
-    share = np.full(len(faces), 1 / len(faces))
-    for row, counts in zip(
-        got.itertuples(), rng.multinomial(len(faces), share, size=20), strict=True
-    ):
-        weight = counts[left] * counts[right]
-        correct = (logits > 0) == (pairs.label == 1)
-        assert row.accuracy == pytest.approx(np.average(correct, weights=weight), abs=1e-6)
-        expect = roc_auc_score(pairs.label, logits, sample_weight=weight)
-        assert row.auc == pytest.approx(expect, abs=1e-6)
-
-
-def test_the_bootstrap_does_not_depend_on_its_chunks(monkeypatch):
-    pairs, logits = random_pairs()
-    expect = bootstrap_faces(logits, pairs, resamples=30)
-    monkeypatch.setattr("utkcmp.evaluation._CHUNK", 700)
-    assert np.allclose(bootstrap_faces(logits, pairs, resamples=30), expect)
-
-
-def test_intervals_are_the_middle_95_per_cent():
-    pairs, logits = random_pairs()
-    resampled = bootstrap_faces(logits, pairs, resamples=400)
-    got = intervals(resampled)
-    inside = resampled.auc.between(got["auc_low"], got["auc_high"]).mean()
-    assert inside == pytest.approx(0.95, abs=0.01)
-
-
-def test_intervals_over_faces_are_wider_than_over_independent_pairs():
-    """A per-face error is shared by all of a face's pairs; an interval over pairs would hide it."""
-    rng = np.random.default_rng(0)
-    left, right = np.triu_indices(40, 1)
-    ages, seen = rng.normal(size=40), rng.normal(size=40)
-    seen += ages
-    pairs = Pairs(left, right, (ages[left] > ages[right]).astype("int8"))
-    logits = seen[left] - seen[right]
-    got = intervals(bootstrap_faces(logits, pairs, resamples=500))
-    accuracy = ((logits > 0) == (pairs.label == 1)).mean()
-    naive = 2 * 1.96 * np.sqrt(accuracy * (1 - accuracy) / len(left))
-    assert got["accuracy_high"] - got["accuracy_low"] > 1.5 * naive
 
 
 def test_swap_disagreement_counts_answers_that_contradict_themselves():

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from utkcmp.bootstrap import bootstrap_faces, intervals
 from utkcmp.inference import (
     compared_logits,
     contributions,
@@ -20,7 +21,6 @@ from utkcmp.pairs import AllPairs, Pairs
 from utkcmp.run import RESULT_COLUMNS
 
 REPORTED = Path(__file__).parent / "reported"
-_CHUNK = 2_000_000  # weights held at once by the bootstrap
 
 
 @dataclass(frozen=True)
@@ -33,55 +33,6 @@ class Evaluated:
     row: dict
     pairs: Pairs
     logits: np.ndarray
-
-
-def bootstrap_faces(
-    logits: np.ndarray, pairs: Pairs, resamples: int = 1000, seed: int = 42
-) -> pd.DataFrame:
-    """Accuracy and AUC on resampled faces, one row a resample.
-
-    Pairs that share a face are not independent, so whole faces are drawn with replacement and a
-    pair counts as often as the product of its two faces' counts (the pigeonhole bootstrap of
-    Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)).
-    """
-    faces, positions = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
-    left, right = np.split(positions, 2)
-    order = np.argsort(logits, kind="stable")
-    logits, left, right = logits[order], left[order], right[order]
-    label = pairs.label[order].astype(bool)
-    correct = ((logits > 0) == label).astype(np.float32)
-    starts = np.flatnonzero(np.r_[True, np.diff(logits) > 0])  # pairs of one logit tie
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(faces), np.full(len(faces), 1 / len(faces)), size=resamples)
-    counts = counts.astype(np.float32)
-    step = max(1, _CHUNK // len(logits))
-    parts = [
-        _weighted_metrics(counts[i : i + step], left, right, label, correct, starts)
-        for i in range(0, resamples, step)
-    ]
-    return pd.DataFrame(np.concatenate(parts), columns=["accuracy", "auc"])
-
-
-def _weighted_metrics(counts, left, right, label, correct, starts) -> np.ndarray:
-    weight = counts[:, left] * counts[:, right]  # (R, K)
-    accuracy = (weight @ correct) / weight.sum(1)
-    positive = np.add.reduceat(weight * label, starts, axis=1, dtype=np.float64)
-    negative = np.add.reduceat(weight * ~label, starts, axis=1, dtype=np.float64)
-    below = np.cumsum(negative, axis=1) - negative / 2  # ties count half
-    with np.errstate(invalid="ignore"):
-        auc = (positive * below).sum(1) / (positive.sum(1) * negative.sum(1))
-    return np.stack([accuracy, auc], axis=1)
-
-
-def intervals(resampled: pd.DataFrame, level: float = 0.95) -> dict[str, float]:
-    """Percentile intervals of ``bootstrap_faces``: accuracy_low, accuracy_high, auc_low, ..."""
-    tail = (1 - level) / 2
-    bounds = resampled.quantile([tail, 1 - tail])
-    return {
-        f"{metric}_{end}": float(bounds[metric].iloc[i])
-        for metric in resampled.columns
-        for i, end in enumerate(("low", "high"))
-    }
 
 
 def swap_disagreement(logits: np.ndarray, swapped: np.ndarray) -> float:
@@ -110,22 +61,21 @@ def evaluate_pairs(
         row["protocol"] = "seed"
         return [_evaluated(row, logits, swapped, pairs, resamples, seconds)]
     rows = data.rows(split)
-    protocols = {"seed": (pairs, resamples)}
-    if split == "test":  # millions of pairs: fewer resamples give the same intervals
-        every = AllPairs(data.ages.numpy()[rows])[:].take(rows)
-        protocols["all"] = (every, max(100, resamples // 5))
+    protocols = {"seed": pairs}
+    if split == "test":
+        protocols["all"] = AllPairs(data.ages.numpy()[rows])[:].take(rows)
     started = time.perf_counter()
     contributed = contributions(model.eval(), data.images, rows)
     embedding = time.perf_counter() - started
     results = []
-    for protocol, (asked, draws) in protocols.items():
+    for protocol, asked in protocols.items():
         left, right = (np.searchsorted(rows, side) for side in (asked.left, asked.right))
         started = time.perf_counter()
         logits = compared_logits(model, contributed, left, right)
         seconds = time.perf_counter() - started + embedding
         swapped = compared_logits(model, contributed, right, left)
         named = row | {"protocol": protocol}
-        results.append(_evaluated(named, logits, swapped, asked, draws, seconds))
+        results.append(_evaluated(named, logits, swapped, asked, resamples, seconds))
     return results
 
 
