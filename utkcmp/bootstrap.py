@@ -45,9 +45,10 @@ def bootstrap_faces(
     total = positive.sum(0) + negative.sum(0)
     right_answers = positive[older].sum(0) + negative[~older].sum(0)
     below = np.cumsum(negative, axis=0) - negative / 2  # ties count half
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # a resample of a small part may hold no pair
         auc = (positive * below).sum(0) / (positive.sum(0) * negative.sum(0))
-    return pd.DataFrame({"accuracy": right_answers / total, "auc": auc})
+        accuracy = right_answers / total
+    return pd.DataFrame({"accuracy": accuracy, "auc": auc})
 
 
 def _bins(logits: np.ndarray) -> np.ndarray:
