@@ -54,6 +54,8 @@ def test_the_table_counts_and_measures_each_part(asked):
     assert wide.accuracy == pytest.approx(correct[gap > 20].mean())
     assert wide.accuracy_low <= wide.accuracy <= wide.accuracy_high
     assert got[got.part == "1"].small.all()
+    assert got.expected[0] == pytest.approx(got.accuracy[0])
+    assert wide.expected == pytest.approx(wide.accuracy)  # a part by gap explains itself
 
 
 def test_the_age_grid_counts_every_pair_once(asked):

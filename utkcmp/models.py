@@ -241,9 +241,8 @@ class SiameseResNetAge(_ConcatenatedHead):
         return self
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images to (B, D) features, without gradients."""
-        with torch.no_grad():
-            return self.regressor.embed(images)
+        """(B, 3, H, W) normalised images to (B, D) features."""
+        return self.regressor.embed(images)
 
     def compare(self, left: Tensor, right: Tensor) -> Tensor:
         return super().compare(left, left if self.blind else right)
@@ -319,7 +318,7 @@ def build_model(name: str, **options) -> nn.Module:
     if name not in MODELS:
         raise ValueError(f"model {name!r} is not known: expected one of {', '.join(MODELS)}")
     taken = inspect.signature(MODELS[name]).parameters
-    options = {key: value for key, value in options.items() if key in taken}
+    options = {key: options.get(key, option.default) for key, option in taken.items()}
     model = MODELS[name](**options)
     model.config = {"model": name, "options": options}
     return model

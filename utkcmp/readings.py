@@ -58,17 +58,13 @@ def read_mistakes(worst: pd.DataFrame) -> str:
     )
 
 
-def read_difference(table: pd.DataFrame, one: str, other: str) -> str:
-    """Whose AUC is higher, and whether the intervals overlap. table: results rows by model."""
-    better, worse = sorted((one, other), key=lambda model: -table.auc[model])
-    overlap = table.auc_low[better] <= table.auc_high[worse]
+def read_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
+    """Whose AUC is higher, and whether that is real. ranked: as from ``paired_differences``."""
+    row = ranked[ranked.better.isin([one, other]) & ranked.other.isin([one, other])].iloc[0]
     return (
-        f"{better} has the higher AUC ({table.auc[better]:.3f} against {table.auc[worse]:.3f}); "
-        + (
-            "the intervals overlap, so this run alone does not decide it."
-            if overlap
-            else "the intervals do not overlap, so the difference is real."
-        )
+        f"{row.better} has the higher AUC, by {row.auc:.3f} (paired 95% interval {row.auc_low:.3f} "
+        f"to {row.auc_high:.3f}): "
+        + ("the difference is real." if row.real else "these test faces do not decide it.")
     )
 
 
@@ -110,31 +106,91 @@ def read_agreement(correct: list[np.ndarray]) -> str:
     )
 
 
-def read_siamese_or_concat(table: pd.DataFrame, usual: pd.DataFrame) -> str:
-    """Siamese against six channels. table, usual: measured and reported results by model."""
+def read_siamese_or_concat(table: pd.DataFrame, usual: pd.DataFrame, ranked: pd.DataFrame) -> str:
+    """Siamese against six channels. table, usual: measured and reported results by model; ranked:
+    as from ``paired_differences``."""
     names = ("SiameseResNet", "ResNetClassifier")
     if missing := untrained(table, *names):
         return missing
     siamese, concat = (table.swap_disagreement[name] for name in names)
     reported = [usual.auc[name] for name in names]
     return (
-        f"{read_difference(table, *names)} Swapping the faces changes {siamese:.1%} of the Siamese "
-        f"answers and {concat:.1%} of the six-channel ones. The course project reported "
+        f"{read_difference(ranked, *names)} Swapping the faces changes {siamese:.1%} of the "
+        f"Siamese answers and {concat:.1%} of the six-channel ones. The course project reported "
         f"{reported[0]:.3f} and {reported[1]:.3f}."
     )
 
 
-def read_transfer(table: pd.DataFrame, usual: pd.DataFrame) -> str:
-    """Transfer against the Siamese model, and what the course project's fault cost it."""
+def read_transfer(table: pd.DataFrame, usual: pd.DataFrame, ranked: pd.DataFrame) -> str:
+    """Transfer against the Siamese model, and what the course project's fault cost it. Arguments
+    as in ``read_siamese_or_concat``."""
     names = ("SiameseResNetAge", "SiameseResNetAge, left face twice", "SiameseResNet")
     if missing := untrained(table, *names):
         return missing
     return (
-        f"{read_difference(table, names[0], names[2])} Fed the left face twice, as the course "
+        f"{read_difference(ranked, names[0], names[2])} Fed the left face twice, as the course "
         f"project's code did, the transfer model falls from {table.auc[names[0]]:.3f} to "
         f"{table.auc[names[1]]:.3f}; the course project reported {usual.auc[names[0]]:.3f} and "
         "concluded that transfer is worst."
     )
+
+
+def read_differences(table: pd.DataFrame) -> str:
+    """Which models the data rank. table: as from ``bootstrap.paired_differences``."""
+    if table.empty:
+        return "It takes two trained models to compare."
+    real = [f"{row.better} over {row.other}" for row in table.itertuples() if row.real]
+    open_ = [f"{row.better} and {row.other}" for row in table.itertuples() if not row.real]
+    return (
+        f"Of {len(table)} differences {len(real)} are real"
+        + (f" ({'; '.join(real)})" if real else "")
+        + (f"; the data do not rank {'; '.join(open_)}." if open_ else ".")
+    )
+
+
+def read_slices(table: pd.DataFrame) -> str:
+    """Whom a model serves worse than its pairs' gaps explain. table: as from ``slice_table``."""
+    groups = table[table.slice.isin(["gender", "ethnicity"]) & ~table.small]
+    worse = groups[groups.accuracy_high < groups.expected]
+    ages = table[(table.slice == "age of the younger") & ~table.small]
+    text = ""
+    if len(ages) and (ages.accuracy < ages.expected).any():
+        low = ages.loc[(ages.accuracy - ages.expected).idxmin()]
+        text = (
+            f"Against what their age gaps explain, pairs whose younger face is {low.part} fare "
+            f"worst: {low.accuracy:.1%} where {low.expected:.1%} is to be expected. "
+        )
+    if not len(worse):
+        return text + "Of the groups by gender and ethnicity none lies clearly below its own."
+    named = [
+        f"{row.slice} {row.part} ({row.accuracy:.1%}, expected {row.expected:.1%})"
+        for row in worse.itertuples()
+    ]
+    return f"{text}Served worse than their gaps explain: {'; '.join(named)}."
+
+
+def read_calibration(before: float, after: float, temperature: float) -> str:
+    """What the temperature does. before, after: expected calibration errors on test pairs."""
+    kind = "overconfident" if temperature > 1.05 else "underconfident"
+    kind = kind if abs(temperature - 1) > 0.05 else "neither over- nor underconfident"
+    return (
+        f"The temperature fitted on validation pairs is {temperature:.2f}: the model is {kind}. "
+        f"On test pairs confidence and accuracy lie {before:.3f} apart on average, and "
+        f"{after:.3f} with that temperature."
+    )
+
+
+def read_coverage(curve: pd.DataFrame) -> str:
+    """What abstaining is worth. curve: as from ``trust.coverage_curve``."""
+    half = curve.iloc[(curve.coverage - 0.5).abs().argmin()]
+    enough = curve[curve.accuracy >= 0.95]
+    text = (
+        f"Answering only the surer half of the pairs gives an accuracy of {half.accuracy:.1%} "
+        f"instead of {curve.accuracy.iloc[-1]:.1%}"
+    )
+    if not len(enough):
+        return f"{text}; no share of the pairs is answered with 95% accuracy."
+    return f"{text}; {enough.coverage.max():.0%} of the pairs can be answered with 95% accuracy."
 
 
 def read_luck(test: pd.DataFrame, faces: int, reported: pd.DataFrame) -> str:
@@ -213,4 +269,23 @@ def read_ceiling(gaps: np.ndarray, correct: dict, ceiling: pd.DataFrame) -> str:
     return (
         f"{text} {best} reaches {reached:.1%}, {way:.0%} of the way from the coin flip to that "
         f"line; {allowed.knows - reached:.1%} of the pairs are left to gain."
+    )
+
+
+def read_saliency(maps: np.ndarray, right: np.ndarray) -> str:
+    """Where the attributions lie. maps: (K, 2, S, S), as from ``saliency``; right: bool (K,)."""
+    size = maps.shape[-1]
+    centre = slice(size // 4, size - size // 4)
+    inside = maps[:, :, centre, centre].sum((1, 2, 3))
+    sides = maps.sum((0, 2, 3)) / maps.sum()
+    text = (
+        f"The middle quarter of the picture, with eyes, nose and mouth, holds {inside.mean():.0%} "
+        f"of what bears on the answers; the left face {sides[0]:.0%} of it, the right "
+        f"{sides[1]:.0%}."
+    )
+    if right.all() or not right.any():
+        return text
+    return (
+        f"{text} For right answers the middle holds {inside[right].mean():.0%}, for wrong ones "
+        f"{inside[~right].mean():.0%}."
     )

@@ -52,9 +52,14 @@ def slice_table(
     """Accuracy and AUC of each part that has pairs, with 95 % intervals (bootstrap over faces).
 
     logits: (K,); pairs: rows of faces. One row a part: slice, part, faces, pairs, accuracy, auc,
-    their ``_low`` and ``_high``, and small (fewer than FEW_FACES faces or FEW_PAIRS pairs: the
-    interval itself is a guess). The first row is the whole.
+    their ``_low`` and ``_high``; expected, the accuracy of all pairs at the gaps of this part, so
+    that a part is not blamed for its narrow gaps; and small (fewer than FEW_FACES faces or
+    FEW_PAIRS pairs: the interval itself is a guess). The first row is the whole.
     """
+    age = faces.age.to_numpy(int)
+    gaps = np.abs(age[pairs.left] - age[pairs.right])
+    correct = (logits > 0) == (pairs.label == 1)
+    by_gap = np.bincount(gaps, correct) / np.maximum(np.bincount(gaps), 1)
     whole = [("all pairs", "", np.ones(len(pairs), dtype=bool))]
     rows = []
     for name, part, chosen in [*whole, *pair_slices(pairs, faces)]:
@@ -65,6 +70,7 @@ def slice_table(
         row = {"slice": name, "part": part, "faces": used, "pairs": len(some)}
         row |= {k: v for k, v in pair_metrics(answers, some.label).items() if k != "loss"}
         row |= intervals(bootstrap_faces(answers, some, resamples))
+        row["expected"] = by_gap[gaps[chosen]].mean()
         rows.append(row | {"small": used < FEW_FACES or len(some) < FEW_PAIRS})
     return pd.DataFrame(rows)
 

@@ -1,0 +1,84 @@
+"""The trained models of a run side by side: loading them, their cost, their answers."""
+
+import json
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from utkcmp.datasets import RunData
+from utkcmp.inference import compared_logits, contributions, embeds_once, pair_logits
+from utkcmp.models import AgeComparison
+from utkcmp.pairs import AllPairs, Pairs
+from utkcmp.run import Run
+from utkcmp.solver import load_model
+
+FOLDERS = {
+    "SiameseResNet": "siamese",
+    "ResNetClassifier": "concat",
+    "SiameseResNetAge": "transfer",
+    "SiameseResNetAge, left face twice": "transfer_blind",
+}
+AGES_COMPARED = "ages compared"
+
+
+def model_folders(run: Run) -> dict[str, str]:
+    """The finished models of a run: by their name in results.csv, the folder below ``models/``."""
+    configs = {path.parent.name: path for path in run.model(".").glob("*/config.json")}
+    found = {name: folder for name, folder in FOLDERS.items() if folder in configs}
+    if "transfer" in configs:  # tuning may have trained regressors of other backbones
+        backbone = json.loads(configs["transfer"].read_text())["options"]["backbone"]
+        found[AGES_COMPARED] = f"age_regressor_{backbone}"
+    return found
+
+
+def load_models(run: Run) -> dict[str, nn.Module]:
+    """The finished models of a run, by their name in results.csv, in evaluation mode."""
+    models = {name: load_model(run.model(folder)) for name, folder in model_folders(run).items()}
+    if AGES_COMPARED in models:
+        regressor = models[AGES_COMPARED]
+        history = pd.read_csv(run.model(model_folders(run)[AGES_COMPARED]) / "history.csv")
+        error = history.val_loss.min() ** 0.5 * float(regressor.age_std)
+        models[AGES_COMPARED] = AgeComparison(regressor, error).eval()
+    return models
+
+
+def model_costs(run: Run, models: dict[str, nn.Module]) -> pd.DataFrame:
+    """What each model costs: millions of weights, epochs trained, minutes trained, by its name."""
+    rows = {}
+    for name, folder in model_folders(run).items():
+        history = pd.read_csv(run.model(folder) / "history.csv")
+        rows[name] = {
+            "weights (millions)": sum(w.numel() for w in models[name].parameters()) / 1e6,
+            "epochs": len(history),
+            "training (minutes)": history.seconds.sum() / 60,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def answers_to(models: dict[str, nn.Module], data: RunData, pairs: Pairs) -> dict[str, np.ndarray]:
+    """The logits of every model on the same pairs, float64 (K,)."""
+    return {name: pair_logits(model, data.images, pairs) for name, model in models.items()}
+
+
+def all_answers(model: nn.Module, data: RunData, split: str = "test") -> tuple[Pairs, np.ndarray]:
+    """Every pair of a split at least a year apart, and a model's logits; it must embed faces once.
+
+    Returns pairs (rows of ``data.images``) and float64 (K,).
+    """
+    if not embeds_once(model):
+        raise ValueError("a model that sees two faces at once cannot be asked millions of pairs")
+    rows = data.rows(split)
+    numbered = AllPairs(data.ages.numpy()[rows])[:]
+    contributed = contributions(model.eval(), data.images, rows)
+    return numbered.take(rows), compared_logits(model, contributed, numbered.left, numbered.right)
+
+
+def circle_answers(model: nn.Module, data: RunData, triples: np.ndarray) -> np.ndarray:
+    """The answers to (a, b), (b, c), (c, a) for triples of faces: bool (T, 3), first called older.
+
+    triples: rows of ``data.images``, (T, 3).
+    """
+    sides = [(triples[:, i], triples[:, (i + 1) % 3]) for i in range(3)]
+    asked = [Pairs(left, right, np.zeros(len(left), np.int8)) for left, right in sides]
+    return np.stack([pair_logits(model, data.images, pairs) > 0 for pairs in asked], axis=1)
