@@ -18,9 +18,13 @@ def slice_intervals(table: pd.DataFrame) -> Figure:
     names = parts.slice.unique()
     heights = [(parts.slice == name).sum() for name in names]
     figure, axes = plt.subplots(
-        len(names), 1, sharex=True, figsize=(8, 0.3 * sum(heights) + 1.2), height_ratios=heights
+        len(names),
+        sharex=True,
+        figsize=(8, 0.3 * sum(heights) + 1.2),
+        height_ratios=heights,
+        squeeze=False,
     )
-    for axis, name in zip(axes, names, strict=True):
+    for axis, name in zip(axes.flat, names, strict=True):
         some = parts[parts.slice == name]
         for y, row in enumerate(some.itertuples()):
             bars = [[row.accuracy - row.accuracy_low], [row.accuracy_high - row.accuracy]]
@@ -31,7 +35,7 @@ def slice_intervals(table: pd.DataFrame) -> Figure:
         axis.set(ylim=(len(some) - 0.5, -0.5))
         axis.set_title(name, fontsize=10)
         axis.axvline(whole.accuracy, color=LEFT, linestyle=":")
-    axes[-1].set_xlabel("accuracy (dotted: all pairs; hollow: few faces or pairs)")
+    axes[-1, 0].set_xlabel("accuracy (dotted: all pairs; hollow: few faces or pairs)")
     return figure
 
 

@@ -1,0 +1,118 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from utkcmp import readings
+
+
+def results(**auc):
+    rows = [
+        {"model": name.replace("_", " "), "auc": value, "auc_low": value - 0.02}
+        | {"auc_high": value + 0.02, "accuracy": value - 0.1, "accuracy_low": value - 0.13}
+        | {"accuracy_high": value - 0.07, "n_pairs": 5000, "swap_disagreement": 0.05}
+        for name, value in auc.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def history(val_loss, val_auc, seconds=10.0):
+    epochs = range(1, len(val_loss) + 1)
+    return pd.DataFrame(
+        {"epoch": epochs, "train_loss": 0.3, "val_loss": val_loss, "val_auc": val_auc}
+    ).assign(seconds=seconds)
+
+
+def test_an_interval_is_written_out():
+    assert readings.interval(results(m=0.9).iloc[0], "auc") == "0.900 (0.880 to 0.920)"
+
+
+def test_a_history_names_its_best_epoch_and_overfitting():
+    text = readings.read_history(history([0.6, 0.4, 0.5], [0.7, 0.9, 0.88]))
+    assert "epoch 2 of 3 (0.400, AUC 0.900)" in text and "0.200 above" in text
+    assert "knows its training faces better" in text
+    assert "better" not in readings.read_history(history([0.31], [0.9]))
+
+
+@pytest.mark.parametrize("second, says", [(0.93, "overlaps"), (0.80, "ends below it")])
+def test_the_best_model_is_held_against_the_next(second, says):
+    table = results(good=0.95, next=second)
+    assert "**good**" in readings.read_best(table) and says in readings.read_best(table)
+
+
+def test_what_is_not_trained_yet_is_said():
+    assert "notebooks 04 to 06" in readings.read_best(results())
+    table = results(SiameseResNet=0.9).set_index("model")
+    usual = pd.DataFrame()
+    got = readings.read_siamese_or_concat(table, usual, pd.DataFrame())
+    assert "ResNetClassifier" in got and "SiameseResNet " not in got
+    assert "notebooks 04 to 06" in readings.read_transfer(table, usual, pd.DataFrame())
+    assert "notebooks 04 to 06" in readings.read_ages_compared(table)
+
+
+def ranked(real):
+    row = {"better": "A", "other": "B", "auc": 0.02, "auc_low": 0.01 if real else -0.01}
+    return pd.DataFrame([row | {"auc_high": 0.05, "real": real}])
+
+
+@pytest.mark.parametrize("real, says", [(True, "real"), (False, "do not decide")])
+def test_a_difference_is_real_or_open(real, says):
+    assert says in readings.read_difference(ranked(real), "B", "A")
+    assert ("A over B" in readings.read_differences(ranked(real))) == real
+
+
+def test_pairings_are_compared_at_the_time_of_the_shorter():
+    batch = history([0.5, 0.4, 0.3], [0.8, 0.9, 0.95], seconds=10)
+    fixed = history([0.6, 0.5], [0.7, 0.75], seconds=10)
+    text = readings.read_pairings(batch, fixed)
+    assert "After 20 s" in text and "every pair of a batch reached" in text and "0.900" in text
+
+
+def test_the_ceiling_says_how_far_the_best_has_come():
+    gaps = np.array([1, 5, 5, 20])
+    ceiling = pd.DataFrame({"knows": [0.7, 0.9, 1.0], "relabelled": 0.6}, index=[1, 5, 20])
+    correct = {"m": np.array([True, True, True, False])}
+    text = readings.read_ceiling(gaps, correct, ceiling)  # 87.5 % allowed, 75 % reached
+    assert "**87.5%**" in text and "67% of the way" in text and "12.5% of the pairs" in text
+    nothing = ceiling.assign(knows=np.nan)
+    assert "nothing is known" in readings.read_ceiling(gaps, correct, nothing)
+
+
+def part(slice_, part_, accuracy, expected, small=False):
+    return {"slice": slice_, "part": part_, "accuracy": accuracy, "expected": expected} | {
+        "accuracy_high": accuracy + 0.02,
+        "small": small,
+    }
+
+
+def test_who_is_served_worse_is_named_but_not_from_small_cells():
+    table = pd.DataFrame(
+        [
+            part("age of the younger", "20s", 0.80, 0.85),
+            part("gender", "both female", 0.80, 0.86),
+            part("gender", "both male", 0.85, 0.86),
+            part("ethnicity", "both asian", 0.50, 0.86, small=True),
+        ]
+    )
+    text = readings.read_slices(table)
+    assert "20s fare worst" in text and "both female (80.0%, expected 86.0%)" in text
+    assert "both male" not in text and "asian" not in text
+    fine = readings.read_slices(pd.DataFrame([part("gender", "both male", 0.85, 0.86)]))
+    assert "none lies clearly below" in fine
+
+
+def test_temperature_and_coverage_are_read():
+    assert "overconfident" in readings.read_calibration(0.1, 0.01, 2.0)
+    assert "underconfident" in readings.read_calibration(0.1, 0.01, 0.5)
+    assert "neither" in readings.read_calibration(0.1, 0.01, 1.0)
+    curve = pd.DataFrame({"coverage": [0.5, 0.8, 1.0], "accuracy": [0.97, 0.95, 0.9]})
+    text = readings.read_coverage(curve)
+    assert "97.0% instead of 90.0%" in text and "80% of the pairs" in text
+    assert "no share" in readings.read_coverage(curve.assign(accuracy=0.8))
+
+
+def test_a_leak_is_read_with_its_contrast():
+    row = results(m=0.9).iloc[0]
+    contrast = pd.DataFrame({"pairs": [10, 90], "accuracy": [0.95, 0.8]})
+    text = readings.read_leak(row, row, contrast)
+    assert "10 pairs" in text and "95.0%" in text and "80.0%" in text
+    assert "None of its test faces" in readings.read_leak(row, row, contrast.assign(pairs=[0, 9]))
