@@ -2,8 +2,17 @@ import pandas as pd
 import pytest
 
 from utkcmp.evaluation import reported_tuning
-from utkcmp.params import Params
-from utkcmp.tuning import CHOICES, COLUMNS, RANGES, _table, describe_space, search_space
+from utkcmp.params import Params, check, load_file
+from utkcmp.run import Run
+from utkcmp.tuning import (
+    CHOICES,
+    COLUMNS,
+    RANGES,
+    _table,
+    describe_space,
+    search_space,
+    write_best,
+)
 
 
 def test_the_space_is_the_course_projects():
@@ -60,3 +69,24 @@ def test_trials_use_the_processor_unless_they_are_given_a_gpu():
 
     assert _device(Params(gpus_per_trial=0)) == "cpu"
     assert _device(Params(gpus_per_trial=0.5)) == "cuda"
+
+
+def test_the_best_trial_becomes_a_parameter_file(tmp_path):
+    trials = pd.DataFrame(
+        {
+            "batch_size": [32, 64],
+            "dropout_prob": [0.2, 0.5],
+            "hidden_layers": [[64, 32, 16], []],
+            "lr": [1e-3, 1e-2],
+            "resnet_type": ["resnet18", "resnet50"],
+            "use_dropout": [True, False],
+            "weight_decay": [1e-5, 1e-4],
+            "loss": [float("nan"), 0.4],
+            "auc": [float("nan"), 0.9],
+        }
+    )
+    path = write_best(Run(tmp_path), "SiameseResNet", trials)
+    got = check(load_file(path))
+    assert (got.batch_size, got.backbone, got.hidden_layers) == (64, "resnet50", [])
+    assert (got.lr, got.use_dropout, got.pairing) == (1e-2, False, "list")
+    assert write_best(Run(tmp_path), "SiameseResNet", trials[:1]) is None and not path.exists()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import yaml
 
 from utkcmp.datasets import RunData
 from utkcmp.models import build_model
@@ -120,10 +121,34 @@ def search(model: str, run: Run, params: Params) -> pd.DataFrame:
             run_config=tune.RunConfig(name=model, storage_path=str(storage), verbose=0),
         )
     trials = _table(tuner.fit(), params.max_num_epochs)
+    write_best(run, model, trials)
     with atomic(table) as temporary:
         trials.to_csv(temporary, index=False)
     shutil.rmtree(storage / model, ignore_errors=True)
     return trials
+
+
+def write_best(run: Run, model: str, trials: pd.DataFrame) -> Path | None:
+    """Write the best trial's parameters as a parameter file, ``tuning/<model>.yaml``.
+
+    Lay it over the run's own files to train that model in notebooks 04 to 06. None, and no file, if
+    no trial has finished an epoch.
+    """
+    path = run.tuning(model).with_suffix(".yaml")
+    ranked = trials.dropna(subset=["loss"]).sort_values("loss")
+    if ranked.empty:
+        path.unlink(missing_ok=True)
+        return None
+    best = ranked.iloc[0]
+    names = ["batch_size", "lr", "weight_decay", "use_dropout", "dropout_prob"]
+    found = {name: getattr(best[name], "item", lambda name=name: best[name])() for name in names}
+    found |= {"backbone": best.resnet_type, "hidden_layers": list(map(int, best.hidden_layers))}
+    if model == "SiameseResNet":  # its trials learn from a fixed list of pairs
+        found["pairing"] = "list"
+    with atomic(path) as temporary:
+        head = f"# The best of {len(trials)} trials of {model}: validation AUC {best.auc:.4f}.\n"
+        temporary.write_text(head + yaml.safe_dump(found, sort_keys=True), encoding="utf-8")
+    return path
 
 
 def _settings(model: str, run: Run, params: Params) -> dict:
