@@ -1,4 +1,5 @@
 import io
+import math
 import os
 import tarfile
 import zipfile
@@ -6,7 +7,7 @@ import zipfile
 import pytest
 
 from utkcmp import sources
-from utkcmp.sources import DataError, in_threads, list_files, read_files, stamp
+from utkcmp.sources import DataError, in_processes, in_threads, list_files, read_files, stamp
 
 FILES = {"UTKFace/a.jpg": b"a" * 3000, "UTKFace/b/c.jpg": b"c", "d.txt": b""}
 
@@ -196,3 +197,21 @@ def test_threads_read_only_a_little_ahead():
     items = (taken.append(i) or i for i in range(100_000))
     assert next(in_threads(lambda x: x, items)) == 0
     assert len(taken) <= sources.CHUNK * (2 * os.cpu_count() + 1)
+
+
+@pytest.mark.parametrize("count", [100, sources.MANY])
+def test_processes_map_in_order_and_pass_errors_on(count):
+    assert list(in_processes(math.sqrt, range(count), count)) == [
+        math.sqrt(x) for x in range(count)
+    ]
+    with pytest.raises(ValueError, match="math domain error"):
+        list(in_processes(math.sqrt, range(5, 5 - count, -1), count))
+
+
+def test_an_error_of_the_reading_ends_a_map_over_processes():
+    def reading():
+        yield from range(sources.MANY)
+        raise DataError("the archive is truncated")
+
+    with pytest.raises(DataError, match="the archive is truncated"):
+        list(in_processes(math.sqrt, reading(), sources.MANY))

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from utkcmp.duplicates import LOOK_SIDE, look, same_pictures
 from utkcmp.run import atomic
-from utkcmp.sources import KINDS, MAX_BYTES, DataError, in_threads, list_files, read_files, stamp
+from utkcmp.sources import KINDS, MAX_BYTES, DataError, in_processes, list_files, read_files, stamp
 
 GENDERS = ("male", "female")
 ETHNICITIES = ("White", "Black", "Asian", "Indian", "Others")
@@ -224,7 +224,7 @@ def _picture_notes(image: Image.Image, deep: bool) -> list[str]:
 
 def _index(source: str | Path, progress: bool) -> pd.DataFrame:
     count = len(list_files(source))
-    examined = in_threads(_examine, read_files(source), threads=1)
+    examined = in_processes(_examine, read_files(source), count)
     bar = tqdm(examined, "indexing faces", count, disable=not progress, leave=False, unit="face")
     found = {row["file"]: (row, thumb) for row, thumb in bar}
     rows, thumbs = zip(*(found[file] for file in sorted(found)), strict=True)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from utkcmp.faces import decode, fingerprint
+from utkcmp.faces import ImageError, decode, fingerprint
 from utkcmp.run import atomic
-from utkcmp.sources import DataError, in_threads, read_files
+from utkcmp.sources import DataError, in_processes, read_files
 
 AUGMENTATIONS = ("none", "flip", "full")
 IMAGES_VERSION = 1  # raise it with every change here that changes a pixel
@@ -147,18 +148,13 @@ def _resized(
     rows = {file: row for row, file in enumerate(valid.file)}
     expected = dict(zip(valid.file, valid.sha256, strict=True))
 
-    def convert(item: tuple[str, bytes]) -> tuple[str, np.ndarray | None]:
-        file, data = item
-        unchanged = hashlib.sha256(data).hexdigest() == expected[file]
-        return file, resize(decode(data, 3 * size // 2), size) if unchanged else None
-
     missing = set(rows)
-    converted = in_threads(convert, read_files(source, rows))
+    converted = in_processes(partial(_convert, size), read_files(source, rows), len(rows))
     label = f"caching faces at {size} px"
-    for file, pixels in tqdm(
+    for file, sha256, pixels in tqdm(
         converted, label, len(rows), disable=not progress, leave=False, unit="face"
     ):
-        if pixels is not None:
+        if sha256 == expected[file]:
             missing.discard(file)
             yield rows[file], pixels
     if missing:
@@ -166,3 +162,13 @@ def _resized(
             f"{source}: {len(missing)} of {len(rows)} faces vanished or changed after they were "
             f"indexed, first {min(missing)}: expected the files of the index, or a new index"
         )
+
+
+def _convert(size: int, item: tuple[str, bytes]) -> tuple[str, str, np.ndarray | None]:
+    """A file's name, the digest of its content and its pixels; None if they cannot be read."""
+    file, data = item
+    try:
+        pixels = resize(decode(data, 3 * size // 2), size)
+    except ImageError:  # it has changed since it was indexed, which its digest shows
+        pixels = None
+    return file, hashlib.sha256(data).hexdigest(), pixels

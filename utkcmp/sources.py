@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections import deque
@@ -19,8 +20,11 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
+from joblib import Parallel, delayed, parallel_config
+
 KINDS = "a folder, .tar.gz, .tgz, .tar or .zip with images named like 25_0_1_20170116174525125.jpg"
 MAX_BYTES = 64 * 2**20  # what is read of one file
+MANY = 2000  # items from which on processes are worth their start
 CHUNK = 16  # files a thread takes at a time; fewer make threads wait for each other more often
 
 Entry = tuple[str, Callable[[], bytes]]  # a file's name and how to read it, now or never
@@ -104,6 +108,38 @@ def in_threads(function: Callable, items: Iterable, threads: int | None = None) 
                 yield from waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
+    """``map`` in processes beside this one, in order, taking only few items ahead.
+
+    function: one that can be pickled. count: about how many items there are; for few of them
+    threads are faster, since a process takes seconds to start.
+    """
+    if count < MANY:
+        yield from in_threads(function, items, threads=1)
+        return
+    items, failure = iter(items), []
+
+    def chunks():  # joblib reads ahead in a thread of its own, where an error would get lost
+        try:
+            while chunk := list(itertools.islice(items, 4 * CHUNK)):
+                yield chunk
+        except Exception as error:
+            failure.append(error)
+
+    with parallel_config("loky", n_jobs=os.cpu_count(), idle_worker_timeout=20):
+        run = Parallel(return_as="generator", batch_size=1, pre_dispatch="3*n_jobs")
+        with warnings.catch_warnings():  # idle processes ended since the last time: no matter
+            warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
+            for results in run(delayed(_each)(function, chunk) for chunk in chunks()):
+                yield from results
+    if failure:
+        raise failure[0]
+
+
+def _each(function: Callable, chunk: list) -> list:
+    return [function(item) for item in chunk]
 
 
 # ---- one way through each kind of source ---------------------------------------------------------
