@@ -295,6 +295,7 @@ SCRIPT = textwrap.dedent("""
     options |= {"ema": 0.9, "age_weight": 0.1, "clip": 1.0, "optimizer": "adamw"}
     model = build("SiameseResNet", hidden_layers=[8], use_dropout=True)
     fit(model, images, ages, train=pairs, val=pairs, folder=sys.argv[2],
+        tensorboard=sys.argv[2] + "/board",
         on_epoch=lambda row: print("epoch", row["epoch"], flush=True), **options)
 """)
 
@@ -324,3 +325,14 @@ def test_a_killed_training_ends_as_one_never_killed(tmp_path):
     for name in ("model.safetensors", "config.json"):
         got, expect = ((tmp_path / one / name).read_bytes() for one in ("killed", "whole"))
         assert got == expect, name
+    got, expect = (curve(tmp_path / one / "board") for one in ("killed", "whole"))
+    assert got == expect and len(got) == 6
+
+
+def curve(board) -> dict[int, float]:
+    """Validation AUC by step, as TensorBoard would draw it."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(board))
+    events.Reload()
+    return {event.step: event.value for event in events.Scalars("val_auc")}
