@@ -35,7 +35,9 @@ with open(folder / "log.txt", "a") as log:
 (folder / "{name}.txt").write_text("written")
 """
 DRIVER = """\
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from pathlib import Path
 import pandas as pd
 from utkcmp import report, run
