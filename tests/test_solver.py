@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from utkcmp import task
 from utkcmp.models import build_model
 from utkcmp.pairs import Pairs
 from utkcmp.solver import DivergedError, fit, fit_options, load_model
@@ -150,19 +151,20 @@ def test_a_diverging_loss_stops_with_epoch_step_and_rate(tmp_path):
         fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
 
 
-def test_a_late_divergence_keeps_the_best_weights_so_far(tmp_path):
+def test_a_late_divergence_keeps_the_best_weights_so_far(tmp_path, monkeypatch):
     images, ages, pairs = toy()
+    epochs, real = [], task.binary_cross_entropy_with_logits
+    monkeypatch.setattr(
+        "utkcmp.task.binary_cross_entropy_with_logits",
+        lambda *answers: real(*answers) * (torch.nan if len(epochs) == 2 else 1),
+    )
+    options = SETTINGS | {"epochs": 5, "on_epoch": epochs.append}
     model = build()
-
-    def spoil(row):
-        if row["epoch"] == 2:
-            torch.nn.init.constant_(model.head[0].weight, torch.nan)
-
-    options = SETTINGS | {"epochs": 5, "on_epoch": spoil}
     with pytest.raises(DivergedError, match="epoch 3, step 1, .* best weights before it, of epoch"):
         fit(model, images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
     assert "diverged" in json.loads((tmp_path / "config.json").read_text())["settings"]
-    load_model(tmp_path)
+    kept = weights_of(load_model(tmp_path))
+    assert kept.isfinite().all() and not torch.equal(kept, weights_of(build()))
 
 
 def weights_of(model):
@@ -234,6 +236,14 @@ def test_two_processes_share_each_batch(tmp_path):
         build("SiameseResNet"), images, ages, train=often, val=pairs, folder=tmp_path, **options
     )
     assert len(fitted.history) == 4 and fitted.best.val_auc > 0.9
+
+
+@pytest.mark.slow
+def test_a_divergence_in_several_processes_is_named(tmp_path):
+    images, ages, pairs = toy()
+    options = SETTINGS | {"lr": 1e30, "optimizer": "sgd", "devices": 2}
+    with pytest.raises(DivergedError, match=r"epoch 1, step \d+, learning rate 1e\+30"):
+        fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
 
 
 def test_loading_names_what_is_wrong(tmp_path):

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from utkcmp import sources
-from utkcmp.sources import DataError, in_processes, in_threads, list_files, read_files, stamp
+from utkcmp.sources import DataError, in_processes, list_files, read_files, stamp
 
 FILES = {"UTKFace/a.jpg": b"a" * 3000, "UTKFace/b/c.jpg": b"c", "d.txt": b""}
 
@@ -186,17 +186,14 @@ def test_the_stamp_follows_the_files(tmp_path):
         stamp(tmp_path / "none")
 
 
-def test_threads_keep_the_order_and_pass_errors_on():
-    assert list(in_threads(lambda x: x * x, range(100))) == [x * x for x in range(100)]
-    with pytest.raises(ZeroDivisionError):
-        list(in_threads(lambda x: 1 / x, [1, 0]))
-
-
-def test_threads_read_only_a_little_ahead():
+@pytest.mark.filterwarnings("ignore:.*have been cancelled")
+@pytest.mark.parametrize("count", [100, sources.MANY])
+def test_a_map_reads_only_a_little_ahead_and_can_be_left(count):
     taken = []
-    items = (taken.append(i) or i for i in range(100_000))
-    assert next(in_threads(lambda x: x, items)) == 0
-    assert len(taken) <= sources.CHUNK * (2 * os.cpu_count() + 1)
+    mapped = in_processes(math.sqrt, (taken.append(i) or i for i in range(100_000)), count)
+    assert next(mapped) == 0
+    mapped.close()
+    assert len(taken) <= sources.CHUNK * (sources.AHEAD * os.cpu_count() + 2)
 
 
 @pytest.mark.parametrize("count", [100, sources.MANY])

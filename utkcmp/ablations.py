@@ -44,10 +44,11 @@ def fit_other_pairing(run: Run, data: RunData, epochs: int) -> Fitted:
     p, rows, pairs = data.params, data.rows("train"), data.pairs("train")
     if p.pairing == "batch":
         train, size = pairs, p.batch_size // 2
-        steps = len(rows) // min(p.batch_size, len(rows))
+        steps = min(p.steps_per_epoch or len(rows), len(rows) // min(p.batch_size, len(rows)))
     else:
         train, size = rows, 2 * p.batch_size
         own_steps = len(pairs) // min(p.batch_size, len(pairs))
+        own_steps = min(p.steps_per_epoch or own_steps, own_steps)
         steps = max(1, len(rows) // min(size, len(rows)))
         epochs = max(1, round(epochs * own_steps / steps))
     changes = {"train": train, "batch_size": size, "steps_per_epoch": steps, "epochs": epochs}

@@ -30,14 +30,14 @@ def bootstrap_faces(
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(faces), np.full(len(faces), 1 / len(faces)), size=resamples)
     counts = counts.T.astype(np.float32)  # (N, R)
-    bins, sides = _bins(logits), np.array([True, False])
+    bins = _bins(logits)
     label = pairs.label.astype(bool)
     positive, negative = np.empty((2, bins.max() + 1, resamples))
     order = np.argsort(bins, kind="stable")
     ends = np.searchsorted(bins[order], np.arange(bins.max() + 2))
     for number, (start, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
         chosen = order[start:end]
-        for side, into in zip(sides, (positive, negative), strict=True):
+        for side, into in ((True, positive), (False, negative)):
             some = chosen[label[chosen] == side]
             into[number] = _weights(left[some], right[some], counts)
     older = np.zeros(bins.max() + 1, dtype=bool)

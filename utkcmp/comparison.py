@@ -8,7 +8,7 @@ from torch import nn
 
 from utkcmp.datasets import RunData
 from utkcmp.inference import compared_logits, contributions, embeds_once, pair_logits
-from utkcmp.models import AgeComparison
+from utkcmp.models import AgeComparison, ResNetAgeRegressor
 from utkcmp.pairs import AllPairs, Pairs
 from utkcmp.run import Run
 from utkcmp.solver import load_model
@@ -38,9 +38,17 @@ def load_models(run: Run) -> dict[str, nn.Module]:
     if AGES_COMPARED in models:
         regressor = models[AGES_COMPARED]
         history = pd.read_csv(run.model(model_folders(run)[AGES_COMPARED]) / "history.csv")
-        error = history.val_loss.min() ** 0.5 * float(regressor.age_std)
-        models[AGES_COMPARED] = AgeComparison(regressor, error).eval()
+        models[AGES_COMPARED] = compare_ages(regressor, history)
     return models
+
+
+def compare_ages(regressor: ResNetAgeRegressor, history: pd.DataFrame) -> AgeComparison:
+    """A trained regressor as a pair model, its error that of its best epoch.
+
+    history: as in ``solver.Fitted``.
+    """
+    error = history.val_loss.min() ** 0.5 * float(regressor.age_std)  # root mean square, years
+    return AgeComparison(regressor, error).eval()
 
 
 def model_costs(run: Run, models: dict[str, nn.Module]) -> pd.DataFrame:
@@ -79,6 +87,6 @@ def circle_answers(model: nn.Module, data: RunData, triples: np.ndarray) -> np.n
 
     triples: rows of ``data.images``, (T, 3).
     """
-    sides = [(triples[:, i], triples[:, (i + 1) % 3]) for i in range(3)]
-    asked = [Pairs(left, right, np.zeros(len(left), np.int8)) for left, right in sides]
-    return np.stack([pair_logits(model, data.images, pairs) > 0 for pairs in asked], axis=1)
+    left, right = triples.ravel(), np.roll(triples, -1, axis=1).ravel()
+    asked = Pairs(left, right, np.zeros(len(left), np.int8))
+    return (pair_logits(model, data.images, asked) > 0).reshape(triples.shape)

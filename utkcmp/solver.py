@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -150,7 +151,11 @@ def _train(training, folder, checkpoint, settings, device, tensorboard, progress
 
 def _train_apart(options: tuple) -> None:
     """Train in a process of its own, which starts one for each device: a notebook cannot."""
-    torch.multiprocessing.spawn(_rank_zero, (options,))
+    try:
+        torch.multiprocessing.spawn(_rank_zero, (options,))
+    except torch.multiprocessing.ProcessRaisedException as error:
+        diverged = re.findall(rf"{DivergedError.__name__}: (.*)", str(error))
+        raise DivergedError(diverged[-1]) if diverged else error from None
 
 
 def _rank_zero(number: int, options: tuple) -> None:

@@ -15,9 +15,7 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from joblib import Parallel, delayed, parallel_config
@@ -25,7 +23,8 @@ from joblib import Parallel, delayed, parallel_config
 KINDS = "a folder, .tar.gz, .tgz, .tar or .zip with images named like 25_0_1_20170116174525125.jpg"
 MAX_BYTES = 64 * 2**20  # what is read of one file
 MANY = 2000  # items from which on processes are worth their start
-CHUNK = 16  # files a thread takes at a time; fewer make threads wait for each other more often
+CHUNK = 64  # items a process takes at a time
+AHEAD = 3  # chunks read ahead for each process
 
 Entry = tuple[str, Callable[[], bytes]]  # a file's name and how to read it, now or never
 
@@ -89,51 +88,35 @@ def stamp(source: str | Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def in_threads(function: Callable, items: Iterable, threads: int | None = None) -> Iterator:
-    """``map`` in threads beside this one, in order, taking only few items ahead.
-
-    threads: None takes as many as there are processors, which pays where ``function`` spends its
-    time in long steps outside the interpreter (decoding, resizing). With many short steps threads
-    wait for each other, and a single one, which works while this one reads, is the fastest.
-    """
-    threads, items, waiting = threads or os.cpu_count() or 1, iter(items), deque()
-    chunks = iter(lambda: list(itertools.islice(items, CHUNK)), [])
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for chunk in chunks:
-                waiting.append(pool.submit(lambda chunk: [function(item) for item in chunk], chunk))
-                if len(waiting) > 2 * threads:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
     """``map`` in processes beside this one, in order, taking only few items ahead.
 
-    function: one that can be pickled. count: about how many items there are; for few of them
-    threads are faster, since a process takes seconds to start.
+    function: one that can be pickled. count: about how many items there are; few of them are
+    mapped here, since a process takes seconds to start. (Threads gain nothing: decoding is many
+    short steps, which wait for each other.)
     """
     if count < MANY:
-        yield from in_threads(function, items, threads=1)
+        yield from map(function, items)
         return
     items, failure = iter(items), []
 
     def chunks():  # joblib reads ahead in a thread of its own, where an error would get lost
         try:
-            while chunk := list(itertools.islice(items, 4 * CHUNK)):
+            while chunk := list(itertools.islice(items, CHUNK)):
                 yield chunk
         except Exception as error:
             failure.append(error)
 
     with parallel_config("loky", n_jobs=os.cpu_count(), idle_worker_timeout=20):
-        run = Parallel(return_as="generator", batch_size=1, pre_dispatch="3*n_jobs")
-        with warnings.catch_warnings():  # idle processes ended since the last time: no matter
+        run = Parallel(return_as="generator", batch_size=1, pre_dispatch=f"{AHEAD}*n_jobs")
+        results = run(delayed(_each)(function, chunk) for chunk in chunks())
+    while True:
+        with warnings.catch_warnings():  # processes that were idle have ended: no matter
             warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-            for results in run(delayed(_each)(function, chunk) for chunk in chunks()):
-                yield from results
+            chunk = next(results, None)
+        if chunk is None:
+            break
+        yield from chunk
     if failure:
         raise failure[0]
 

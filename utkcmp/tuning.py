@@ -139,14 +139,14 @@ def write_best(run: Run, model: str, trials: pd.DataFrame) -> Path | None:
     if ranked.empty:
         path.unlink(missing_ok=True)
         return None
-    best = ranked.iloc[0]
+    best = ranked.to_dict("records")[0]
     names = ["batch_size", "lr", "weight_decay", "use_dropout", "dropout_prob"]
-    found = {name: getattr(best[name], "item", lambda name=name: best[name])() for name in names}
-    found |= {"backbone": best.resnet_type, "hidden_layers": list(map(int, best.hidden_layers))}
+    found = {name: best[name] for name in names}
+    found |= {"backbone": best["resnet_type"], "hidden_layers": list(best["hidden_layers"])}
     if model == "SiameseResNet":  # its trials learn from a fixed list of pairs
         found["pairing"] = "list"
     with atomic(path) as temporary:
-        head = f"# The best of {len(trials)} trials of {model}: validation AUC {best.auc:.4f}.\n"
+        head = f"# The best of {len(trials)} trials of {model}: validation AUC {best['auc']:.4f}.\n"
         temporary.write_text(head + yaml.safe_dump(found, sort_keys=True), encoding="utf-8")
     return path
 
