@@ -346,3 +346,12 @@ def curve(board) -> dict[int, float]:
     events = EventAccumulator(str(board))
     events.Reload()
     return {event.step: event.value for event in events.Scalars("val_auc")}
+
+
+def test_a_training_into_a_log_file_writes_a_line_an_epoch(tmp_path, capsys):
+    images, ages, pairs = toy()
+    options = SETTINGS | {"epochs": 2, "progress": True}
+    fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert "val auc" in lines[-1]

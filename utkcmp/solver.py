@@ -15,7 +15,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -29,7 +29,7 @@ from utkcmp.models import build_model
 from utkcmp.pairs import Pairs
 from utkcmp.params import Params
 from utkcmp.run import Run, atomic
-from utkcmp.task import OPTIMIZERS, SCHEDULES, DivergedError, Task, progress_callback
+from utkcmp.task import OPTIMIZERS, SCHEDULES, DivergedError, Task, shows_bars
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -84,6 +84,7 @@ def fit(
     show_faces: bool = True,
     retrain: bool = False,
     progress: bool = True,
+    features: Tensor | None = None,
     on_epoch: Callable[[dict], None] | None = None,
 ) -> Fitted:
     """Train a model made by ``build_model`` and keep the weights of its best validation loss.
@@ -98,7 +99,8 @@ def fit(
     at each face by itself, by which their features also predict its age (``AgeDistribution``), 0
     for none. steps_per_epoch: fewer steps than all batches. devices: how many GPUs, or processes on
     a CPU, share each batch. tensorboard: the folder of its event files, without faces if
-    ``show_faces`` is false.
+    ``show_faces`` is false. features: float32 (N, D), a frozen model's features of all images, if
+    they are known already. on_epoch: called after each epoch with its row of the history.
 
     A finished model in ``folder`` that was made with the same settings and data is read instead,
     unless ``retrain``; an unfinished one is continued; one made otherwise is trained anew.
@@ -125,9 +127,10 @@ def fit(
     folder = Path(folder)
     if not retrain and _settings(folder / "config.json") == settings:
         return Fitted(load_model(folder), pd.read_csv(folder / "history.csv"), reused=True)
-    training = Task(model, images, ages, train, val, settings, on_epoch)
+    bar, lines = progress and shows_bars(), progress and not shows_bars()
+    training = Task(model, images, ages, train, val, settings, on_epoch, features, lines)
     checkpoint = _checkpoint(folder, settings)
-    options = (training, folder, checkpoint, settings, device, tensorboard, progress)
+    options = (training, folder, checkpoint, settings, device, tensorboard, bar)
     try:
         _train(*options) if devices == 1 else _train_apart(options)
     except DivergedError as error:
@@ -143,9 +146,9 @@ def fit(
     return Fitted(model, history, reused=False)
 
 
-def _train(training, folder, checkpoint, settings, device, tensorboard, progress) -> None:
+def _train(training, folder, checkpoint, settings, device, tensorboard, bar) -> None:
     with _quiet():
-        trainer = _trainer(folder, settings, device, tensorboard, progress)
+        trainer = _trainer(folder, settings, device, tensorboard, bar)
         trainer.fit(training, ckpt_path=checkpoint, weights_only=True)
 
 
@@ -249,15 +252,15 @@ def _checkpoint(folder: Path, settings: dict) -> Path | None:
     return None
 
 
-def _trainer(folder, settings, device, tensorboard, progress) -> L.Trainer:
+def _trainer(folder, settings, device, tensorboard, bar) -> L.Trainer:
     logger = TensorBoardLogger(tensorboard, name="", version="") if tensorboard else False
     callbacks = [
         EarlyStopping("val_loss", patience=settings["patience"], check_on_train_epoch_end=True),
         _checkpoints(folder, "best", monitor="val_loss", save_weights_only=True),
         _checkpoints(folder, "last"),
     ]
-    if progress:
-        callbacks.append(progress_callback())
+    if bar:
+        callbacks.append(TQDMProgressBar(refresh_rate=20, leave=False))
     return L.Trainer(
         max_epochs=settings["epochs"],
         limit_train_batches=settings["steps_per_epoch"],
@@ -270,7 +273,7 @@ def _trainer(folder, settings, device, tensorboard, progress) -> L.Trainer:
         logger=logger,
         callbacks=callbacks,
         reload_dataloaders_every_n_epochs=1,
-        enable_progress_bar=progress,
+        enable_progress_bar=bar,
         enable_model_summary=False,
         log_every_n_steps=20,
     )

@@ -11,7 +11,6 @@ import time
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ProgressBar, TQDMProgressBar
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.lr_scheduler import LambdaLR
@@ -50,14 +49,19 @@ def warm_cosine(step: int, steps: int) -> float:
 
 
 class Task(L.LightningModule):
-    """A model, the images in memory, and the settings of ``solver.fit``."""
+    """A model, the images in memory, and the settings of ``solver.fit``.
 
-    def __init__(self, model, images, ages, train, val, settings, on_epoch=None):
+    features: (N, D) of a frozen model's faces, if they are known. lines: print one an epoch.
+    """
+
+    def __init__(
+        self, model, images, ages, train, val, settings, on_epoch=None, features=None, lines=False
+    ):
         super().__init__()
         self.model, self.ages = model, ages
-        self.images, self.features = images, None
+        self.images, self.features = images, features
         self.train_on, self.validate_on = train, val
-        self.settings, self.on_epoch = settings, on_epoch
+        self.settings, self.on_epoch, self.lines = settings, on_epoch, lines
         self.augmentation = Augmentation(settings["augment"])
         frozen = isinstance(model, SiameseResNetAge)
         with_ages = settings["age_weight"] > 0 and embeds_once(model) and not frozen
@@ -82,8 +86,10 @@ class Task(L.LightningModule):
             self.images = self.images.to(self.device)
         if isinstance(self.model, SiameseResNetAge):  # frozen: each face is embedded only once
             self.model.eval()
-            rows = np.arange(len(self.images))
-            self.features = apply_rows(self.model.embed, self.images, rows).to(self.device)
+            if self.features is None:
+                rows = np.arange(len(self.images))
+                self.features = apply_rows(self.model.embed, self.images, rows)
+            self.features = self.features.to(self.device)
 
     def train_dataloader(self):
         batches = FaceBatches if isinstance(self.train_on, np.ndarray) else PairBatches
@@ -177,6 +183,8 @@ class Task(L.LightningModule):
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
         self.log_dict({k: float(v) for k, v in row.items() if k != "epoch"})
+        if self.lines and self.global_rank == 0:
+            print(epoch_line(row, self.trainer.max_epochs), file=sys.stderr, flush=True)
         if self.on_epoch:
             self.on_epoch(row)
 
@@ -205,24 +213,21 @@ class Task(L.LightningModule):
         self.history = checkpoint["history"]
 
 
-class EpochLines(Callback):
-    """One line an epoch, for output that is no screen: a log file, a batch job."""
+def epoch_line(row: dict, epochs: int) -> str:
+    """What an output that is no screen (a log file, a batch job) gets to see of an epoch.
 
-    def on_train_epoch_end(self, trainer, task):
-        if trainer.is_global_zero:
-            row = task.history[-1]
-            shown = "val_auc" if "val_auc" in row else "val_mae"
-            print(
-                f"epoch {row['epoch']}/{trainer.max_epochs}  train loss {row['train_loss']:.4f}  "
-                f"val loss {row['val_loss']:.4f}  {shown.replace('_', ' ')} {row[shown]:.4f}  "
-                f"{row['seconds']:.1f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+    >>> row = {"epoch": 1, "train_loss": 0.7, "val_loss": 0.65, "val_auc": 0.71, "seconds": 8.0}
+    >>> epoch_line(row, 3)
+    'epoch 1/3  train loss 0.7000  val loss 0.6500  val auc 0.7100  8.0 s'
+    """
+    shown = "val_auc" if "val_auc" in row else "val_mae"
+    return (
+        f"epoch {row['epoch']}/{epochs}  train loss {row['train_loss']:.4f}  "
+        f"val loss {row['val_loss']:.4f}  {shown.replace('_', ' ')} {row[shown]:.4f}  "
+        f"{row['seconds']:.1f} s"
+    )
 
 
-def progress_callback() -> Callback | ProgressBar:
-    """A bar in a notebook or a terminal, lines where the output goes to a file."""
-    if "ipykernel" in sys.modules or sys.stderr.isatty():
-        return TQDMProgressBar(refresh_rate=20, leave=False)
-    return EpochLines()
+def shows_bars() -> bool:
+    """Whether output goes to a notebook or a terminal, which can draw a progress bar."""
+    return "ipykernel" in sys.modules or sys.stderr.isatty()
