@@ -4,6 +4,7 @@ What a step draws at random depends on (seed, epoch) alone, so a run that was ki
 its last finished epoch and ends with the same weights as one that was not.
 """
 
+import builtins
 import math
 import sys
 import time
@@ -230,4 +231,4 @@ def epoch_line(row: dict, epochs: int) -> str:
 
 def shows_bars() -> bool:
     """Whether output goes to a notebook or a terminal, which can draw a progress bar."""
-    return "ipykernel" in sys.modules or sys.stderr.isatty()
+    return hasattr(builtins, "__IPYTHON__") or sys.stderr.isatty()
