@@ -1,6 +1,8 @@
+import numpy as np
 import pandas as pd
 import pytest
 
+from utkcmp.cluster import ray_session
 from utkcmp.evaluation import reported_tuning
 from utkcmp.params import Params, check, load_file
 from utkcmp.run import Run
@@ -8,11 +10,19 @@ from utkcmp.tuning import (
     CHOICES,
     COLUMNS,
     RANGES,
-    _table,
+    SEARCHED,
+    compare_heads,
     describe_space,
+    head_differences,
+    parameter_importance,
+    read_epochs,
+    read_trials,
+    retrain_best,
+    search,
     search_space,
     write_best,
 )
+from utkcmp.tuningreadings import read_heads, read_importance, read_retrained
 
 
 def test_the_space_is_the_course_projects():
@@ -48,29 +58,6 @@ def test_an_unknown_parameter_is_answered_with_the_known_ones():
         search_space({"momentum": [0.1, 0.9]})
 
 
-class Result:
-    def __init__(self, losses, error=None):
-        self.config = {"lr": 0.1, "batch_size": 4, "hidden_layers": []}
-        self.metrics, self.path, self.error = {"trial_id": "x"}, "/tmp/x", error
-        history = {"loss": losses, "accuracy": losses, "auc": losses, "time_total_s": losses}
-        self.metrics_dataframe = pd.DataFrame(history) if losses else None
-
-
-def test_trials_become_rows_with_a_status():
-    results = [Result([0.6, 0.5, 0.55]), Result([0.7]), Result([], RuntimeError("a\nno memory"))]
-    got = _table(results, max_epochs=3)
-    assert list(got.columns) == COLUMNS
-    assert list(got.status) == ["finished", "stopped early", "failed: no memory"]
-    assert got.loss[0] == 0.5 and list(got["iter"][:2]) == [3, 1]
-
-
-def test_trials_use_the_processor_unless_they_are_given_a_gpu():
-    from utkcmp.tuning import _device
-
-    assert _device(Params(gpus_per_trial=0)) == "cpu"
-    assert _device(Params(gpus_per_trial=0.5)) == "cuda"
-
-
 def test_the_best_trial_becomes_a_parameter_file(tmp_path):
     trials = pd.DataFrame(
         {
@@ -90,3 +77,115 @@ def test_the_best_trial_becomes_a_parameter_file(tmp_path):
     assert (got.batch_size, got.backbone, got.hidden_layers) == (64, "resnet50", [])
     assert (got.lr, got.use_dropout, got.pairing) == (1e-2, False, "list")
     assert write_best(Run(tmp_path), "SiameseResNet", trials[:1]) is None and not path.exists()
+
+
+SMALL = dict(run="small", n_faces=120, image_size=16, data_size=200, eval_pairs=60, batch_size=16)
+SMALL |= dict(num_samples=2, tune_data_size=60, max_num_epochs=2, regressor_epochs=1, head_seeds=2)
+NARROW = {"resnet_type": ["resnet18"], "batch_size": [16, 32], "hidden_layers": [[], [8]]}
+
+
+def test_searches_of_one_session(small_run):
+    """The same trials again, a searcher that learns, failures with reasons, heads, the best."""
+    run, _ = small_run
+    p = Params(**SMALL, search_space=NARROW)
+    model = "SiameseResNetAge"
+    with ray_session(p):
+        trials = search(model, run, p)
+        heads = compare_heads(model, run, p)
+        kept = read_trials(run.tuning(model))
+        pd.testing.assert_frame_equal(search(model, run, p), kept)  # read, not run
+        run.tuning(model).unlink()
+        again = search(model, run, p)
+        learnt = search(model, run, p.model_copy(update={"searcher": "bayesian"}))
+        diverging = NARROW | {"lr": [1e29, 1e30], "hidden_layers": [[8]]}
+        failed = search(model, run, p.model_copy(update={"search_space": diverging}))
+
+    assert list(trials.columns) == COLUMNS and trials.loss.is_monotonic_increasing
+    drawn = [set(map(str, table[SEARCHED].to_numpy().tolist())) for table in (trials, again)]
+    assert drawn[0] == drawn[1]
+    assert set(learnt.status) <= {"finished", "stopped early"}
+    assert not set(learnt.lr) & set(trials.lr)
+
+    assert all(failed.status.str.match(r"failed: .*(loss is (nan|inf)|diverged|NaN)")), (
+        failed.status
+    )
+    assert failed.auc.isna().all() and not run.tuning(model).with_suffix(".yaml").exists()
+    assert retrain_best(model, run, p) is None
+    with pytest.raises(ValueError, match="no trial of SiameseResNetAge has finished"):
+        compare_heads(model, run, p)
+
+    assert len(heads) == 4 and set(heads.status) == {"finished"}
+    assert heads.groupby(heads.hidden_layers.astype(str)).loss.nunique().eq(2).all()
+    assert len(head_differences(heads)) == 1
+
+    write_best(run, model, trials)
+    fitted = retrain_best(model, run, p)
+    assert len(fitted.history) == p.best_epochs
+    assert run.model(f"tuned_{model}").joinpath("config.json").exists()
+    assert len(read_epochs(run, model)) == 0  # of the last search, in which all failed
+
+
+def heads_table(gains, model="m"):
+    """AUC 0.9 without hidden layers, 0.9 + gain with them, one gain a seed."""
+    rows = [
+        {
+            "model": model,
+            "seed": seed,
+            "hidden_layers": layers,
+            "auc": 0.9 + (gain if layers else 0),
+        }
+        for seed, gain in enumerate(gains)
+        for layers in ([], [8, 4])
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_differences_of_heads_are_paired_by_seed():
+    gains = np.array([0.01, 0.02, 0.03])
+    got = head_differences(heads_table(gains)).iloc[0]
+    half = 4.302653 * gains.std(ddof=1) / 3**0.5  # Student's t of 2 degrees of freedom
+    assert got.difference == pytest.approx(0.02) and got.low == pytest.approx(0.02 - half, abs=1e-6)
+    assert (got.seeds, got.hidden_layers) == (3, "[8, 4]")
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ([0.01, 0.02, 0.015], "the claim fails here"),
+        ([-0.01, -0.02, -0.015], "the claim holds here"),
+        ([-0.01, 0.02, -0.015], "do not tell any of them apart"),
+        ([0.01], "no verdict"),
+    ],
+)
+def test_the_verdict_on_heads_follows_the_intervals(gains, said):
+    assert said in read_heads(head_differences(heads_table(gains)))
+
+
+def test_only_what_matters_is_important():
+    rng = np.random.default_rng(0)
+    n = 40
+    trials = pd.DataFrame(
+        {
+            "model": "m",
+            "lr": 10 ** rng.uniform(-4, -1, n),
+            "weight_decay": 10 ** rng.uniform(-6, -2, n),
+            "batch_size": rng.choice([4, 64], n),
+            "hidden_layers": rng.choice(["[]", "[64, 32, 16]"], n),
+            "dropout_prob": rng.uniform(0.1, 0.7, n),
+            "use_dropout": rng.choice([True, False], n),
+            "resnet_type": rng.choice(["resnet18", "resnet50"], n),
+        }
+    )
+    trials["auc"] = 0.9 - 0.1 * np.log10(trials.lr / 1e-4) / 3 + rng.normal(0, 0.005, n)
+    got = parameter_importance(trials)
+    assert list(got.index[got.importance > got.chance]) == ["lr"]
+    assert "In our trials, `lr` stands out." in read_importance(got, got)
+    shuffled = parameter_importance(trials.assign(auc=rng.permutation(trials.auc)))
+    assert (shuffled.importance > shuffled.chance).sum() <= 1
+    assert parameter_importance(trials[:4]).empty
+
+
+def test_a_best_trial_that_does_not_hold_is_said_so():
+    table = pd.DataFrame({"trial": [0.9, 0.8], "retrained": [0.91, 0.79]}, index=["a", "b"])
+    assert "`b` stays below" in read_retrained(table)
+    assert "Every one of them" in read_retrained(table[:1])

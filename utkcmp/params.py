@@ -101,7 +101,17 @@ class Params(BaseModel):
     search_space: dict[str, list] = Field({}, description="narrower choices or [low, high] ranges")
     cpus_per_trial: float = Field(1, gt=0)
     gpus_per_trial: float = Field(0, ge=0)
-    ray_address: str = "local"
+    searcher: Literal["random", "bayesian"] = Field("random", description="who draws the trials")
+    best_epochs: int = Field(2, ge=1, description="of the best trial, trained from scratch")
+    head_models: list[PairModel] = Field(
+        ["SiameseResNetAge"], description="models whose hidden layers are compared over seeds"
+    )
+    head_seeds: int = Field(3, ge=1, description="seeds a choice of hidden layers")
+    ray_address: str = Field(
+        "local",
+        pattern=r"^(local|auto|(ray://)?[\w.-]+:\d+)$",
+        description="local, auto, host:port or ray://host:port",
+    )
 
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of the faces")
 

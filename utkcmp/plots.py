@@ -182,33 +182,6 @@ def compared_models(measured: pd.DataFrame, reported: pd.DataFrame, metric: str 
     return figure
 
 
-def tuning_slices(trials: pd.DataFrame, metric: str = "auc") -> Figure:
-    """The searched parameters against ``metric``, one panel a parameter, one point a trial.
-
-    trials: rows of tuning tables with a column ``source`` that colours the points.
-    """
-    names = ["lr", "batch_size", "hidden_layers", "weight_decay", "dropout_prob", "resnet_type"]
-    figure, axes = plt.subplots(2, 3, figsize=(10, 5.6), sharey=True)
-    trials = trials.assign(hidden_layers=trials.hidden_layers.astype(str))
-    trials = trials.sort_values(
-        ["hidden_layers", "resnet_type"], key=lambda column: column.str.len()
-    )
-    for axis, name in zip(axes.flat, names, strict=True):
-        palette = {"ours": RIGHT, "reported": LEFT}
-        sns.scatterplot(trials, x=name, y=metric, hue="source", palette=palette, ax=axis)
-        if name in ("lr", "weight_decay"):
-            axis.set_xscale("log")
-        if name == "batch_size":
-            axis.set_xscale("log", base=2)
-        if name == "hidden_layers":
-            axis.tick_params(axis="x", rotation=25, labelsize=8)
-        axis.set(xlabel=name, ylabel=metric.upper() if metric == "auc" else metric)
-        axis.get_legend().remove()
-    axes[0, 0].legend(frameon=False, fontsize=9)
-    figure.suptitle("Trials: each parameter against the validation AUC", x=0.01, ha="left")
-    return figure
-
-
 def score_scatter(left: np.ndarray, right: np.ndarray) -> Figure:
     """Each face's contribution to the logit as the left face against that as the right, (N,)."""
     figure, axis = plt.subplots(figsize=(4.8, 4.4))
@@ -221,25 +194,6 @@ def score_scatter(left: np.ndarray, right: np.ndarray) -> Figure:
         title="One point a test face",
     )
     axis.legend(frameon=False)
-    return figure
-
-
-def trials_over_epochs(tables: dict[str, pd.DataFrame]) -> Figure:
-    """One bar a trial: its length the epochs it was given, its colour its best AUC.
-
-    tables: by model, tuning tables as ``tuning.search`` returns them.
-    """
-    figure, axes = plt.subplots(1, len(tables), figsize=(3.4 * len(tables), 3), squeeze=False)
-    colours, scale = plt.colormaps["viridis"], plt.Normalize(0.5, 1.0)
-    for axis, (model, table) in zip(axes.flat, tables.items(), strict=True):
-        table = table.sort_values("trial")
-        shades = [colours(scale(auc)) if auc == auc else MUTED for auc in table.auc]
-        axis.barh(range(len(table)), table["iter"].fillna(0), color=shades)
-        axis.set(xlabel="epochs", ylabel="trial", title=model)
-        axis.set_yticks(range(len(table)))
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(axis="y", visible=False)
-    figure.colorbar(plt.cm.ScalarMappable(scale, colours), ax=axes, label="validation AUC")
     return figure
 
 

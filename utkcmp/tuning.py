@@ -5,36 +5,29 @@ after every epoch; ASHA stops the poor ones early (Li et al. 2020, "A System for
 Hyperparameter Tuning").
 """
 
+import hashlib
 import json
-import logging
-import os
 import shutil
-import warnings
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import yaml
+from scipy.stats import t as student
+from sklearn.ensemble import RandomForestRegressor
 
+from utkcmp.cluster import beside_records
 from utkcmp.datasets import RunData
 from utkcmp.models import build_model
-from utkcmp.params import Params
+from utkcmp.params import Params, load_file
 from utkcmp.run import Run, atomic
-from utkcmp.solver import fit, fit_options, fit_regressor
+from utkcmp.solver import Fitted, fit, fit_options, fit_regressor
+from utkcmp.trials import gather_data, run_trials
 
-COLUMNS = ["trial", "batch_size", "dropout_prob", "hidden_layers", "lr", "resnet_type"]
-COLUMNS += [
-    "use_dropout",
-    "weight_decay",
-    "iter",
-    "total_time",
-    "loss",
-    "accuracy",
-    "auc",
-    "status",
-]
-
-
+SEARCHED = ["batch_size", "dropout_prob", "hidden_layers", "lr", "resnet_type", "use_dropout"]
+SEARCHED += ["weight_decay"]
+COLUMNS = ["trial", *SEARCHED, "iter", "total_time", "loss", "accuracy", "auc", "status"]
 RANGES = {"lr": [1e-4, 1e-1], "weight_decay": [1e-6, 1e-2], "dropout_prob": [0.1, 0.7]}
 CHOICES = {
     "batch_size": [4, 8, 16, 32, 64, 128],
@@ -76,56 +69,70 @@ def search_space(narrower: dict[str, list] | None = None) -> dict:
 def search(model: str, run: Run, params: Params) -> pd.DataFrame:
     """Search one pair model's parameters; write and return ``tuning/<model>.csv``.
 
-    One row a trial, in the seed's columns; ``loss``, ``accuracy`` and ``auc`` are those of the
-    epoch with the best validation loss, ``status`` is "finished", "stopped early" or the reason of
-    a failure. A finished search with the same parameters is read instead; an interrupted one goes
-    on without repeating its finished trials. Call inside ``ray_session``.
+    One row a trial, in the seed's columns, the best first; ``loss``, ``accuracy`` and ``auc`` are
+    those of the epoch with the best validation loss, ``status`` is "finished", "stopped early" or
+    the reason of a failure. Beside it stand ``<model>_epochs.csv`` (see ``read_epochs``) and
+    ``<model>.yaml`` (see ``write_best``). A finished search with the same parameters is read
+    instead; an interrupted one goes on without repeating its finished trials. Call inside
+    ``ray_session``.
     """
-    from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
-
-    table, storage = run.tuning(model), run.folder / "tuning" / "ray"
-    note = table.with_suffix(".json")
+    table = run.tuning(model)
     settings = _settings(model, run, params)
-    same = note.exists() and json.loads(note.read_text()) == settings
-    if same and table.exists():
-        return pd.read_csv(table)
+    if _noted(table) == settings:
+        return read_trials(table)
     space = search_space(params.search_space)
-    if model == "SiameseResNetAge":  # trained once here, read by the trials
-        data = RunData(run, params)
-        for backbone in space["resnet_type"].categories:
-            fit_regressor(data, run, backbone)
-    trainable = tune.with_resources(
-        tune.with_parameters(_trial, model=model, run=str(run.folder), params=params.model_dump()),
-        {"cpu": params.cpus_per_trial, "gpu": params.gpus_per_trial},
-    )
-    if same and tune.Tuner.can_restore(storage / model):
-        tuner = tune.Tuner.restore(str(storage / model), trainable, restart_errored=True)
-    else:
-        shutil.rmtree(storage / model, ignore_errors=True)
-        table.unlink(missing_ok=True)
-        with atomic(note) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2))
-        tuner = tune.Tuner(
-            trainable,
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                metric="loss",
-                mode="min",
-                num_samples=params.num_samples,
-                search_alg=tune.search.BasicVariantGenerator(random_state=params.seed),
-                scheduler=ASHAScheduler(
-                    max_t=params.max_num_epochs, grace_period=1, reduction_factor=2
-                ),
-            ),
-            run_config=tune.RunConfig(name=model, storage_path=str(storage), verbose=0),
-        )
-    trials = _table(tuner.fit(), params.max_num_epochs)
+    trials, epochs = _run(table, settings, model, run, params, space, params.num_samples, asha=True)
+    trials = trials.reindex(columns=COLUMNS).sort_values("loss", ignore_index=True)
+    with atomic(_epochs_of(run, model)) as temporary:
+        epochs.to_csv(temporary, index=False)
     write_best(run, model, trials)
-    with atomic(table) as temporary:
-        trials.to_csv(temporary, index=False)
-    shutil.rmtree(storage / model, ignore_errors=True)
+    _write(table, trials, settings)
     return trials
+
+
+def _run(table: Path, settings: dict, model, run, params, space: dict, count: int, asha: bool):
+    """Run the trials of one table, or go on with them; what other settings left is removed."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    local = run.folder / "tuning" / "ray"
+    for other in local.glob(f"{table.stem}-*"):
+        if other.name != f"{table.stem}-{digest}":
+            shutil.rmtree(other, ignore_errors=True)
+    storage = Path("~/.cache/utkcmp") if params.ray_address.startswith("ray://") else local
+    data = gather_data(model, run, params, space["resnet_type"].categories)
+    options = (model, params.model_dump(), space, str(storage / f"{table.stem}-{digest}"))
+    return beside_records(run_trials, data, *options, count, asha)
+
+
+def _noted(table: Path) -> dict | None:
+    """The settings that a finished table was made with."""
+    try:
+        return json.loads(table.with_suffix(".json").read_text()) if table.exists() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _write(table: Path, rows: pd.DataFrame, settings: dict) -> None:
+    """Write a table and, last, the settings that make it valid."""
+    note = table.with_suffix(".json")
+    note.unlink(missing_ok=True)
+    with atomic(table) as temporary:
+        rows.to_csv(temporary, index=False)
+    with atomic(note) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def read_trials(table: Path) -> pd.DataFrame:
+    """A tuning table, its hidden layers as lists."""
+    return pd.read_csv(table, converters={"hidden_layers": json.loads})
+
+
+def _epochs_of(run: Run, model: str) -> Path:
+    return run.tuning(f"{model}_epochs")
+
+
+def read_epochs(run: Run, model: str) -> pd.DataFrame:
+    """Every epoch of a search: trial, epoch, seconds (since the first one ended) and figures."""
+    return pd.read_csv(_epochs_of(run, model))
 
 
 def write_best(run: Run, model: str, trials: pd.DataFrame) -> Path | None:
@@ -140,9 +147,8 @@ def write_best(run: Run, model: str, trials: pd.DataFrame) -> Path | None:
         path.unlink(missing_ok=True)
         return None
     best = ranked.to_dict("records")[0]
-    names = ["batch_size", "lr", "weight_decay", "use_dropout", "dropout_prob"]
-    found = {name: best[name] for name in names}
-    found |= {"backbone": best["resnet_type"], "hidden_layers": list(best["hidden_layers"])}
+    found = {name: best[name] for name in SEARCHED if name != "resnet_type"}
+    found["backbone"] = best["resnet_type"]
     if model == "SiameseResNet":  # its trials learn from a fixed list of pairs
         found["pairing"] = "list"
     with atomic(path) as temporary:
@@ -151,92 +157,135 @@ def write_best(run: Run, model: str, trials: pd.DataFrame) -> Path | None:
     return path
 
 
-def _settings(model: str, run: Run, params: Params) -> dict:
-    names = ["seed", "image_size", "num_samples", "max_num_epochs", "tune_data_size"]
-    names += ["search_space", "year_diff", "duplicates", "eval_pairs", "precision", "optimizer"]
-    names += ["regressor_epochs", "regressor_batch_size", "regressor_lr"]
-    faces = run.read_faces()
-    chosen = {name: getattr(params, name) for name in names}
-    return {"model": model, "faces": pd.util.hash_pandas_object(faces).sum().item(), **chosen}
+def retrain_best(model: str, run: Run, params: Params) -> Fitted | None:
+    """Train the best trial's parameters from scratch on the run's own training pairs.
 
-
-def _trial(config: dict, model: str, run: str, params: dict) -> None:
-    """One trial, in a worker process of its own; every epoch is reported to Ray."""
-    from ray import tune
-
-    p = Params(**params | {"data_size": params["tune_data_size"]})
-    torch.set_num_threads(max(1, int(p.cpus_per_trial)))
-    folder = Run(run)
-    data = RunData(folder, p)  # the image cache is memory-mapped: trials of one node share it
+    As notebooks 04 to 06 would with ``tuning/<model>.yaml``, for ``best_epochs`` epochs, into
+    ``models/tuned_<model>``. None if no trial finished an epoch.
+    """
+    found = run.tuning(model).with_suffix(".yaml")
+    if not found.exists():
+        return None
+    changes = load_file(found) | {"epochs": params.best_epochs, "patience": params.best_epochs}
+    p = Params(**params.model_dump() | changes)
+    data, name = RunData(run, p), f"tuned_{model}"
     torch.manual_seed(p.seed)
-    options = {name: config[name] for name in ("hidden_layers", "use_dropout", "dropout_prob")}
-    network = build_model(model, backbone=config["resnet_type"], **options)
+    network = build_model(model, **p.model_dump())
     if model == "SiameseResNetAge":
-        regressor = fit_regressor(data, folder, config["resnet_type"]).model
+        regressor = fit_regressor(RunData(run, params), run, p.backbone).model
         network.regressor.load_state_dict(regressor.state_dict())
-    fit(
+    return fit(
         network,
         data.images,
         data.ages,
         train=data.pairs("train"),
         val=data.pairs("val"),
-        folder=Path.cwd() / "model",
-        on_epoch=lambda row: tune.report(
-            {name: row[f"val_{name}"] for name in ("loss", "accuracy", "auc")}
-        ),
-        progress=False,
-        **fit_options(p)
-        | {name: config[name] for name in ("lr", "batch_size", "weight_decay")}
-        | {"epochs": p.max_num_epochs, "patience": p.max_num_epochs, "device": _device(p)},
+        folder=run.model(name),
+        tensorboard=run.tensorboard(name),
+        **fit_options(p),
     )
 
 
-def _device(params: Params) -> str:
-    return "cuda" if params.gpus_per_trial else "cpu"
+def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
+    """Train every choice of hidden layers with several seeds, all else as in the best trial.
+
+    Writes and returns ``tuning/<model>_heads.csv``: model, hidden_layers, seed, iter, loss,
+    accuracy, auc, status. A seed decides initial weights and the order of the pairs.
+    Call inside ``ray_session``, after ``search``. Raises ValueError if no trial has finished.
+    """
+    from ray import tune
+
+    table = run.tuning(f"{model}_heads")
+    found = run.tuning(model).with_suffix(".yaml")
+    if not found.exists():
+        raise ValueError(f"no trial of {model} has finished an epoch: there is no best one to vary")
+    best = load_file(found)
+    heads = params.search_space.get("hidden_layers", CHOICES["hidden_layers"])
+    seeds = [params.seed + number for number in range(params.head_seeds)]
+    settings = _settings(model, run, params) | {"heads": heads, "seeds": seeds, "best": best}
+    if _noted(table) == settings:
+        return read_trials(table)
+    space = {name: best[name] for name in SEARCHED if name in best}
+    space |= {"resnet_type": tune.choice([best["backbone"]])}
+    space |= {"hidden_layers": tune.grid_search(heads), "seed": tune.grid_search(seeds)}
+    count = len(heads) * len(seeds)
+    rows, _ = _run(table, settings, model, run, params, space, count, asha=False)
+    columns = ["model", "hidden_layers", "seed", "iter", "loss", "accuracy", "auc", "status"]
+    rows = rows.assign(model=model).reindex(columns=columns)
+    rows = rows.sort_values(["hidden_layers", "seed"], key=_by_size, ignore_index=True)
+    _write(table, rows, settings)
+    return rows
 
 
-def _table(results, max_epochs: int) -> pd.DataFrame:
+def _by_size(column: pd.Series) -> pd.Series:
+    return column.map(sum) if column.name == "hidden_layers" else column
+
+
+def head_differences(heads: pd.DataFrame) -> pd.DataFrame:
+    """AUC of each head less that of no hidden layers, paired by seed, with a 95 % t interval.
+
+    heads: rows of ``compare_heads``. Returns model, hidden_layers (str), seeds, auc (its mean),
+    difference, low, high; the interval covers what initial weights and the order of the pairs
+    change, not the choice of faces. One seed has no interval: NaN.
+    """
     rows = []
-    for result in results:
-        row = {**result.config, "trial": result.metrics.get("trial_id", Path(result.path).name)}
-        history = result.metrics_dataframe
-        if result.error is not None:
-            row["status"] = f"failed: {str(result.error).strip().splitlines()[-1]}"
-        if history is not None and len(history):
-            best = history.loc[history.loss.idxmin()]
-            row |= {name: best[name] for name in ("loss", "accuracy", "auc")}
-            row |= {"iter": len(history), "total_time": history.time_total_s.iloc[-1]}
-            done = "finished" if len(history) >= max_epochs else "stopped early"
-            row.setdefault("status", done)
-        row.setdefault("status", "failed: no epoch was finished")
-        rows.append(row)
-    return pd.DataFrame(rows).reindex(columns=COLUMNS).sort_values("loss", ignore_index=True)
-
-
-class ray_session:
-    """Start Ray for a block (or join ``ray_address``) and end its processes with the block."""
-
-    def __init__(self, params: Params):
-        self.address = None if params.ray_address == "local" else params.ray_address
-
-    def __enter__(self):
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-        os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "0")
-        import ray
-
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module="ray")
-        local = {"num_cpus": os.cpu_count(), "include_dashboard": False}
-        ray.init(
-            address=self.address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({} if self.address else local),
+    for model, some in heads.groupby("model", sort=False):
+        auc = some.assign(head=some.hidden_layers.astype(str)).pivot_table(
+            index="seed", columns="head", values="auc", sort=False
         )
-        return self
+        if "[]" not in auc:
+            continue
+        for head in auc.columns.drop("[]"):
+            gain = (auc[head] - auc["[]"]).dropna()
+            half = student.ppf(0.975, len(gain) - 1) * gain.sem() if len(gain) > 1 else np.nan
+            row = {"model": model, "hidden_layers": head, "seeds": len(gain)}
+            row |= {"auc": auc[head].mean(), "auc_without": auc["[]"].mean()}
+            middle = gain.mean()
+            rows.append(row | {"difference": middle, "low": middle - half, "high": middle + half})
+    return pd.DataFrame(rows)
 
-    def __exit__(self, *failure):
-        import ray
 
-        ray.shutdown()
+def parameter_importance(
+    trials: pd.DataFrame, shuffles: int = 40, trees: int = 100, seed: int = 42
+) -> pd.DataFrame:
+    """How much a random forest leans on each parameter to tell the trials' AUC, and on chance.
+
+    trials: rows of tuning tables with a column ``model``; each model's mean AUC is taken off
+    first. Returns, by parameter, importance (impurity-based, they sum to 1) and chance, the 95th
+    percentile of the importance when the AUC is shuffled (Altmann et al. 2010, "Permutation
+    importance: a corrected feature importance measure"). Fewer than 5 trials tell nothing: empty.
+    """
+    known = trials.dropna(subset=["auc"])
+    if len(known) < 5:
+        return pd.DataFrame(columns=["importance", "chance"])
+    target = (known.auc - known.groupby("model").auc.transform("mean")).to_numpy()
+    numbers = pd.DataFrame(
+        {
+            **{name: np.log10(known[name]) for name in ("lr", "weight_decay", "batch_size")},
+            "hidden_layers": known.hidden_layers.map(
+                lambda layers: sum(json.loads(layers) if isinstance(layers, str) else layers)
+            ),
+            "dropout_prob": known.dropout_prob.where(known.use_dropout.astype(bool), 0.0),
+            "resnet_type": known.resnet_type.eq("resnet50"),
+        }
+    ).astype(float)
+    rng = np.random.default_rng(seed)
+
+    def importance(values):
+        forest = RandomForestRegressor(trees, min_samples_leaf=2, random_state=seed)
+        return forest.fit(numbers, values).feature_importances_
+
+    chance = [importance(rng.permutation(target)) for _ in range(shuffles)]
+    found = {"importance": importance(target), "chance": np.quantile(chance, 0.95, axis=0)}
+    named = pd.DataFrame(found, index=numbers.columns)
+    return named.sort_values("importance", ascending=False)
+
+
+def _settings(model: str, run: Run, params: Params) -> dict:
+    names = ["seed", "image_size", "num_samples", "max_num_epochs", "tune_data_size", "searcher"]
+    names += ["search_space", "year_diff", "duplicates", "eval_pairs", "precision", "optimizer"]
+    names += ["schedule", "augment", "age_loss"]
+    names += ["regressor_epochs", "regressor_batch_size", "regressor_lr"]
+    faces = run.read_faces()
+    chosen = {name: getattr(params, name) for name in names}
+    return {"model": model, "faces": pd.util.hash_pandas_object(faces).sum().item(), **chosen}

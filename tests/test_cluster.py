@@ -1,0 +1,191 @@
+"""Ray for real: processes, a cluster of two nodes on this machine, kills."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from utkcmp.cluster import ray_session
+from utkcmp.params import Params
+from utkcmp.tuning import search
+
+DRIVER = """
+import json, sys
+from utkcmp.cluster import ray_session
+from utkcmp.params import Params
+from utkcmp.run import Run
+from utkcmp.tuning import search
+p = Params(**json.loads(sys.argv[1]))
+with ray_session(p):
+    search("SiameseResNet", Run(p.run), p)
+    if "fail" in sys.argv:
+        raise SystemError("on purpose")
+"""
+SMALL = dict(n_faces=120, image_size=16, eval_pairs=60, batch_size=16, num_samples=4)
+SMALL |= dict(tune_data_size=160, max_num_epochs=2, seed=42)
+SMALL |= dict(search_space={"resnet_type": ["resnet18"], "batch_size": [16], "lr": [1e-4, 1e-3]})
+
+
+def parameters(**changes) -> dict:
+    return SMALL | {"run": "small"} | changes
+
+
+def start_driver(outputs, *extra, **changes) -> subprocess.Popen:
+    """A search in a process of its own, as a batch job would run it."""
+    environment = os.environ | {"UTKCMP_OUTPUTS": str(outputs)}
+    command = [sys.executable, "-c", DRIVER, json.dumps(parameters(**changes)), *extra]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
+
+
+def processes_of(outputs) -> set[int]:
+    """Processes that run now and were given this outputs folder, this one aside."""
+    found, mark = set(), f"UTKCMP_OUTPUTS={outputs}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.add(int(folder.name))
+        except OSError:  # it has ended
+            continue
+    return found - {os.getpid()}
+
+
+def wait_for(condition, seconds=300):
+    end = time.monotonic() + seconds
+    while not (got := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+    return got
+
+
+def reported(storage: Path) -> dict[str, list[dict]]:
+    """The epochs that each trial of a running search has reported so far, by trial."""
+    found = {}
+    for path in storage.glob("*/search/*/result.json"):
+        lines = path.read_text().splitlines()
+        rows = [json.loads(line) for line in lines if line.endswith("}")]
+        if rows:
+            found[rows[0]["trial_id"]] = rows
+    return found
+
+
+@pytest.fixture
+def storage(small_run):
+    run, _ = small_run
+    for path in (run.folder / "tuning").glob("*.*"):
+        path.unlink()
+    return run.folder / "tuning" / "ray"
+
+
+@pytest.mark.parametrize("how", ["fail", "interrupt"])
+def test_no_process_of_ray_outlives_the_run(how, small_run, outputs, storage):
+    driver = start_driver(outputs, how, num_samples=2)
+    if how == "interrupt":
+        wait_for(lambda: reported(storage))
+        assert len(processes_of(outputs)) > 3
+        os.kill(driver.pid, signal.SIGINT)
+    said, _ = driver.communicate(timeout=400)
+    assert driver.returncode != 0
+    assert ("KeyboardInterrupt" if how == "interrupt" else "on purpose") in said
+    wait_for(lambda: not processes_of(outputs), seconds=15)
+
+
+def test_a_killed_driver_goes_on_without_repeating_a_finished_trial(small_run, outputs, storage):
+    driver = start_driver(outputs)
+    wait_for(lambda: any(len(rows) == 2 for rows in reported(storage).values()))
+    time.sleep(3)  # Ray records the search's state every second
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    finished = {name: rows for name, rows in reported(storage).items() if len(rows) == 2}
+    run, p = small_run[0], Params(**parameters())
+    with ray_session(p):
+        trials = search("SiameseResNet", run, p)
+    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
+    kept = trials.set_index("trial")
+    for name, rows in finished.items():
+        assert kept.loss[name] == min(row["loss"] for row in rows)
+        assert kept.total_time[name] == pytest.approx(rows[-1]["time_total_s"])
+
+
+def start_node(*options, hidden=None) -> subprocess.Popen:
+    """A Ray node of one processor, in a session of its own; it cannot see the folder ``hidden``."""
+    ray = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--block", *options]
+    if (
+        hidden
+        and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+    ):
+        hide = f'mount -t tmpfs none {hidden} && exec "$@"'
+        ray = ["unshare", "--mount", "sh", "-c", hide, "sh", *ray]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(ray, start_new_session=True, **quiet)
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all it has started, from /proc."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+def kill_node(node: subprocess.Popen):
+    for pid in descendants(node.pid):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    node.wait()
+
+
+def test_trials_outlive_the_machine_they_ran_on(small_run, outputs, storage):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    head = start_node("--head", f"--port={port}", "--include-dashboard=false")
+    worker = None
+    try:
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 60)
+        worker = start_node(f"--address=127.0.0.1:{port}", hidden=outputs)
+        run, p = small_run[0], Params(**parameters(ray_address=f"127.0.0.1:{port}"))
+        lost = []
+
+        def lose():  # each node has one processor, so two trials at a time run on two nodes
+            wait_for(lambda: len(reported(storage)) >= 2)
+            kill_node(worker)
+            lost.append({name: len(rows) for name, rows in reported(storage).items()})
+
+        with ray_session(p):
+            import ray
+
+            wait_for(lambda: ray.cluster_resources().get("CPU") == 2, 60)
+            killer = threading.Thread(target=lose)
+            killer.start()
+            trials = search("SiameseResNet", run, p)
+            killer.join()
+            assert lost and sum(node["Alive"] for node in ray.nodes()) == 1
+    finally:
+        for node in filter(None, (worker, head)):
+            kill_node(node)
+    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
+    assert trials.auc.notna().all()
+    assert len(pd.read_csv(run.tuning("SiameseResNet"))) == 4
+
+
+def test_a_cluster_that_is_not_there_is_named():
+    with pytest.raises(ConnectionError, match="'127.0.0.1:9', but no Ray cluster answers"):
+        with ray_session(Params(ray_address="127.0.0.1:9")):
+            pass

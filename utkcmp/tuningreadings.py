@@ -1,0 +1,76 @@
+"""Sentences of the tuning notebook, filled from its numbers."""
+
+import pandas as pd
+
+
+def read_importance(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
+    """Which parameters matter beyond chance, in our trials and in the reported ones.
+
+    ours, reported: as ``tuning.parameter_importance`` returns them.
+    """
+    sentences = []
+    for whose, table in (("our trials", ours), ("the course project's", reported)):
+        clear = list(table.index[table.importance > table.chance])
+        if table.empty:
+            sentences.append(f"In {whose} there are too few figures for a forest.")
+        elif clear:
+            sentences.append(f"In {whose}, {_listed(clear)} stand{'s' * (len(clear) == 1)} out.")
+        else:
+            sentences.append(
+                f"In {whose}, no parameter stands out of what shuffled figures give: with so few "
+                f"trials even {table.index[0]}, the first, may be luck."
+            )
+    return " ".join(sentences)
+
+
+def read_heads(differences: pd.DataFrame) -> str:
+    """What the repeated trainings say of "no hidden layers is best", model by model.
+
+    differences: as ``tuning.head_differences`` returns them.
+    """
+    if differences.empty:
+        return "No head was trained without hidden layers, so there is nothing to compare with."
+    return "\n".join(f"- **{name}**: {_verdict(one)}" for name, one in differences.groupby("model"))
+
+
+def _verdict(rows: pd.DataFrame) -> str:
+    seeds = rows.seeds.min()
+    if rows.low.isna().any():
+        return "one seed tells a head from another no better than a throw of dice; no verdict."
+    worse, better = rows[rows.high < 0], rows[rows.low > 0]
+    first = rows.loc[rows.difference.idxmax()]
+    best = (
+        f"the best head with hidden layers, {first.hidden_layers}, reaches a mean AUC of "
+        f"{first.auc:.3f}, none at all {first.auc_without:.3f} (a difference of "
+        f"{first.difference:+.3f}, 95 % interval {first.low:+.3f} to {first.high:+.3f}, "
+        f"{seeds} seeds). "
+    )
+    if len(worse) == len(rows):
+        return best + "Every head with hidden layers is worse: the claim holds here."
+    if len(better):
+        return best + f"{_listed(better.hidden_layers)} beat it: the claim fails here."
+    if len(worse):
+        return best + (
+            f"None beats {_listed(worse.hidden_layers)}; of the others the seeds do not tell it "
+            "apart: the claim is half shown."
+        )
+    return best + "The seeds do not tell any of them apart: the claim is not shown."
+
+
+def read_retrained(table: pd.DataFrame) -> str:
+    """Whether the best trials hold when they are trained anew.
+
+    table: by model, columns trial and retrained (validation AUC).
+    """
+    lower = table.index[table.retrained < table.trial]
+    if lower.empty:
+        return "Every one of them reaches at least what its trial promised."
+    return (
+        f"{_listed(lower)} stay{'s' * (len(lower) == 1)} below what the trial promised. The best "
+        "of several trials is partly the luckiest of them, and the luck does not come twice."
+    )
+
+
+def _listed(names) -> str:
+    *most, last = [f"`{name}`" for name in names]
+    return f"{', '.join(most)} and {last}" if most else last
