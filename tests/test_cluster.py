@@ -115,9 +115,10 @@ def test_a_killed_driver_goes_on_without_repeating_a_finished_trial(small_run, o
         assert kept.total_time[name] == pytest.approx(rows[-1]["time_total_s"])
 
 
-def start_node(*options, hidden=None) -> subprocess.Popen:
+def start_node(*options, hidden=None, home=None) -> subprocess.Popen:
     """A Ray node of one processor, in a session of its own; it cannot see the folder ``hidden``."""
-    ray = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--block", *options]
+    ray = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--block"]
+    ray += ["--node-ip-address=127.0.0.1", *options]
     if (
         hidden
         and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
@@ -125,7 +126,8 @@ def start_node(*options, hidden=None) -> subprocess.Popen:
         hide = f'mount -t tmpfs none {hidden} && exec "$@"'
         ray = ["unshare", "--mount", "sh", "-c", hide, "sh", *ray]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(ray, start_new_session=True, **quiet)
+    environment = os.environ | ({"HOME": str(home)} if home else {})
+    return subprocess.Popen(ray, env=environment, start_new_session=True, **quiet)
 
 
 def descendants(pid: int) -> list[int]:
@@ -151,14 +153,23 @@ def kill_node(node: subprocess.Popen):
     node.wait()
 
 
-def test_trials_outlive_the_machine_they_ran_on(small_run, outputs, storage):
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as knock:
+        return knock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_trials_outlive_the_machine_they_ran_on(small_run, outputs, storage):
+    port = free_port()
     head = start_node("--head", f"--port={port}", "--include-dashboard=false")
     worker = None
     try:
-        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 60)
+        wait_for(lambda: listens(port))
         worker = start_node(f"--address=127.0.0.1:{port}", hidden=outputs)
         run, p = small_run[0], Params(**parameters(ray_address=f"127.0.0.1:{port}"))
         lost = []
@@ -171,7 +182,7 @@ def test_trials_outlive_the_machine_they_ran_on(small_run, outputs, storage):
         with ray_session(p):
             import ray
 
-            wait_for(lambda: ray.cluster_resources().get("CPU") == 2, 60)
+            wait_for(lambda: ray.cluster_resources().get("CPU") == 2)
             killer = threading.Thread(target=lose)
             killer.start()
             trials = search("SiameseResNet", run, p)
@@ -183,6 +194,23 @@ def test_trials_outlive_the_machine_they_ran_on(small_run, outputs, storage):
     assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
     assert trials.auc.notna().all()
     assert len(pd.read_csv(run.tuning("SiameseResNet"))) == 4
+
+
+@pytest.mark.slow
+def test_a_search_from_outside_the_cluster(small_run, outputs, storage, tmp_path):
+    port, client = free_port(), free_port()
+    options = ["--include-dashboard=false", f"--ray-client-server-port={client}"]
+    head = start_node("--head", f"--port={port}", *options, home=tmp_path)
+    try:
+        wait_for(lambda: listens(client))
+        driver = start_driver(outputs, ray_address=f"ray://127.0.0.1:{client}")
+        said, _ = driver.communicate(timeout=400)
+        assert driver.returncode == 0, said
+    finally:
+        kill_node(head)
+    trials = pd.read_csv(small_run[0].tuning("SiameseResNet"))
+    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
+    assert not list(tmp_path.glob(".cache/utkcmp/*")) and not storage.exists()
 
 
 def test_a_cluster_that_is_not_there_is_named():
