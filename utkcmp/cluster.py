@@ -42,8 +42,8 @@ class ray_session:
         logging.getLogger("ray").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="ray")
         options = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if self.address == "local":  # said in words: without an address, Ray would look for one
-            ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **options)
+        if self.address == "local":
+            _start(**options)
             return self
         sent = {"py_modules": [str(Path(__file__).parent)], "env_vars": SETTINGS}
         try:
@@ -60,6 +60,20 @@ class ray_session:
         import ray
 
         ray.shutdown()
+
+
+def _start(attempts: int = 5, **options) -> None:
+    """Start Ray here; it gives itself 30 s, too few on a busy machine."""
+    import ray
+
+    for left in reversed(range(attempts)):
+        try:  # "local": without an address Ray would first look for a cluster to join
+            ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **options)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if left == 0 or "timed out during startup" not in str(error):
+                raise
 
 
 def _knock(address: str) -> None:
