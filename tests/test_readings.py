@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utkcmp import readings
+from utkcmp import answers, readings
 
 
 def results(**auc):
@@ -43,9 +43,9 @@ def test_what_is_not_trained_yet_is_said():
     assert "notebooks 04 to 06" in readings.read_best(results())
     table = results(SiameseResNet=0.9).set_index("model")
     usual = pd.DataFrame()
-    got = readings.read_siamese_or_concat(table, usual, pd.DataFrame())
+    got = answers.read_siamese_or_concat(table, usual, pd.DataFrame())
     assert "ResNetClassifier" in got and "SiameseResNet " not in got
-    assert "notebooks 04 to 06" in readings.read_transfer(table, usual, pd.DataFrame())
+    assert "notebooks 04 to 06" in answers.read_transfer(table, usual, pd.DataFrame())
     assert "notebooks 04 to 06" in readings.read_ages_compared(table)
 
 
