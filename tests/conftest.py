@@ -74,11 +74,11 @@ def small_run(outputs):
     return run, RunData(run, params)
 
 
-WHOLE = {
-    **{"run": "whole", "show_faces": False, "epochs": 1, "regressor_epochs": 1, "data_size": 64},
-    **{"eval_pairs": 60, "resamples": 100, "compare_leaky": True, "num_samples": 1},
-    **{"max_num_epochs": 1, "tune_data_size": 32, "seeds": [43], "split_seeds": [44]},
-}
+WHOLE = dict(
+    **dict(run="whole", show_faces=False, epochs=1, regressor_epochs=1, data_size=64),
+    **dict(eval_pairs=60, resamples=100, compare_leaky=True, seeds=[43], split_seeds=[44]),
+    **dict(tune_models=["SiameseResNet"], num_samples=1, max_num_epochs=1, tune_data_size=32),
+)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import base64
 import io
 import re
 
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,22 +21,28 @@ from utkcmp.images import resize
 from utkcmp.models import build_model
 from utkcmp.pairs import Pairs
 
-EMBEDDED = re.compile(rb"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/=\s\\n]+)")
-NOTEBOOK = re.compile(rb'"image/(?:png|jpeg)": "([A-Za-z0-9+/=\\n]+)"')
+EMBEDDED = re.compile(r"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/=\s]+)")
 SIDE = 20  # pixels: the size at which patterns are compared
 
 
 def rasters(path) -> list[Image.Image]:
     """Every picture of pixels in a file: it is one, or they are embedded in SVG, HTML, a notebook,
     or TensorBoard's events."""
-    data = path.read_bytes()
     if path.suffix in (".png", ".jpg", ".jpeg"):
-        return [Image.open(io.BytesIO(data))]
+        return [Image.open(path)]
     if path.name.startswith("events.out.tfevents"):
         return [Image.open(io.BytesIO(one)) for one in event_pictures(path)]
-    found = EMBEDDED.findall(data) + NOTEBOOK.findall(data)
-    decoded = [base64.b64decode(one.replace(rb"\n", b"").strip()) for one in found]
-    return [Image.open(io.BytesIO(one)) for one in decoded]
+    texts = [path.read_text(encoding="utf-8")]
+    if path.suffix == ".ipynb":
+        cells = nbformat.reads(texts.pop(), 4).cells
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        found = [item for output in outputs for item in output.get("data", {}).items()]
+        pictures = [text for kind, text in found if kind in ("image/png", "image/jpeg")]
+        texts += [text for _, text in found if isinstance(text, str)]
+    else:
+        pictures = []
+    pictures += [one for text in texts for one in EMBEDDED.findall(text)]
+    return [Image.open(io.BytesIO(base64.b64decode(one))) for one in pictures]
 
 
 def event_pictures(path) -> list[bytes]:
