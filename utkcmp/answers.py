@@ -28,9 +28,10 @@ def read_transfer(table: pd.DataFrame, usual: pd.DataFrame, ranked: pd.DataFrame
     names = ("SiameseResNetAge", "SiameseResNetAge, left face twice", "SiameseResNet")
     if missing := untrained(table, *names):
         return missing
+    verb = "falls" if table.auc[names[1]] < table.auc[names[0]] else "rises"
     return (
         f"{read_difference(ranked, names[0], names[2])} Fed the left face twice, as the course "
-        f"project's code did, the transfer model falls from {table.auc[names[0]]:.3f} to "
+        f"project's code did, the transfer model {verb} from {table.auc[names[0]]:.3f} to "
         f"{table.auc[names[1]]:.3f}; the course project reported {usual.auc[names[0]]:.3f} and "
         "concluded that transfer is worst."
     )
@@ -128,9 +129,10 @@ def read_seeds_against_test(table: pd.DataFrame, test: pd.DataFrame) -> str:
     row = test.set_index("model").loc[most.model]
     half = (row.auc_high - row.auc_low) / 2
     more = 2 * most.auc_sd > half
+    rough = f" (a rough guess from {most.trainings} trainings)" if most.trainings < 5 else ""
     return (
-        f"Twice that deviation for {most.model} is {2 * most.auc_sd:.3f}; half of the interval "
-        f"from resampled test faces is {half:.3f}, so the seed weighs "
+        f"Twice that deviation for {most.model} is {2 * most.auc_sd:.3f}{rough}; half of the "
+        f"interval from resampled test faces is {half:.3f}, so the seed weighs "
         + ("more than the choice of test faces." if more else "less than the choice of test faces.")
     )
 

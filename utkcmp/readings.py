@@ -107,15 +107,17 @@ def read_agreement(correct: list[np.ndarray]) -> str:
 
 
 def read_differences(table: pd.DataFrame) -> str:
-    """Which models the data rank. table: as from ``bootstrap.paired_differences``."""
+    """Which models the data rank. table: as from ``bootstrap.paired_differences``; where many are
+    not ranked, the figure names them."""
     if table.empty:
         return "It takes two trained models to compare."
     real = [f"{row.better} over {row.other}" for row in table.itertuples() if row.real]
     open_ = [f"{row.better} and {row.other}" for row in table.itertuples() if not row.real]
+    named = "; ".join(open_) if len(open_) < 5 else f"the {len(open_)} pairs drawn in grey"
     return (
         f"Of {len(table)} differences {len(real)} are real"
         + (f" ({'; '.join(real)})" if real else "")
-        + (f"; the data do not rank {'; '.join(open_)}." if open_ else ".")
+        + (f"; the data do not rank {named}." if open_ else ".")
     )
 
 
@@ -181,8 +183,13 @@ def read_pairings(batch: pd.DataFrame, fixed: pd.DataFrame) -> str:
         name: history.val_auc[times[name] <= limit + 1e-9].max()
         for name, history in (("batch", batch), ("fixed", fixed))
     }
-    ahead, behind = ("batch", "fixed") if best["batch"] >= best["fixed"] else ("fixed", "batch")
     names = {"batch": "every pair of a batch", "fixed": "fixed pairs"}
+    for name, auc in best.items():
+        if np.isnan(auc):
+            return (
+                f"{names[name].capitalize()} took more than {limit:.0f} s an epoch: no comparison."
+            )
+    ahead, behind = ("batch", "fixed") if best["batch"] >= best["fixed"] else ("fixed", "batch")
     return (
         f"After {limit:.0f} s, with as many faces embedded, {names[ahead]} reached a validation "
         f"AUC of {best[ahead]:.3f} and {names[behind]} {best[behind]:.3f}."
