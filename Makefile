@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= passive
 NBVAL := folder=$$(mktemp -d); UTKCMP_OUTPUTS=$$folder $(BIN)/python -m pytest --nbval-lax \
     --nbval-current-env notebooks; status=$$?; rm -rf $$folder; exit $$status
 
-.PHONY: help report test test-long bench lab env lint pins clean-env
+.PHONY: help report test test-long bench lab env peers lint pins clean-env
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ env: .venv/.complete  ## set up .venv from the pinned requirements
 	@$(BIN)/python -m uv pip install -q --python $(BIN)/python --compile-bytecode -r requirements.txt
 	@$(BIN)/python -m uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
+
+peers: env  ## install the off-the-shelf age estimator that notebook 08 compares with
+	@$(BIN)/python -m uv pip install -q --python $(BIN)/python -c requirements.txt -e ".[peers]"
 
 pins: env  ## write requirements.txt anew from pyproject.toml
 	@$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --no-emit-index-url \

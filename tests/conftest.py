@@ -1,9 +1,12 @@
 """What several tests share: a small run on embedded faces, made once a session."""
 
 import os
+import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from utkcmp import models
@@ -69,3 +72,41 @@ def small_run(outputs):
     with atomic(run.faces_csv) as temporary:
         faces.to_csv(temporary, index=False)
     return run, RunData(run, params)
+
+
+WHOLE = dict(
+    **dict(run="whole", show_faces=False, epochs=1, regressor_epochs=1, data_size=64),
+    **dict(eval_pairs=60, resamples=100, compare_leaky=True, seeds=[43], split_seeds=[44]),
+    **dict(tune_models=["SiameseResNet"], num_samples=1, max_num_epochs=1, tune_data_size=32),
+)
+
+
+@pytest.fixture(scope="session")
+def marked_faces(tmp_path_factory):
+    """A folder of 130 faces in UTKFace's format, each a random pattern of two loud colours.
+
+    Wherever one of them is drawn, whole or in part, these colours show (test_hidden_faces.py).
+    """
+    folder = tmp_path_factory.mktemp("marked")
+    rng = np.random.default_rng(0)
+    for number in range(130):
+        age, gender, ethnicity = rng.integers([1, 0, 0], [90, 2, 5])
+        pattern = rng.integers(0, 2, (10, 10, 1)) * np.array([255, -255, 255]) + [0, 255, 0]
+        pixels = pattern.astype(np.uint8).repeat(20, 0).repeat(20, 1)
+        name = f"{{}}_{gender}_{ethnicity}_201701{number % 28 + 1:02}{number:09}.jpg.chip.jpg"
+        Image.fromarray(pixels).save(folder / name.format(age), quality=95)
+        if number < 4:  # one picture under two names, with two ages
+            shutil.copyfile(folder / name.format(age), folder / name.format(age + 7))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole_report(outputs, marked_faces):
+    """Every notebook run in miniature on the marked faces, which stay hidden; gives the Run."""
+    from utkcmp.report import make_report
+    from utkcmp.run import Run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UTKFACE", str(marked_faces))  # the report sets it; put back afterwards
+        make_report(WHOLE | {"data": str(marked_faces)}, command={"make": "make report"})
+    return Run("whole")

@@ -24,8 +24,10 @@ def random_pairs(n_faces=40, n_pairs=300, seed=0, ties=False):
     return Pairs(left, right, label), np.round(logits, 1) if ties else logits
 
 
-def test_metrics_agree_with_scikit_learn():
-    pairs, logits = random_pairs()
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_agree_with_scikit_learn(seed, ties):
+    pairs, logits = random_pairs(seed=seed, ties=ties)
     got = pair_metrics(logits, pairs.label)
     assert got["loss"] == pytest.approx(log_loss(pairs.label, 1 / (1 + np.exp(-logits))), abs=1e-9)
     assert got["accuracy"] == accuracy_score(pairs.label, logits > 0)
@@ -53,6 +55,23 @@ def test_all_pairs_agree_with_scoring_each_pair(small_run, tiny):
     every = evaluate_pairs("m", model, data, "test", resamples=100)[1]
     expect = pair_logits(model, data.images, every.pairs)
     np.testing.assert_allclose(every.logits, expect, atol=1e-4)
+
+
+def test_the_area_of_all_pairs_is_that_of_brute_force_on_300_faces():
+    """Every older-left answer against every older-right one, a tie counting half."""
+    rng = np.random.default_rng(0)
+    ages = rng.integers(1, 90, 300)
+    left, right = np.triu_indices(300, 1)
+    left, right = left[ages[left] != ages[right]], right[ages[left] != ages[right]]
+    swap = rng.random(len(left)) < 0.5
+    left, right = np.where(swap, right, left), np.where(swap, left, right)
+    label = (ages[left] > ages[right]).astype("int8")
+    scores = np.round(ages + rng.normal(0, 15, 300))  # whole years, so that answers tie
+    logits = (scores[left] - scores[right]) / 10
+    positive, negative = logits[label == 1], logits[label == 0]
+    wins = sum((one > negative).sum() + (one == negative).sum() / 2 for one in positive)
+    expect = wins / (len(positive) * len(negative))
+    assert pair_metrics(logits, label)["auc"] == pytest.approx(expect, abs=1e-9)
 
 
 def test_a_model_of_both_faces_is_measured_by_the_seed_protocol_only(small_run, tiny):

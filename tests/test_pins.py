@@ -25,6 +25,12 @@ def direct() -> dict[str, set[str]]:
     return pins(lines)
 
 
+def test_optional_extras_are_pinned():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    for extra in project["optional-dependencies"].values():
+        assert len(pins(extra)) == len(extra)
+
+
 def test_requirements_hold_every_direct_pin():
     locked = pins((PROJECT / "requirements.txt").read_text().splitlines())
     assert {name: locked.get(name) for name in direct()} == direct()

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utkcmp import readings
+from utkcmp import answers, readings
 
 
 def results(**auc):
@@ -43,9 +43,9 @@ def test_what_is_not_trained_yet_is_said():
     assert "notebooks 04 to 06" in readings.read_best(results())
     table = results(SiameseResNet=0.9).set_index("model")
     usual = pd.DataFrame()
-    got = readings.read_siamese_or_concat(table, usual, pd.DataFrame())
+    got = answers.read_siamese_or_concat(table, usual, pd.DataFrame())
     assert "ResNetClassifier" in got and "SiameseResNet " not in got
-    assert "notebooks 04 to 06" in readings.read_transfer(table, usual, pd.DataFrame())
+    assert "notebooks 04 to 06" in answers.read_transfer(table, usual, pd.DataFrame())
     assert "notebooks 04 to 06" in readings.read_ages_compared(table)
 
 
@@ -116,3 +116,14 @@ def test_a_leak_is_read_with_its_contrast():
     text = readings.read_leak(row, row, contrast)
     assert "10 pairs" in text and "95.0%" in text and "80.0%" in text
     assert "None of its test faces" in readings.read_leak(row, row, contrast.assign(pairs=[0, 9]))
+
+
+def test_a_pairing_without_an_epoch_in_time_is_not_compared():
+    slow, quick = history([0.5], [0.8], seconds=20), history([0.6], [0.7], seconds=10)
+    text = readings.read_pairings(slow, quick)
+    assert text == "Every pair of a batch took more than 10 s an epoch: no comparison."
+
+
+def test_many_open_differences_are_counted():
+    table = pd.concat([ranked(False).assign(other=name) for name in "BCDEF"])
+    assert readings.read_differences(table).endswith("do not rank the 5 pairs drawn in grey.")

@@ -90,3 +90,20 @@ def circle_answers(model: nn.Module, data: RunData, triples: np.ndarray) -> np.n
     left, right = triples.ravel(), np.roll(triples, -1, axis=1).ravel()
     asked = Pairs(left, right, np.zeros(len(left), np.int8))
     return (pair_logits(model, data.images, asked) > 0).reshape(triples.shape)
+
+
+def head_trainings(run: Run) -> pd.DataFrame:
+    """Trainings of notebook 07 that differ in their head and seed alone, as far as there are any.
+
+    Columns model, hidden_layers (as text), seed, auc (validation), one row a training.
+    """
+    found = [run.tuning("hidden_layers"), *sorted(run.tuning("").parent.glob("*_heads.csv"))]
+    tables = [pd.read_csv(path) for path in found if path.exists()]
+    columns = ["model", "hidden_layers", "seed", "auc"]
+    return pd.concat([table[columns] for table in tables] or [pd.DataFrame(columns=columns)])
+
+
+def trials(run: Run) -> pd.DataFrame:
+    """All trials of notebook 07's searches, of all models; empty columns where there are none."""
+    tables = [pd.read_csv(run.tuning(model)) for model in FOLDERS if run.tuning(model).exists()]
+    return pd.concat(tables or [pd.DataFrame(columns=["hidden_layers", "auc"])], ignore_index=True)

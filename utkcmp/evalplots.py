@@ -45,10 +45,11 @@ def age_heat_map(accuracy: pd.DataFrame, count: pd.DataFrame, few: int = 200) ->
     figure, axis = plt.subplots(figsize=(6.6, 5.2))
     style = {"vmin": 0.5, "vmax": 1, "cmap": "viridis", "ax": axis, "linewidths": 0.5}
     sns.heatmap(accuracy, annot=True, fmt=".2f", cbar_kws={"label": "accuracy"}, **style)
-    for y, older in enumerate(accuracy.index):
-        for x, younger in enumerate(accuracy.columns):
-            if 0 < count.loc[older, younger] < few:
-                axis.add_patch(plt.Rectangle((x, y), 1, 1, color="white", alpha=0.65, lw=0))
+    for text in axis.texts:
+        x, y = map(int, text.get_position())
+        if count.iloc[y, x] < few:
+            axis.add_patch(plt.Rectangle((x, y), 1, 1, color="white", alpha=0.65, lw=0))
+            text.set_color("#333333")  # legible on the pale cell
     axis.set(xlabel="age of the younger (years, from)", ylabel="age of the older (years, from)")
     axis.set_title("Accuracy by both ages")
     axis.tick_params(axis="y", rotation=0)

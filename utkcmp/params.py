@@ -18,6 +18,7 @@ from utkcmp.run import outputs_root
 EMBEDDED = "embedded"
 PairModel = Literal["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
 Width = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class ParameterError(ValueError):
@@ -89,6 +90,8 @@ class Params(BaseModel):
 
     compare_pairing: bool = Field(True, description="train with the other pairing too (04)")
     compare_leaky: bool = Field(False, description="train on a split that leaks too (04)")
+    seeds: list[Seed] = Field([], description="other seeds to train the same again with (04, 05)")
+    split_seeds: list[Seed] = Field([], description="other splits to train the same on (04)")
 
     regressor_epochs: int = Field(8, ge=1)
     regressor_batch_size: int = Field(32, ge=2)

@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 
 from utkcmp.params import check, check_names
-from utkcmp.run import PROJECT, Run
+from utkcmp.run import PEER, PROJECT, Run, installed
 
 FOLDER = PROJECT / "notebooks"
 # Each notebook and what it reads from; a notebook stands after those it depends on.
@@ -155,9 +155,12 @@ def stamp_of(
     digest = hashlib.sha256()
     cells = [(cell.cell_type, cell.source, cell.metadata.get("tags")) for cell in notebook.cells]
     digest.update(json.dumps([cells, parameters, data, *dependencies], sort_keys=True).encode())
+    modules = modules_of(notebook)
     stored = [path for path in MODULE.glob("*/*.csv") if path.is_file()]
-    for path in [*modules_of(notebook), *sorted(stored)]:
+    for path in [*modules, *sorted(stored)]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    if "peers" in {path.stem for path in modules} and (peer := installed(PEER)):
+        digest.update(peer.encode())
     return digest.hexdigest()
 
 

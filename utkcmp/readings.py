@@ -106,45 +106,18 @@ def read_agreement(correct: list[np.ndarray]) -> str:
     )
 
 
-def read_siamese_or_concat(table: pd.DataFrame, usual: pd.DataFrame, ranked: pd.DataFrame) -> str:
-    """Siamese against six channels. table, usual: measured and reported results by model; ranked:
-    as from ``paired_differences``."""
-    names = ("SiameseResNet", "ResNetClassifier")
-    if missing := untrained(table, *names):
-        return missing
-    siamese, concat = (table.swap_disagreement[name] for name in names)
-    reported = [usual.auc[name] for name in names]
-    return (
-        f"{read_difference(ranked, *names)} Swapping the faces changes {siamese:.1%} of the "
-        f"Siamese answers and {concat:.1%} of the six-channel ones. The course project reported "
-        f"{reported[0]:.3f} and {reported[1]:.3f}."
-    )
-
-
-def read_transfer(table: pd.DataFrame, usual: pd.DataFrame, ranked: pd.DataFrame) -> str:
-    """Transfer against the Siamese model, and what the course project's fault cost it. Arguments
-    as in ``read_siamese_or_concat``."""
-    names = ("SiameseResNetAge", "SiameseResNetAge, left face twice", "SiameseResNet")
-    if missing := untrained(table, *names):
-        return missing
-    return (
-        f"{read_difference(ranked, names[0], names[2])} Fed the left face twice, as the course "
-        f"project's code did, the transfer model falls from {table.auc[names[0]]:.3f} to "
-        f"{table.auc[names[1]]:.3f}; the course project reported {usual.auc[names[0]]:.3f} and "
-        "concluded that transfer is worst."
-    )
-
-
 def read_differences(table: pd.DataFrame) -> str:
-    """Which models the data rank. table: as from ``bootstrap.paired_differences``."""
+    """Which models the data rank. table: as from ``bootstrap.paired_differences``; where many are
+    not ranked, the figure names them."""
     if table.empty:
         return "It takes two trained models to compare."
     real = [f"{row.better} over {row.other}" for row in table.itertuples() if row.real]
     open_ = [f"{row.better} and {row.other}" for row in table.itertuples() if not row.real]
+    named = "; ".join(open_) if len(open_) < 5 else f"the {len(open_)} pairs drawn in grey"
     return (
         f"Of {len(table)} differences {len(real)} are real"
         + (f" ({'; '.join(real)})" if real else "")
-        + (f"; the data do not rank {'; '.join(open_)}." if open_ else ".")
+        + (f"; the data do not rank {named}." if open_ else ".")
     )
 
 
@@ -193,20 +166,6 @@ def read_coverage(curve: pd.DataFrame) -> str:
     return f"{text}; {enough.coverage.max():.0%} of the pairs can be answered with 95% accuracy."
 
 
-def read_luck(test: pd.DataFrame, faces: int, reported: pd.DataFrame) -> str:
-    """How exactly a test of this many faces knows an AUC. reported: the course project's rows."""
-    if test.empty:
-        return read_best(test)
-    half = ((test.auc_high - test.auc_low) / 2).median()
-    siamese = reported[reported.model == "SiameseResNet"]
-    plain = reported[reported.variant.str.contains("without shuffling")]
-    return (
-        f"With {faces:,} test faces the AUC of a model is known to about ±{half:.3f}. The course "
-        f"project's two splits gave the same model accuracies of {siamese.accuracy.iloc[0]:.3f} "
-        f"and {plain.accuracy.iloc[0]:.3f}."
-    )
-
-
 def read_ages_compared(table: pd.DataFrame) -> str:
     """What comparing two predicted ages reaches."""
     name = "ages compared"
@@ -224,8 +183,13 @@ def read_pairings(batch: pd.DataFrame, fixed: pd.DataFrame) -> str:
         name: history.val_auc[times[name] <= limit + 1e-9].max()
         for name, history in (("batch", batch), ("fixed", fixed))
     }
-    ahead, behind = ("batch", "fixed") if best["batch"] >= best["fixed"] else ("fixed", "batch")
     names = {"batch": "every pair of a batch", "fixed": "fixed pairs"}
+    for name, auc in best.items():
+        if np.isnan(auc):
+            return (
+                f"{names[name].capitalize()} took more than {limit:.0f} s an epoch: no comparison."
+            )
+    ahead, behind = ("batch", "fixed") if best["batch"] >= best["fixed"] else ("fixed", "batch")
     return (
         f"After {limit:.0f} s, with as many faces embedded, {names[ahead]} reached a validation "
         f"AUC of {best[ahead]:.3f} and {names[behind]} {best[behind]:.3f}."

