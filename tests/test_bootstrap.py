@@ -1,9 +1,17 @@
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 from test_evaluation import random_pairs
 
-from utkcmp.bootstrap import bootstrap_faces, intervals, paired_differences
+from utkcmp.bootstrap import (
+    bootstrap_faces,
+    influences,
+    intervals,
+    paired_differences,
+    standard_errors,
+)
 from utkcmp.pairs import AllPairs, Pairs
 
 
@@ -25,12 +33,49 @@ def test_the_bootstrap_weighs_pairs_by_how_often_both_faces_were_drawn(ties):
         assert row.auc == pytest.approx(expect, abs=1e-6)
 
 
-def test_intervals_are_the_middle_95_per_cent():
+def test_influences_are_what_a_pair_changes():
+    """Against the change of the figure when one pair gets a little more weight."""
     pairs, logits = random_pairs()
-    resampled = bootstrap_faces(logits, pairs, resamples=400)
-    got = intervals(resampled)
-    inside = resampled.auc.between(got["auc_low"], got["auc_high"]).mean()
-    assert inside == pytest.approx(0.95, abs=0.01)
+    correct = (logits > 0) == (pairs.label == 1)
+    got, step = influences(logits, pairs.label), 1e-5
+    assert got.mean().to_numpy() == pytest.approx([0, 0], abs=1e-12)
+    for pair in range(5):
+        weight = np.ones(len(logits))
+        weight[pair] += step * len(logits)
+        auc = roc_auc_score(pairs.label, logits, sample_weight=weight)
+        assert got.auc[pair] == pytest.approx(
+            (auc - roc_auc_score(pairs.label, logits)) / step, rel=2e-2, abs=2e-3
+        )
+        moved = (np.average(correct, weights=weight) - correct.mean()) / step
+        assert got.accuracy[pair] == pytest.approx(moved, rel=2e-2, abs=2e-3)
+
+
+def test_the_standard_error_sums_over_pairs_that_share_a_face():
+    left, right = np.array([0, 0, 2, 4]), np.array([1, 2, 3, 5])
+    values = np.array([0.3, -0.2, 0.4, -0.5])
+    sides = [{0, 1}, {0, 2}, {2, 3}, {4, 5}]
+    meets = [[bool(one & other) for one in sides] for other in sides]
+    variance = (np.outer(values, values) * meets).sum() / 4**2
+    variance = max(variance, (values**2).sum() / 4**2) * 6 / 4
+    pairs = Pairs(left, right, np.ones(4, "int8"))
+    got = standard_errors(pd.DataFrame({"x": values}), pairs)
+    assert got.x == pytest.approx(np.sqrt(variance))
+
+
+def test_resamples_are_drawn_together_to_the_standard_error():
+    pairs, logits = random_pairs()
+    got = intervals(logits, pairs, resamples=400)
+    error = standard_errors(influences(logits, pairs.label), pairs).auc
+    assert (got["auc_high"] - got["auc_low"]) / error == pytest.approx(3.92, abs=0.4)
+    drawn = bootstrap_faces(logits, pairs, resamples=400).auc
+    assert drawn.std() > error
+
+
+def test_no_error_in_a_few_pairs_is_no_proof():
+    pairs = Pairs(np.arange(0, 20, 2), np.arange(1, 20, 2), np.tile([0, 1], 5).astype("int8"))
+    got = intervals(2.0 * pairs.label - 1, pairs, resamples=100)
+    assert got["accuracy_high"] == got["auc_high"] == 1
+    assert got["accuracy_low"] == pytest.approx(binomtest(10, 10).proportion_ci().low)
 
 
 def test_intervals_over_faces_are_wider_than_over_independent_pairs():
@@ -41,7 +86,7 @@ def test_intervals_over_faces_are_wider_than_over_independent_pairs():
     seen += ages
     pairs = Pairs(left, right, (ages[left] > ages[right]).astype("int8"))
     logits = seen[left] - seen[right]
-    got = intervals(bootstrap_faces(logits, pairs, resamples=500))
+    got = intervals(logits, pairs, resamples=500)
     accuracy = ((logits > 0) == (pairs.label == 1)).mean()
     naive = 2 * 1.96 * np.sqrt(accuracy * (1 - accuracy) / len(left))
     assert got["accuracy_high"] - got["accuracy_low"] > 1.5 * naive
@@ -75,25 +120,36 @@ def test_differences_of_models_are_paired():
     worse = logits + rng.normal(0, 0.4, len(pairs))
     got = paired_differences({"worse": worse, "good": logits}, pairs, resamples=300)
     row = got.iloc[0]
-    own = intervals(bootstrap_faces(logits, pairs, 300))
+    own = intervals(logits, pairs, 300)
     assert (row.better, row.other) == ("good", "worse") and row.real
     assert row.auc_high - row.auc_low < 0.5 * (own["auc_high"] - own["auc_low"])
     same = paired_differences({"a": logits, "b": logits.copy()}, pairs, resamples=100).iloc[0]
     assert same.auc == same.auc_low == same.auc_high == 0 and not same.real
 
 
+def truth_of(**options):
+    """Accuracy and AUC of very many pairs of very many faces."""
+    got = []
+    for seed in range(10):
+        pairs, logits = scored_faces(np.random.default_rng(seed + 1000), 1500, **options)
+        got.append(
+            [((logits > 0) == (pairs.label == 1)).mean(), roc_auc_score(pairs.label, logits)]
+        )
+    return dict(zip(("accuracy", "auc"), np.mean(got, axis=0), strict=True))
+
+
 @pytest.mark.slow
-def test_intervals_hold_the_truth_95_times_of_100():
-    rng = np.random.default_rng(0)
-    truth_pairs, truth_logits = scored_faces(rng, 4000)
-    truth = {
-        "accuracy": ((truth_logits > 0) == (truth_pairs.label == 1)).mean(),
-        "auc": roc_auc_score(truth_pairs.label, truth_logits),
-    }
+@pytest.mark.parametrize(("faces", "chosen"), [(100, None), (400, 1000)], ids=["all", "sample"])
+def test_intervals_hold_the_truth_95_times_of_100(faces, chosen):
+    """All pairs of few faces, where faces matter most, and few pairs of many, where pairs do."""
+    rng, truth = np.random.default_rng(0), truth_of()
     hits = {"accuracy": [], "auc": []}
     for _ in range(1000):
-        pairs, logits = scored_faces(rng, 100)
-        got = intervals(bootstrap_faces(logits, pairs, 400, seed=int(rng.integers(1 << 30))))
+        pairs, logits = scored_faces(rng, faces)
+        if chosen:
+            some = rng.choice(len(pairs), chosen, replace=False)
+            pairs, logits = pairs[some], logits[some]
+        got = intervals(logits, pairs, 200, seed=int(rng.integers(1 << 30)))
         for metric, hit in hits.items():
             hit.append(got[f"{metric}_low"] <= truth[metric] <= got[f"{metric}_high"])
     for metric, hit in hits.items():

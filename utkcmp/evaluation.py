@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from utkcmp.bootstrap import bootstrap_faces, intervals
+from utkcmp.bootstrap import intervals
 from utkcmp.inference import (
     compared_logits,
     contributions,
@@ -80,9 +80,7 @@ def evaluate_pairs(
 
 
 def _evaluated(row, logits, swapped, pairs, resamples, seconds) -> Evaluated:
-    measured = pair_metrics(logits, pairs.label) | intervals(
-        bootstrap_faces(logits, pairs, resamples)
-    )
+    measured = pair_metrics(logits, pairs.label) | intervals(logits, pairs, resamples)
     row = row | measured | {"n_pairs": len(pairs), "seconds": round(seconds, 3)}
     row["swap_disagreement"] = swap_disagreement(logits, swapped)
     return Evaluated({column: row[column] for column in RESULT_COLUMNS}, pairs, logits)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utkcmp.bootstrap import bootstrap_faces, intervals
+from utkcmp.bootstrap import intervals
 from utkcmp.datasets import RunData
 from utkcmp.evaluation import swap_disagreement
 from utkcmp.faces import decode
@@ -75,6 +75,6 @@ def peer_row(differences: np.ndarray, pairs: Pairs, resamples: int = 1000) -> di
     """The peer as a row of a results table: n_pairs, accuracy and AUC with 95 % intervals, and
     swap_disagreement. It gives no probability, so it has no loss. Arguments as above."""
     measured = pair_metrics(differences, pairs.label) | {"loss": float("nan")}
-    bounds = intervals(bootstrap_faces(differences, pairs, resamples))
+    bounds = intervals(differences, pairs, resamples)
     row = {"model": f"{PEER} (peer)", "n_pairs": len(pairs)} | measured | bounds
     return row | {"swap_disagreement": swap_disagreement(differences, -differences)}

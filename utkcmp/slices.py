@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from utkcmp.bootstrap import bootstrap_faces, intervals
+from utkcmp.bootstrap import intervals
 from utkcmp.faces import ETHNICITIES, GENDERS
 from utkcmp.inference import pair_metrics
 from utkcmp.pairs import Pairs
@@ -69,7 +69,7 @@ def slice_table(
         used = len(np.unique(np.concatenate([some.left, some.right])))
         row = {"slice": name, "part": part, "faces": used, "pairs": len(some)}
         row |= {k: v for k, v in pair_metrics(answers, some.label).items() if k != "loss"}
-        row |= intervals(bootstrap_faces(answers, some, resamples))
+        row |= intervals(answers, some, resamples)
         row["expected"] = by_gap[gaps[chosen]].mean()
         rows.append(row | {"small": used < FEW_FACES or len(some) < FEW_PAIRS})
     return pd.DataFrame(rows)
