@@ -43,17 +43,24 @@ def choose_model(run: Run) -> str:
     )
 
 
-def calibrate(folder: Path, data: RunData) -> Calibration:
-    """Measure temperature and frame of a trained model on validation faces, and write them down.
+def calibrate_models(run: Run, data: RunData) -> dict[str, Calibration]:
+    """``calibrate`` for each of a run's models that look at each face by itself, by its folder."""
+    folders = [run.model(name) for name in dict.fromkeys(model_folders(run).values())]
+    frame = measure_frame(read_crops(data, data.rows("val")[:FRAME_FACES])).round(1).tolist()
+    able = [folder for folder in folders if embeds_once(load_pair_model(folder)[0])]
+    return {folder.name: calibrate(folder, data, frame) for folder in able}
+
+
+def calibrate(folder: Path, data: RunData, frame: list[list[float]] | None = None) -> Calibration:
+    """Measure a trained model's temperature on validation pairs and write it beside the model.
 
     The temperature is that of answers by both orders of two faces, as photos get them.
+    frame: where its training faces have their points, as from ``alignment.measure_frame``.
     """
     model, _ = load_pair_model(folder)
     pairs = data.pairs("val")
     temperature = fit_temperature(symmetric_logits(model, data, pairs), pairs.label)
     drawn = data.params.data == EMBEDDED
-    faces = data.rows("val")[:FRAME_FACES]
-    frame = measure_frame(read_crops(data, faces)).round(1).tolist()
     found = Calibration(temperature, len(pairs), frame, drawn)
     found.write(Path(folder))
     return found

@@ -66,11 +66,11 @@ def order_figure(order: Order, columns: int = 6, show_faces: bool = True) -> Fig
     return figure
 
 
-def alignment_figure(seen: Seen, found: str = "1. found", show_faces: bool = True) -> Figure:
-    """The steps for one face: framed in its photo, its seven points, the aligned crop."""
+def alignment_figure(seen: Seen, frame: np.ndarray = POINTS, show_faces: bool = True) -> Figure:
+    """The steps for one face: framed in its photo, its five points, the aligned crop."""
     figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
     show_photo(axes[0], seen, LEFT, show_faces)
-    axes[0].set_title(found)
+    axes[0].set_title("1. the face is found")
     left, top, right, bottom = (round(side) for side in seen.face.box)
     margin = round(0.2 * (right - left))
     area = (left - margin, top - margin, right + margin, bottom + margin)
@@ -78,8 +78,8 @@ def alignment_figure(seen: Seen, found: str = "1. found", show_faces: bool = Tru
     axes[1].plot(*(seen.face.points - area[:2]).T, "o", color=LEFT, markersize=5)
     axes[1].set_title("2. eyes, nose and mouth")
     _show(axes[2], seen.crop, show_faces)
-    axes[2].plot(*(POINTS * seen.crop.width / CROP).T, "+", color=RIGHT, markersize=9)
-    axes[2].set_title("3. aligned; +: UTKFace's places")
+    axes[2].plot(*(frame * seen.crop.width / CROP).T, "+", color=RIGHT, markersize=9)
+    axes[2].set_title("3. aligned; +: places of training faces")
     for axis in axes:
         axis.set_axis_off()
     return figure

@@ -87,9 +87,21 @@ def paste(crop: Image.Image, side: int, angle: float, size: int, rng) -> Image.I
     return photo
 
 
-def pasted_at_random(crop: Image.Image, rng) -> Image.Image:
-    """A photo of 640 pixels with the crop at 70 to 440 pixels, turned by up to 20 degrees."""
-    return paste(crop, int(rng.integers(70, 441)), float(rng.uniform(-20, 20)), 640, rng)
+def photos_of(crops: list[Image.Image], seed: int = 42) -> list[Image.Image]:
+    """A photo of 640 pixels of each crop, at 70 to 440 pixels, turned by up to 20 degrees."""
+    rng = np.random.default_rng(seed)
+    return [
+        paste(crop, int(rng.integers(70, 441)), float(rng.uniform(-20, 20)), 640, rng)
+        for crop in crops
+    ]
+
+
+def photos_found(
+    crops: list[Image.Image], answerer: Answerer, seed: int = 42
+) -> tuple[list[Image.Image], np.ndarray]:
+    """``photos_of`` some crops, and whether the one face of each is found, bool (N,)."""
+    photos = photos_of(crops, seed)
+    return photos, np.array([len(find_faces(one, frame=answerer.frame)) == 1 for one in photos])
 
 
 def through_photos(photos: list[Image.Image], answerer: Answerer) -> list[Image.Image | None]:
@@ -160,8 +172,7 @@ def path_difference(
     and through (accuracies), and the 95 % interval of their difference, low and high, from a
     bootstrap over faces that both share.
     """
-    rng = np.random.default_rng(seed)
-    aligned = through_photos([pasted_at_random(crop, rng) for crop in crops], answerer)
+    aligned = through_photos(photos_of(crops, seed), answerer)
     there = np.flatnonzero([crop is not None for crop in aligned])
     pairs, direct = all_pairs([crops[i] for i in there], ages[there], answerer)
     _, through = all_pairs([aligned[i] for i in there], ages[there], answerer)
