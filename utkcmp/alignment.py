@@ -32,6 +32,7 @@ SIDES = (
     640,
     1920,
 )  # longer side of the photo in which faces are looked for; the second, small ones
+LEAST_PHOTO = 64  # pixels per side of what YuNet is given
 NAMES = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")  # as MTCNN calls them
 LEAST_SEEN = 80  # pixels of the face in a patch
 PATCH, MARGIN = 220, 1.45  # pixels per side of the upright patch, and its side in boxes
@@ -64,7 +65,7 @@ class Face:
 def find_faces(photo: Image.Image, every: bool = False, frame: np.ndarray = POINTS) -> list[Face]:
     """The faces of an upright RGB photo, the surest first; empty if there is none.
 
-    Small faces, below about a fiftieth of a large photo, are looked for only where no larger one is
+    Small faces, below about a tenth of a large photo, are looked for only where no larger one is
     found, or with ``every``. A square photo whose only face lies where ``frame`` says, as in
     ``POINTS``, is a finished crop.
     """
@@ -141,6 +142,8 @@ def _detect(photo: Image.Image, scale: float) -> list[Face]:
     """The faces that YuNet sees in the photo at this scale, with all their points."""
     size = [max(1, round(side * scale)) for side in photo.size]
     small = photo if scale == 1.0 else photo.resize(size, Image.Resampling.BILINEAR)
+    if min(small.size) < LEAST_PHOTO:  # of a smaller one YuNet says anything
+        small = _on_grey(small)
     detector = _yunet()
     detector.setInputSize(small.size)
     _, rows = detector.detect(np.ascontiguousarray(np.asarray(small)[:, :, ::-1]))  # as BGR
@@ -149,9 +152,17 @@ def _detect(photo: Image.Image, scale: float) -> list[Face]:
     for row in rows[np.argsort(-rows[:, 14], kind="stable")]:
         x, y, width, height = row[:4] / scale
         box = (float(x), float(y), float(x + width), float(y + height))
+        if not (0 < x + width / 2 < photo.width and 0 < y + height / 2 < photo.height):
+            continue
         points = _refined(photo, box, row[4:14].reshape(5, 2) / scale)
         faces.append(Face(box, points, min(1.0, float(row[14]))))
     return faces
+
+
+def _on_grey(photo: Image.Image) -> Image.Image:
+    wide = Image.new("RGB", [max(LEAST_PHOTO, side) for side in photo.size], "grey")
+    wide.paste(photo)
+    return wide
 
 
 def _refined(photo: Image.Image, box: tuple, points: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ class Params(BaseModel):
     gpus_per_trial: float = Field(0, ge=0)
     ray_address: str = "local"
 
-    photo_faces: int = Field(30, ge=10, description="test faces that are made into photos (09)")
+    photo_faces: int = Field(24, ge=10, description="test faces that are made into photos (09)")
 
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of the faces")
 

@@ -18,7 +18,7 @@ from utkcmp.bootstrap import bootstrap_faces, intervals
 from utkcmp.inference import pair_metrics
 from utkcmp.pairs import AllPairs, Pairs
 
-SIDE = 160  # pixels of the pasted crop where a change is measured, in a photo of twice that
+SIDE, PHOTO = 160, 240  # pixels of the pasted crop and of its photo where a change is measured
 
 
 @dataclass(frozen=True)
@@ -96,20 +96,12 @@ def photos_of(crops: list[Image.Image], seed: int = 42) -> list[Image.Image]:
     ]
 
 
-def photos_found(
-    crops: list[Image.Image], answerer: Answerer, seed: int = 42
-) -> tuple[list[Image.Image], np.ndarray]:
-    """``photos_of`` some crops, and whether the one face of each is found, bool (N,)."""
-    photos = photos_of(crops, seed)
-    return photos, np.array([len(find_faces(one, frame=answerer.frame)) == 1 for one in photos])
-
-
 def through_photos(photos: list[Image.Image], answerer: Answerer) -> list[Image.Image | None]:
-    """The surest face of each photo, aligned; None where none was found."""
+    """The one face of each photo, aligned; None where none or several were found."""
     crops: list[Image.Image | None] = []
     for photo in photos:
         faces = find_faces(photo, frame=answerer.frame)
-        crops.append(align(photo, faces[0], answerer.frame) if faces else None)
+        crops.append(align(photo, faces[0], answerer.frame) if len(faces) == 1 else None)
     return crops
 
 
@@ -151,7 +143,7 @@ def robustness_table(
     ``measured``. The first level of each, NaN, is the photo as it was pasted.
     """
     rng = np.random.default_rng(seed)
-    photos = [paste(crop, SIDE, 0.0, 2 * SIDE, rng) for crop in crops]
+    photos = [paste(crop, SIDE, 0.0, PHOTO, rng) for crop in crops]
     plain = measured(through_photos(photos, answerer), ages, answerer)
     rows = []
     for name, change in CHANGES.items():
@@ -164,20 +156,22 @@ def robustness_table(
 
 
 def path_difference(
-    crops: list[Image.Image], ages: np.ndarray, answerer: Answerer, seed: int = 42
+    crops: list[Image.Image],
+    aligned: list[Image.Image | None],
+    ages: np.ndarray,
+    answerer: Answerer,
 ) -> dict:
-    """What the way through photos costs: pasted at random, found, aligned, against the crops.
+    """What the way through photos costs: crops against the same faces as found in photos.
 
-    Only faces that were found count on either side. Returns faces, found (share), pairs, direct
-    and through (accuracies), and the 95 % interval of their difference, low and high, from a
-    bootstrap over faces that both share.
+    crops: N finished crops; aligned: as from ``through_photos``; ages: (N,) years. Only faces that
+    were found count on either side. Returns faces, found (share), pairs, direct and through
+    (accuracies), and the 95 % interval of their difference, low and high, from a bootstrap over
+    faces that both share.
     """
-    aligned = through_photos(photos_of(crops, seed), answerer)
     there = np.flatnonzero([crop is not None for crop in aligned])
     pairs, direct = all_pairs([crops[i] for i in there], ages[there], answerer)
     _, through = all_pairs([aligned[i] for i in there], ages[there], answerer)
-    apart = bootstrap_faces(through, pairs) - bootstrap_faces(direct, pairs)
-    bounds = intervals(apart)
+    bounds = intervals(bootstrap_faces(through, pairs) - bootstrap_faces(direct, pairs))
     return {
         **dict(faces=len(crops), found=len(there) / len(crops), pairs=len(pairs)),
         "direct": pair_metrics(direct, pairs.label)["accuracy"],
