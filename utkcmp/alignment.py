@@ -103,9 +103,10 @@ def measure_frame(crops: Iterable[Image.Image]) -> np.ndarray:
     """
     found = []
     for crop in crops:
-        photo = Image.new("RGB", (2 * CROP, 2 * CROP), "grey")
-        photo.paste(crop.resize((CROP, CROP), Image.Resampling.BICUBIC), (CROP // 2, CROP // 2))
-        found += [face.points - CROP / 2 for face in find_faces(photo)[:1]]
+        edge = CROP // 4
+        photo = Image.new("RGB", (CROP + 2 * edge, CROP + 2 * edge), "grey")
+        photo.paste(crop.resize((CROP, CROP), Image.Resampling.BICUBIC), (edge, edge))
+        found += [face.points - edge for face in find_faces(photo)[:1]]
     return np.median(found, axis=0) if found else POINTS
 
 

@@ -19,7 +19,7 @@ from utkcmp.run import Run, atomic
 from utkcmp.sources import read_files
 from utkcmp.trust import fit_temperature
 
-FRAME_FACES = 200  # validation faces by which a run's frame is measured
+FRAME_FACES = 100  # validation faces by which a run's frame is measured
 
 
 def choose_model(run: Run) -> str:
