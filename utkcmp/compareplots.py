@@ -103,7 +103,7 @@ def robustness_curves(table: pd.DataFrame, direct: float) -> Figure:
         axis.plot(places, part.accuracy, "o-", color=LEFT, label="accuracy, 95 % interval")
         axis.plot(places, part.found, "s--", color=RIGHT, label="faces found")
         axis.axhline(direct, color=MUTED, lw=1, ls=":", label="untouched crops")
-        axis.set(title=kind, xlabel=part.unit.iloc[0], ylim=(0.45, 1.03))
+        axis.set(title=kind, xlabel=part.unit.iloc[0], ylim=(0, 1.04))
         axis.set_xticks(
             places, ["as is" if level != level else f"{level:g}" for level in part.level]
         )

@@ -327,8 +327,8 @@ def read_robustness(table: pd.DataFrame) -> str:
     worst = known.loc[known.accuracy.idxmin()]
     lost = table.loc[table.found.idxmin()]
     text = (
-        f"On the photos as they are {plain.accuracy:.1%} of the answers are right. {worst.change} "
-        f"costs most: at {worst.level:g} ({worst.unit}) {worst.accuracy:.1%} are right."
+        f"On the photos as they are {plain.accuracy:.1%} of the answers are right. What costs most "
+        f"is {worst.change}: at {worst.level:g} ({worst.unit}) {worst.accuracy:.1%} are right."
     )
     if lost.found < plain.found:
         text += (

@@ -23,7 +23,7 @@ SIDE, PHOTO = 160, 240  # pixels of the pasted crop and of its photo where a cha
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to a photo: its unit, its levels from mild to strong, and how."""
+    """What is done to a photo: its unit, its levels, and how."""
 
     unit: str
     levels: tuple[float, ...]
@@ -66,7 +66,7 @@ CHANGES = {
     "blur": Change("radius, % of the crop's side", (1, 2, 4), _blurred),
     "JPEG": Change("quality", (40, 15, 5), _compressed),
     "size": Change("pixels of the crop's side", (80, 50, 30), _small),
-    "brightness": Change("factor", (0.5, 0.25, 2), _lit),
+    "brightness": Change("factor", (0.25, 0.5, 2), _lit),
     "rotation": Change("degrees", (15, 30, 45), _turned),
     "occlusion": Change("% of the crop, from below", (20, 35, 50), _covered),
 }
@@ -77,7 +77,7 @@ def paste(crop: Image.Image, side: int, angle: float, size: int, rng) -> Image.I
 
     side: pixels of the crop; rng: draws the background, a few soft colours.
     """
-    colours = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+    colours = Image.fromarray(rng.integers(90, 200, (5, 5, 3), dtype=np.uint8))
     photo = colours.resize((size, size), Image.Resampling.BICUBIC)
     small = crop.resize((side, side), Image.Resampling.LANCZOS)
     mask = Image.new("L", small.size, 255)
@@ -127,9 +127,10 @@ def all_pairs(
     crops: list[Image.Image], ages: np.ndarray, answerer: Answerer
 ) -> tuple[Pairs, np.ndarray]:
     """Every pair of some aligned faces at least a year apart, and its logits, float64 (K,)."""
+    if len(np.unique(ages)) < 2:
+        none = np.empty(0, np.int64)
+        return Pairs(none, none, none), np.empty(0)
     pairs = AllPairs(ages)[:]
-    if not len(pairs):
-        return pairs, np.empty(0)
     brought, _ = answerer.embed(crops)
     return pairs, answerer.logits(brought[pairs.left], brought[pairs.right])
 
