@@ -21,6 +21,7 @@ NAMES = [
     "06_age_regressor_transfer",
     "07_tuning",
     "08_comparison",
+    "09_compare_two_photos",
 ]
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 

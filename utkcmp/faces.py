@@ -156,6 +156,22 @@ def decode(data: bytes, at_least: int | None = None) -> Image.Image:
     return _upright_rgb(_open(data), at_least)[0]
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """The same for a picture that is open already, which stays as it is. Raises ImageError too."""
+    _check_size(image)
+    try:
+        image.load()
+    except Exception as error:
+        raise _broken(error) from None
+    return _upright_rgb(image.copy(), None)[0]
+
+
+def resize(image: Image.Image, size: int) -> np.ndarray:
+    """Reduce an RGB image to uint8 (3, size, size); of an oblong one, the square in its middle."""
+    square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+
 def _open(data: bytes) -> Image.Image:
     """Read the header and judge by it; the pixels stay undecoded."""
     if not data:
@@ -171,18 +187,24 @@ def _open(data: bytes) -> Image.Image:
         raise ImageError("too large") from None
     except Exception as error:  # a decoder raises whatever a broken file makes it stumble over
         raise _broken(error) from None
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError("too large")
-    if min(image.size) < MIN_SIDE:
-        raise ImageError("too small")
+    _check_size(image)
     if animated:
         raise ImageError("animated")
     return image
 
 
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError("too large")
+    if min(image.size) < MIN_SIDE:
+        raise ImageError("too small")
+
+
 def _upright_rgb(image: Image.Image, at_least: int | None) -> tuple[Image.Image, list[str]]:
     """Decode a picture whose header has been read; also gives what is odd about it."""
-    deep = ";16" in str(image.tile)  # how the file holds its pixels, known until they are decoded
+    deep = ";16" in str(
+        getattr(image, "tile", "")
+    )  # how the file holds its pixels, known until they are decoded
     try:
         if at_least:
             image.draft(None, (at_least, at_least))

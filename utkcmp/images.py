@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from utkcmp.faces import ImageError, decode, fingerprint
+from utkcmp.faces import ImageError, decode, fingerprint, resize
 from utkcmp.run import atomic
 from utkcmp.sources import DataError, in_processes, read_files
 
@@ -75,12 +74,6 @@ def _changes(kind: str) -> nn.Sequential | None:
         random.ColorJiggle(0.2, 0.2, 0.2, p=0.8),
         random.RandomErasing(scale=(0.02, 0.1), value=0.5, p=0.25),
     )
-
-
-def resize(image: Image.Image, size: int) -> np.ndarray:
-    """Reduce an RGB image to uint8 (3, size, size); of an oblong one, the square in its middle."""
-    square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
 def cache_images(

@@ -116,6 +116,8 @@ class Params(BaseModel):
         description="local, auto, host:port or ray://host:port",
     )
 
+    photo_faces: int = Field(24, ge=10, description="test faces that are made into photos (09)")
+
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of the faces")
 
     @model_validator(mode="after")

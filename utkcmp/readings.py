@@ -253,3 +253,50 @@ def read_saliency(maps: np.ndarray, right: np.ndarray) -> str:
         f"{text} For right answers the middle holds {inside[right].mean():.0%}, for wrong ones "
         f"{inside[~right].mean():.0%}."
     )
+
+
+def read_path(row: dict) -> str:
+    """What the way through photos costs. row: as from ``robustness.path_difference``."""
+    apart = 100 * (row["through"] - row["direct"])
+    clear = row["high"] < 0 or row["low"] > 0
+    within = "within" if abs(apart) <= 1.5 else "more than"
+    return (
+        f"Of {row['faces']} test faces pasted into photos, {row['found']:.0%} are found. Their "
+        f"{row['pairs']:,} pairs are answered rightly in {row['direct']:.1%} of cases from the "
+        f"crops and in {row['through']:.1%} the whole way: {apart:+.1f} points (95 % interval "
+        f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}), {within} 1.5 points"
+        + ("." if clear else "; the interval holds zero, so these faces show no loss for certain.")
+    )
+
+
+def read_order(order, ages: np.ndarray) -> str:
+    """How well an album's order fits the labels. order: a ``compare.Order``; ages: (N,) years."""
+    left, right = np.triu_indices(len(ages), 1)
+    apart = ages[left] != ages[right]
+    share = (ages[left] < ages[right])[apart].mean()
+    marked = int(order.uncertain.sum())
+    return (
+        f"By their labels these faces are {', '.join(map(str, ages))} years old: of their "
+        f"{apart.sum()} pairs of different ages {share:.0%} stand in the right order. "
+        f"{marked} of {len(ages) - 1} neighbours are marked as too close to call."
+    )
+
+
+def read_robustness(table: pd.DataFrame) -> str:
+    """Which change hurts most. table: as from ``robustness.robustness_table``."""
+    plain = table[table.level.isna()].iloc[0]
+    known = table[table.level.notna() & table.accuracy.notna()]
+    if known.empty:
+        return "No face was found in any changed photo."
+    worst = known.loc[known.accuracy.idxmin()]
+    lost = table.loc[table.found.idxmin()]
+    text = (
+        f"On the photos as they are {plain.accuracy:.1%} of the answers are right. What costs most "
+        f"is {worst.change}: at {worst.level:g} ({worst.unit}) {worst.accuracy:.1%} are right."
+    )
+    if lost.found < plain.found:
+        text += (
+            f" Faces get lost first by {lost.change}: at {lost.level:g} ({lost.unit}) "
+            f"{lost.found:.0%} are found, and the others get no answer instead of a wrong one."
+        )
+    return text

@@ -305,7 +305,8 @@ def _quiet():
 def save_model(model: nn.Module, folder: Path, *, settings: dict, image_size: int, history) -> None:
     """Write history.csv, model.safetensors and, last, the config.json that makes them valid."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").unlink(missing_ok=True)
+    for stale in ("config.json", "calibration.json"):  # what notebook 09 measured of other weights
+        (folder / stale).unlink(missing_ok=True)
     with atomic(folder / "history.csv") as temporary:
         history.to_csv(temporary, index=False)
     with atomic(folder / "model.safetensors") as temporary:
