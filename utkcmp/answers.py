@@ -2,9 +2,12 @@
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from utkcmp.readings import interval, read_best, read_difference, untrained
+from utkcmp.tuning import head_differences
+from utkcmp.tuningreadings import read_heads
+
+THEIRS = "the course project's"
 
 
 def read_siamese_or_concat(table: pd.DataFrame, usual: pd.DataFrame, ranked: pd.DataFrame) -> str:
@@ -44,30 +47,9 @@ def read_hidden_layers(heads: pd.DataFrame, trials: pd.DataFrame, reported: pd.D
     empty; trials: tuning trials (hidden_layers, auc), which differ in all else too; reported: the
     course project's trials.
     """
-    said = [_heads(model, some) for model, some in heads.groupby("model", sort=False)]
-    said += [_trials("this run's", trials)] if not said else []
-    said.append(_trials("the course project's", reported))
-    return " ".join(filter(None, said))
-
-
-def _heads(model: str, heads: pd.DataFrame) -> str:
-    auc = heads.pivot_table(index="seed", columns="hidden_layers", values="auc", sort=False)
-    if "[]" not in auc or len(auc.columns) < 2:
-        return ""
-    best = auc.drop(columns="[]").mean().idxmax()
-    gain = (auc[best] - auc["[]"]).dropna()
-    error = gain.std() / len(gain) ** 0.5 if len(gain) > 1 else np.inf
-    decided = abs(gain.mean()) > student.ppf(0.975, max(len(gain) - 1, 1)) * error
-    verdict = (
-        ("hidden layers pay" if gain.mean() > 0 else "none is better")
-        if decided
-        else (f"{len(gain)} {'seed does' if len(gain) == 1 else 'seeds do'} not decide it")
-    )
-    return (
-        f"{model}, all else alike: the best of {len(auc.columns) - 1} heads with hidden layers, "
-        f"{best}, reaches a mean validation AUC of {auc[best].mean():.3f}, the one without "
-        f"{auc['[]'].mean():.3f}: {verdict}."
-    )
+    if len(heads):
+        return f"{read_heads(head_differences(heads))}\n\n{_trials(THEIRS, reported)}"
+    return f"{_trials('our', trials)} {_trials(THEIRS, reported)}"
 
 
 def _trials(whose: str, trials: pd.DataFrame) -> str:

@@ -97,8 +97,8 @@ def head_trainings(run: Run) -> pd.DataFrame:
 
     Columns model, hidden_layers (as text), seed, auc (validation), one row a training.
     """
-    found = [run.tuning("hidden_layers"), *sorted(run.tuning("").parent.glob("*_heads.csv"))]
-    tables = [pd.read_csv(path) for path in found if path.exists()]
+    found = sorted(run.tuning("").parent.glob("*_heads.csv"))
+    tables = [pd.read_csv(path) for path in found]
     columns = ["model", "hidden_layers", "seed", "auc"]
     return pd.concat([table[columns] for table in tables] or [pd.DataFrame(columns=columns)])
 
