@@ -11,6 +11,7 @@ from utkcmp.tuning import (
     COLUMNS,
     RANGES,
     SEARCHED,
+    compare_all_heads,
     compare_heads,
     describe_space,
     head_differences,
@@ -22,6 +23,7 @@ from utkcmp.tuning import (
     search_space,
     write_best,
 )
+from utkcmp.tuningplots import head_intervals
 from utkcmp.tuningreadings import read_heads, read_importance, read_retrained
 
 
@@ -189,3 +191,10 @@ def test_a_best_trial_that_does_not_hold_is_said_so():
     table = pd.DataFrame({"trial": [0.9, 0.8], "retrained": [0.91, 0.79]}, index=["a", "b"])
     assert "`b` stays below" in read_retrained(table)
     assert "Every one of them" in read_retrained(table[:1])
+
+
+def test_without_heads_there_is_nothing_to_compare(small_run):
+    none = compare_all_heads(small_run[0], Params(**SMALL | {"tune_models": ["SiameseResNet"]}))
+    differences = head_differences(none)
+    assert none.empty and differences.empty and head_intervals(differences).axes
+    assert "nothing to compare" in read_heads(differences)

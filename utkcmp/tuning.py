@@ -28,6 +28,7 @@ from utkcmp.trials import gather_data, run_trials
 SEARCHED = ["batch_size", "dropout_prob", "hidden_layers", "lr", "resnet_type", "use_dropout"]
 SEARCHED += ["weight_decay"]
 COLUMNS = ["trial", *SEARCHED, "iter", "total_time", "loss", "accuracy", "auc", "status"]
+HEAD_COLUMNS = ["model", "hidden_layers", "seed", "iter", "loss", "accuracy", "auc", "status"]
 RANGES = {"lr": [1e-4, 1e-1], "weight_decay": [1e-6, 1e-2], "dropout_prob": [0.1, 0.7]}
 CHOICES = {
     "batch_size": [4, 8, 16, 32, 64, 128],
@@ -210,8 +211,7 @@ def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
     space |= {"hidden_layers": tune.grid_search(heads), "seed": tune.grid_search(seeds)}
     count = len(heads) * len(seeds)
     rows, _ = _run(table, settings, model, run, params, space, count, asha=False)
-    columns = ["model", "hidden_layers", "seed", "iter", "loss", "accuracy", "auc", "status"]
-    rows = rows.assign(model=model).reindex(columns=columns)
+    rows = rows.assign(model=model).reindex(columns=HEAD_COLUMNS)
     rows = rows.sort_values(["hidden_layers", "seed"], key=_by_size, ignore_index=True)
     _write(table, rows, settings)
     return rows
@@ -219,6 +219,14 @@ def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
 
 def _by_size(column: pd.Series) -> pd.Series:
     return column.map(sum) if column.name == "hidden_layers" else column
+
+
+def compare_all_heads(run: Run, params: Params) -> pd.DataFrame:
+    """``compare_heads`` of each of ``head_models`` that was searched with success; may be empty."""
+    found = [name for name in params.head_models if name in params.tune_models]
+    found = [name for name in found if run.tuning(name).with_suffix(".yaml").exists()]
+    empty = pd.DataFrame(columns=HEAD_COLUMNS)
+    return pd.concat([compare_heads(name, run, params) for name in found]) if found else empty
 
 
 def head_differences(heads: pd.DataFrame) -> pd.DataFrame:
@@ -242,7 +250,8 @@ def head_differences(heads: pd.DataFrame) -> pd.DataFrame:
             row |= {"auc": auc[head].mean(), "auc_without": auc["[]"].mean()}
             middle = gain.mean()
             rows.append(row | {"difference": middle, "low": middle - half, "high": middle + half})
-    return pd.DataFrame(rows)
+    columns = ["model", "hidden_layers", "seeds", "auc", "auc_without", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def parameter_importance(

@@ -87,9 +87,9 @@ def importance_bars(importance: dict[str, pd.DataFrame]) -> Figure:
 def head_intervals(differences: pd.DataFrame) -> Figure:
     """AUC with hidden layers less AUC without, with 95 % intervals, one panel a model.
 
-    differences: as ``tuning.head_differences`` returns them.
+    differences: as ``tuning.head_differences`` returns them; without a row, the axes stay empty.
     """
-    models = differences.model.unique()
+    models = list(differences.model.unique()) or ["nothing to compare"]
     figure, axes = plt.subplots(
         1, len(models), figsize=(4.6 * len(models), 2.8), squeeze=False, sharex=True
     )
@@ -99,7 +99,7 @@ def head_intervals(differences: pd.DataFrame) -> Figure:
         axis.errorbar(rows.difference, rows.index, xerr=around, fmt="o", color=RIGHT, capsize=4)
         axis.axvline(0, color=LEFT, linestyle=":")
         axis.set_yticks(rows.index, rows.hidden_layers)
-        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.set_ylim(max(1, len(rows)) - 0.5, -0.5)
         axis.set(xlabel="AUC less that without hidden layers", title=model)
     axes[0, 0].set_ylabel("hidden layers")
     return figure
