@@ -102,11 +102,17 @@ def marked_faces(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def whole_report(outputs, marked_faces):
-    """Every notebook run in miniature on the marked faces, which stay hidden; gives the Run."""
+    """The notebooks run in miniature on the marked faces, which stay hidden; gives the Run.
+
+    Without 09, which asks about faces that can be found in photos; these patterns cannot.
+    """
+    from utkcmp.plan import NOTEBOOKS
     from utkcmp.report import make_report
     from utkcmp.run import Run
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UTKFACE", str(marked_faces))  # the report sets it; put back afterwards
-        make_report(WHOLE | {"data": str(marked_faces)}, command={"make": "make report"})
+        some = [name for name in NOTEBOOKS if name != "09_compare_two_photos"]
+        given = WHOLE | {"data": str(marked_faces)}
+        make_report(given, only=some, command={"make": "make report"})
     return Run("whole")

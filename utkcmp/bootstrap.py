@@ -171,21 +171,38 @@ def paired_differences(
     and of accuracy and AUC the difference, ``_low`` and ``_high`` (95 %), and ``real``: whether the
     AUC's interval leaves out zero.
     """
-    measured = {name: pair_metrics(logits, pairs.label) for name, logits in answers.items()}
-    moved = {name: influences(logits, pairs.label) for name, logits in answers.items()}
-    drawn = {
-        name: bootstrap_faces(logits, pairs, resamples, seed) for name, logits in answers.items()
-    }
-    ranked = sorted(answers, key=lambda name: -measured[name]["auc"])
+    asked = {name: _asked(logits, pairs, resamples, seed) for name, logits in answers.items()}
+    ranked = sorted(answers, key=lambda name: -asked[name][0]["auc"])
     rows = []
     for i, better in enumerate(ranked):
         for other in ranked[i + 1 :]:
             row = {"better": better, "other": other}
-            errors = standard_errors(moved[better] - moved[other], pairs)
-            apart = drawn[better] - drawn[other]
-            for metric, error in errors.items():
-                row[metric] = measured[better][metric] - measured[other][metric]
-                bounds = _drawn_together(apart[metric], row[metric], error)
-                row[f"{metric}_low"], row[f"{metric}_high"] = bounds
+            row |= _apart(asked[better], asked[other], pairs)
             rows.append(row | {"real": row["auc_low"] > 0})
     return pd.DataFrame(rows)
+
+
+def paired_difference(
+    one: np.ndarray, other: np.ndarray, pairs: Pairs, resamples: int = 1000, seed: int = 42
+) -> dict[str, float]:
+    """Accuracy and AUC of ``one`` less those of ``other``, with ``_low`` and ``_high`` (95 %).
+
+    one, other: logits (K,) on the same pairs.
+    """
+    both = [_asked(logits, pairs, resamples, seed) for logits in (one, other)]
+    return _apart(*both, pairs)
+
+
+def _asked(logits: np.ndarray, pairs: Pairs, resamples: int, seed: int) -> tuple:
+    measured, moved = pair_metrics(logits, pairs.label), influences(logits, pairs.label)
+    return measured, moved, bootstrap_faces(logits, pairs, resamples, seed)
+
+
+def _apart(one: tuple, other: tuple, pairs: Pairs) -> dict[str, float]:
+    row, errors = {}, standard_errors(one[1] - other[1], pairs)
+    apart = one[2] - other[2]
+    for metric, error in errors.items():
+        row[metric] = one[0][metric] - other[0][metric]
+        low, high = _drawn_together(apart[metric], row[metric], error)
+        row |= {f"{metric}_low": low, f"{metric}_high": high}
+    return row

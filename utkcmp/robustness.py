@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from utkcmp.alignment import align, find_faces
 from utkcmp.answering import Answerer
-from utkcmp.bootstrap import bootstrap_faces, intervals
+from utkcmp.bootstrap import intervals, paired_difference
 from utkcmp.inference import pair_metrics
 from utkcmp.pairs import AllPairs, Pairs
 
@@ -118,7 +118,7 @@ def measured(
     row = {"found": len(there) / len(crops), "pairs": len(pairs)}
     if not len(pairs):
         return row | dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high"), float("nan"))
-    bounds = intervals(bootstrap_faces(logits, pairs, resamples))
+    bounds = intervals(logits, pairs, resamples)
     row["accuracy"] = pair_metrics(logits, pairs.label)["accuracy"]
     return row | {name: bounds[name] for name in ("accuracy_low", "accuracy_high")}
 
@@ -172,7 +172,7 @@ def path_difference(
     there = np.flatnonzero([crop is not None for crop in aligned])
     pairs, direct = all_pairs([crops[i] for i in there], ages[there], answerer)
     _, through = all_pairs([aligned[i] for i in there], ages[there], answerer)
-    bounds = intervals(bootstrap_faces(through, pairs) - bootstrap_faces(direct, pairs))
+    bounds = paired_difference(through, direct, pairs)
     return {
         **dict(faces=len(crops), found=len(there) / len(crops), pairs=len(pairs)),
         "direct": pair_metrics(direct, pairs.label)["accuracy"],
