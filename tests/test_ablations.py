@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from utkcmp.ablations import fit_other_pairing, fit_variant, leak_contrast, plainly_split
+from utkcmp.ablations import fit_other_pairing, leak_contrast, plainly_split
 from utkcmp.evaluation import Evaluated
 from utkcmp.pairs import AllPairs
 from utkcmp.split import parted_pictures
+from utkcmp.training import fit_variant
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -25,7 +26,7 @@ def test_the_other_pairing_costs_as_many_faces(pairing, small_run, tmp_path, mon
     data = changed(data, pairing=pairing, batch_size=16, data_size=160)
     spent = []
     monkeypatch.setattr(
-        "utkcmp.ablations.fit",
+        "utkcmp.training.fit",
         lambda *args, train, batch_size, epochs, steps_per_epoch=None, **options: spent.append(
             (isinstance(train, np.ndarray), batch_size, epochs * steps_per_epoch)
         ),

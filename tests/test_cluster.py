@@ -105,6 +105,7 @@ def test_a_killed_driver_goes_on_without_repeating_a_finished_trial(small_run, o
     os.killpg(driver.pid, signal.SIGKILL)
     driver.communicate()
     finished = {name: rows for name, rows in reported(storage).items() if len(rows) == 2}
+    assert finished
     run, p = small_run[0], Params(**parameters())
     with ray_session(p):
         trials = search("SiameseResNet", run, p)
@@ -172,12 +173,16 @@ def test_trials_outlive_the_machine_they_ran_on(small_run, outputs, storage):
         wait_for(lambda: listens(port))
         worker = start_node(f"--address=127.0.0.1:{port}", hidden=outputs)
         run, p = small_run[0], Params(**parameters(ray_address=f"127.0.0.1:{port}"))
-        lost = []
+        ran_there = []
 
-        def lose():  # each node has one processor, so two trials at a time run on two nodes
-            wait_for(lambda: len(reported(storage)) >= 2)
+        def lose():  # as soon as a trial on the second node has ended an epoch
+            def there():
+                own = set(descendants(worker.pid))
+                rows = [row for rows in reported(storage).values() for row in rows]
+                return {row["pid"] for row in rows} & own
+
+            ran_there.extend(wait_for(there))
             kill_node(worker)
-            lost.append({name: len(rows) for name, rows in reported(storage).items()})
 
         with ray_session(p):
             import ray
@@ -187,7 +192,7 @@ def test_trials_outlive_the_machine_they_ran_on(small_run, outputs, storage):
             killer.start()
             trials = search("SiameseResNet", run, p)
             killer.join()
-            assert lost and sum(node["Alive"] for node in ray.nodes()) == 1
+            assert ran_there and sum(node["Alive"] for node in ray.nodes()) == 1
     finally:
         for node in filter(None, (worker, head)):
             kill_node(node)

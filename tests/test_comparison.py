@@ -13,7 +13,8 @@ from utkcmp.comparison import (
 )
 from utkcmp.models import build_model
 from utkcmp.run import Run
-from utkcmp.solver import fit, fit_options, fit_regressor
+from utkcmp.solver import fit, fit_options
+from utkcmp.training import fit_regressor
 from utkcmp.trust import cyclic_share, random_triples
 
 pytestmark = pytest.mark.usefixtures("tiny")

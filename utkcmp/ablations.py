@@ -3,36 +3,14 @@
 import copy
 
 import pandas as pd
-import torch
 
 from utkcmp.datasets import RunData
 from utkcmp.evaluation import Evaluated
 from utkcmp.inference import pair_metrics
-from utkcmp.models import build_model
 from utkcmp.run import Run
-from utkcmp.solver import Fitted, fit, fit_options
+from utkcmp.solver import Fitted
 from utkcmp.split import split_faces
-
-
-def fit_variant(name: str, run: Run, data: RunData, **changes) -> Fitted:
-    """Train the Siamese model as the run says, but for ``changes``, which are options of ``fit``.
-
-    name: the folder below ``models/``. data: faces and parameters.
-    """
-    p = data.params
-    torch.manual_seed(p.seed)
-    options = fit_options(p) | {
-        "train": data.rows("train") if p.pairing == "batch" else data.pairs("train"),
-        "val": data.pairs("val"),
-    }
-    return fit(
-        build_model("SiameseResNet", **p.model_dump()),
-        data.images,
-        data.ages,
-        folder=run.model(name),
-        tensorboard=run.tensorboard(name),
-        **options | changes,
-    )
+from utkcmp.training import fit_variant
 
 
 def fit_other_pairing(run: Run, data: RunData, epochs: int) -> Fitted:

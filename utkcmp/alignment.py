@@ -28,10 +28,7 @@ POINTS = np.array([[59.2, 57.6], [137.7, 57.9], [97.8, 104.0], [62.9, 137.8], [1
 IN_PLACE = 12.0  # pixels of such a crop; points nearer than that (root mean square) are in place
 LEAST_SCORE = 0.8  # YuNet's; a cat or an engine reaches less, a face of 48 px more
 LEAST_FACE = 20  # pixels per side of a face, fewer say nothing of its age
-SIDES = (
-    640,
-    1920,
-)  # longer side of the photo in which faces are looked for; the second, small ones
+SIDES = 640, 1920  # longer side in which faces are looked for; the second finds small ones
 LEAST_PHOTO = 64  # pixels per side of what YuNet is given
 NAMES = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")  # as MTCNN calls them
 LEAST_SEEN = 80  # pixels of the face in a patch

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
 
 from utkcmp.alignment import POINTS
 from utkcmp.answering import Answerer, find_model
@@ -226,7 +227,7 @@ def order_faces(
     order = np.argsort(logits.sum(1), kind="stable")
     return Order(
         [faces[place] for place in order],
-        _sigmoid(logits[order[1:], order[:-1]]),
+        expit(logits[order[1:], order[:-1]]),
         answerer.calibration.pairs > 0,
         0.5 if force else BAND,
         None if predicted is None else predicted[order],
@@ -247,7 +248,7 @@ def _answers(
     places = {key: place for place, key in enumerate(faces)}
     brought, predicted = _embedded(list(faces.values()), answerer, ages)
     rows = np.array([[places[id(face)] for face in pair] for pair in pairs])
-    probabilities = _sigmoid(answerer.logits(brought[rows[:, 0]], brought[rows[:, 1]]))
+    probabilities = expit(answerer.logits(brought[rows[:, 0]], brought[rows[:, 1]]))
     told = [None] * len(pairs) if predicted is None else map(tuple, predicted[rows].tolist())
     known, band = answerer.calibration.pairs > 0, 0.5 if force else BAND
     return [
@@ -294,10 +295,6 @@ def _only_crop(aligned: bool, frame: np.ndarray, photo: Photo) -> Seen | ValueEr
         return replace(only_face(photo, aligned, frame), photo=None)
     except (PhotoError, NoAnswerError) as error:
         return error
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return (1 + np.tanh(logits / 2)) / 2
 
 
 # ---- the command ---------------------------------------------------------------------------------

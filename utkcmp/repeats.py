@@ -4,16 +4,13 @@ import copy
 
 import numpy as np
 import pandas as pd
-import torch
 
 from utkcmp.comparison import FOLDERS
 from utkcmp.datasets import RunData
 from utkcmp.evaluation import Evaluated, evaluate_pairs
-from utkcmp.inference import embeds_once
-from utkcmp.models import build_model
 from utkcmp.run import Run, atomic
-from utkcmp.solver import fit, fit_options
 from utkcmp.split import split_faces
+from utkcmp.training import fit_variant
 
 METRICS = ["accuracy", "auc"]
 
@@ -52,22 +49,10 @@ def _rows(varied: str, seed: int, results: list[Evaluated]) -> list[dict]:
 
 
 def _again(name: str, folder: str, run: Run, data: RunData, seed: int | None = None) -> list[dict]:
-    p = data.params
-    seed = p.seed if seed is None else seed
-    torch.manual_seed(seed)
-    model = build_model(name, **p.model_dump())
-    by_faces = p.pairing == "batch" and embeds_once(model)
-    fitted = fit(
-        model,
-        data.images,
-        data.ages,
-        train=data.rows("train") if by_faces else data.pairs("train"),
-        val=data.pairs("val"),
-        folder=run.model(folder),
-        tensorboard=run.tensorboard(folder),
-        **fit_options(p) | {"seed": seed},
-    )
-    return _rows("seed", seed, evaluate_pairs(name, fitted.model, data, "test", p.resamples))
+    seed = data.params.seed if seed is None else seed
+    fitted = fit_variant(folder, run, data, name, seed=seed)
+    resamples = data.params.resamples
+    return _rows("seed", seed, evaluate_pairs(name, fitted.model, data, "test", resamples))
 
 
 def other_split(data: RunData, seed: int) -> RunData:

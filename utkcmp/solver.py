@@ -22,13 +22,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from utkcmp.boards import write_boards
-from utkcmp.datasets import RunData
 from utkcmp.images import AUGMENTATIONS
 from utkcmp.inference import embeds_once, pick_device
 from utkcmp.models import build_model
 from utkcmp.pairs import Pairs
 from utkcmp.params import Params
-from utkcmp.run import Run, atomic
+from utkcmp.run import atomic
 from utkcmp.task import OPTIMIZERS, SCHEDULES, DivergedError, Task, shows_bars
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -184,34 +183,6 @@ def fit_options(params: Params) -> dict:
     """The options of ``fit`` that a parameter file states, as keyword arguments."""
     names = inspect.signature(fit).parameters.keys() - {"train", "val"}  # there: per cent of faces
     return {name: value for name, value in params.model_dump().items() if name in names}
-
-
-def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
-    """Train (or read) the run's age regressor, whose features the transfer model takes.
-
-    One exists for each backbone, in ``models/age_regressor_<backbone>``.
-    """
-    p, name = data.params, f"age_regressor_{backbone}"
-    torch.manual_seed(p.seed)
-    model = build_model(
-        "ResNetAgeRegressor", backbone=backbone, weights=p.weights, age_loss=p.age_loss
-    )
-    model.set_ages(data.ages[data.rows("train")])
-    options = fit_options(p) | {
-        "epochs": p.regressor_epochs,
-        "batch_size": p.regressor_batch_size,
-        "lr": p.regressor_lr,
-    }
-    return fit(
-        model,
-        data.images,
-        data.ages,
-        train=data.rows("train"),
-        val=data.rows("val"),
-        folder=run.model(name),
-        tensorboard=run.tensorboard(name),
-        **options,
-    )
 
 
 def _known(what: str, value: str, known) -> None:

@@ -23,8 +23,9 @@ from utkcmp.models import build_model
 from utkcmp.pairs import Pairs
 from utkcmp.params import Params
 from utkcmp.run import Run
-from utkcmp.solver import fit, fit_options, fit_regressor
+from utkcmp.solver import fit, fit_options
 from utkcmp.task import DivergedError, shows_bars
+from utkcmp.training import fit_regressor
 
 OWN_FAULTS = (DivergedError, MemoryError, RuntimeError, ValueError)  # to try again would not help
 LOST = 3  # times a trial is started again after its machine or process was lost
@@ -196,7 +197,7 @@ def progress_callback(model: str, folder: Path, count: int):
         def show(self, trials, ended=None):
             done = len({t.trial_id for t in trials if t.is_finished()} | ({ended} - {None}))
             epochs = sum(trial.last_result.get("epoch", 0) for trial in trials)
-            best = max((t.last_result.get("auc", 0) for t in trials), default=0)
+            best = pd.Series([trial.last_result.get("auc") for trial in trials], dtype=float).max()
             state = f"{epochs} epochs, best validation AUC {best:.3f}"
             if shows_bars():
                 self.bar = self.bar or tqdm(desc=model, unit="trial", leave=False, total=count)

@@ -22,7 +22,8 @@ from utkcmp.datasets import RunData
 from utkcmp.models import build_model
 from utkcmp.params import Params, load_file
 from utkcmp.run import Run, atomic
-from utkcmp.solver import Fitted, fit, fit_options, fit_regressor
+from utkcmp.solver import Fitted
+from utkcmp.training import fit_regressor, fit_variant
 from utkcmp.trials import gather_data, run_trials
 
 SEARCHED = ["batch_size", "dropout_prob", "hidden_layers", "lr", "resnet_type", "use_dropout"]
@@ -169,22 +170,12 @@ def retrain_best(model: str, run: Run, params: Params) -> Fitted | None:
         return None
     changes = load_file(found) | {"epochs": params.best_epochs, "patience": params.best_epochs}
     p = Params(**params.model_dump() | changes)
-    data, name = RunData(run, p), f"tuned_{model}"
     torch.manual_seed(p.seed)
     network = build_model(model, **p.model_dump())
     if model == "SiameseResNetAge":
         regressor = fit_regressor(RunData(run, params), run, p.backbone).model
         network.regressor.load_state_dict(regressor.state_dict())
-    return fit(
-        network,
-        data.images,
-        data.ages,
-        train=data.pairs("train"),
-        val=data.pairs("val"),
-        folder=run.model(name),
-        tensorboard=run.tensorboard(name),
-        **fit_options(p),
-    )
+    return fit_variant(f"tuned_{model}", run, RunData(run, p), network)
 
 
 def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
