@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from scipy.special import ndtr
 from scipy.stats import binomtest
+from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 from test_evaluation import random_pairs
 
@@ -60,14 +61,17 @@ def test_the_standard_error_sums_over_pairs_that_share_a_face():
     variance = max(variance, (values**2).sum() / 4**2) * 6 / 4
     pairs = Pairs(left, right, np.ones(4, "int8"))
     got = standard_errors(pd.DataFrame({"x": values}), pairs)
-    assert got.x == pytest.approx(np.sqrt(variance))
+    assert got.x.error == pytest.approx(np.sqrt(variance))
+    sums = np.array([0.1, 0.3, 0.2, 0.4, -0.5, -0.5])  # of each face's pairs
+    assert got.x.faces == pytest.approx((sums**2).sum() ** 2 / (sums**4).sum())
 
 
 def test_resamples_are_drawn_together_to_the_standard_error():
     pairs, logits = random_pairs()
     got = intervals(logits, pairs, resamples=400)
-    error = standard_errors(influences(logits, pairs.label), pairs).auc
-    assert (got["auc_high"] - got["auc_low"]) / error == pytest.approx(3.92, abs=0.4)
+    error, faces = standard_errors(influences(logits, pairs.label), pairs).auc
+    width = 2 * student.ppf(0.975, faces - 1)
+    assert (got["auc_high"] - got["auc_low"]) / error == pytest.approx(width, rel=0.1)
     drawn = bootstrap_faces(logits, pairs, resamples=400).auc
     assert drawn.std() > error
 

@@ -11,13 +11,18 @@ therefore drawn together until they scatter as much as the standard error for da
 which counts each pair's own noise once (Fafchamps and Gubert 2007, "The formation of risk sharing
 networks", Journal of Development Economics 83(2); Aronow et al. 2015, "Cluster-robust variance
 estimation for dyadic data", Political Analysis 23(4)). The resamples give the interval its shape,
-the standard error its width.
+the standard error its width. Few faces, or some that weigh much, make the standard error itself
+uncertain; so the width is that of Student's t with as many degrees of freedom as there are
+effective faces (Carter et al. 2017, "Asymptotic behavior of a t-test robust to cluster
+heterogeneity", Review of Economics and Statistics 99(4)).
 """
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 from scipy.special import expit, logit
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from utkcmp.inference import pair_metrics
 from utkcmp.pairs import Pairs
@@ -105,21 +110,24 @@ def influences(logits: np.ndarray, label: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"accuracy": right - right.mean(), "auc": (placed - auc) * weight})
 
 
-def standard_errors(influence: pd.DataFrame, pairs: Pairs) -> pd.Series:
-    """The standard error of each column's mean, from pairs that share faces; see above.
+def standard_errors(influence: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
+    """How exactly each column's mean is known, from pairs that share faces; see above.
 
-    Never less than if all pairs were independent.
+    Returns two rows: ``error``, the standard error, never less than if all pairs were independent,
+    and ``faces``, the effective number of faces.
     """
     values, count = influence.to_numpy(), len(influence)
     faces, places = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
     left, right = np.split(places, 2)
-    by_face = [
-        np.bincount(left, one, len(faces)) + np.bincount(right, one, len(faces)) for one in values.T
-    ]
-    alone = (values**2).sum(0)
-    shared = (np.square(by_face)).sum(1) - alone
+    by_face = np.square(
+        [np.bincount(left, v, len(faces)) + np.bincount(right, v, len(faces)) for v in values.T]
+    )
+    alone, together = (values**2).sum(0), by_face.sum(1)
     few = len(faces) / max(1, len(faces) - 2)
-    return pd.Series(np.sqrt(np.maximum(shared, alone) * few) / count, index=influence.columns)
+    error = np.sqrt(np.maximum(together - alone, alone) * few) / count
+    with np.errstate(invalid="ignore"):  # no error at all
+        effective = together**2 / np.square(by_face).sum(1)
+    return pd.DataFrame([error, effective], ["error", "faces"], influence.columns)
 
 
 def intervals(
@@ -134,13 +142,15 @@ def intervals(
         pair_metrics(logits, pairs.label),
         bootstrap_faces(logits, pairs, resamples, seed),
     )
-    errors = standard_errors(influences(logits, pairs.label), pairs)
+    known = standard_errors(influences(logits, pairs.label), pairs)
     bounds = {}
-    for metric, error in errors.items():
+    for metric in known:
         value = measured[metric]
         if 0 < value < 1:
             odds = logit(drawn[metric].clip(1e-6, 1 - 1e-6))
-            low, high = expit(_drawn_together(odds, logit(value), error / (value * (1 - value))))
+            error, faces = known[metric]
+            slope = value * (1 - value)
+            low, high = expit(_drawn_together(odds, logit(value), error / slope, faces))
         else:
             low, high = _without_errors(value, pairs)
         bounds |= {f"{metric}_low": float(low), f"{metric}_high": float(high)}
@@ -155,10 +165,13 @@ def _without_errors(value: float, pairs: Pairs) -> tuple[float, float]:
     return {1.0: (bound, 1.0), 0.0: (0.0, 1 - bound)}.get(value, (np.nan, np.nan))
 
 
-def _drawn_together(resampled: pd.Series, value: float, error: float) -> np.ndarray:
-    """The middle 95 % of resamples around ``value``, scaled to a standard error. Returns (2,)."""
+def _drawn_together(resampled: pd.Series, value: float, error: float, faces: float) -> np.ndarray:
+    """The middle 95 % of resamples around ``value``, scaled to a standard error that so many
+    effective faces have told. Returns (2,)."""
     spread = resampled.std()
-    scale = error / spread if spread > 0 else 0.0
+    if not spread > 0:
+        return np.array([value, value])
+    scale = error / spread * student.ppf(0.975, max(1.0, faces - 1)) / norm.ppf(0.975)
     return value + (resampled.quantile([0.025, 0.975]) - resampled.mean()).to_numpy() * scale
 
 
@@ -199,10 +212,10 @@ def _asked(logits: np.ndarray, pairs: Pairs, resamples: int, seed: int) -> tuple
 
 
 def _apart(one: tuple, other: tuple, pairs: Pairs) -> dict[str, float]:
-    row, errors = {}, standard_errors(one[1] - other[1], pairs)
+    row, known = {}, standard_errors(one[1] - other[1], pairs)
     apart = one[2] - other[2]
-    for metric, error in errors.items():
+    for metric in known:
         row[metric] = one[0][metric] - other[0][metric]
-        low, high = _drawn_together(apart[metric], row[metric], error)
+        low, high = _drawn_together(apart[metric], row[metric], *known[metric])
         row |= {f"{metric}_low": low, f"{metric}_high": high}
     return row
