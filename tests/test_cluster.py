@@ -18,7 +18,8 @@ from utkcmp.params import Params
 from utkcmp.tuning import search
 
 DRIVER = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
 from utkcmp.cluster import ray_session
 from utkcmp.params import Params
 from utkcmp.run import Run

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+MOST_LOST = 1.5  # points of accuracy that the way through photos may cost
+
 
 def interval(row: dict, metric: str) -> str:
     """``0.871 (0.853 to 0.889)``: one figure of a results row with its 95 % interval."""
@@ -259,12 +261,13 @@ def read_path(row: dict) -> str:
     """What the way through photos costs. row: as from ``robustness.path_difference``."""
     apart = 100 * (row["through"] - row["direct"])
     clear = row["high"] < 0 or row["low"] > 0
-    within = "within" if abs(apart) <= 1.5 else "more than"
+    within = "within" if abs(apart) <= MOST_LOST else "more than"
     return (
         f"Of {row['faces']} test faces pasted into photos, {row['found']:.0%} are found. Their "
         f"{row['pairs']:,} pairs are answered rightly in {row['direct']:.1%} of cases from the "
         f"crops and in {row['through']:.1%} the whole way: {apart:+.1f} points (95 % interval "
-        f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}), {within} 1.5 points"
+        f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}), {within} "
+        f"{MOST_LOST} points"
         + ("." if clear else "; the interval holds zero, so these faces show no loss for certain.")
     )
 
