@@ -31,6 +31,18 @@ def make_head(
     return nn.Sequential(*layers, nn.Linear(in_features, 1))
 
 
+def _look(model: nn.Module, images: Tensor) -> Tensor:
+    """(B, C, H, W) images to (B, D) features of ``model.backbone``.
+
+    Where the model has ``mirror``, features in evaluation mode are the mean of those of the image
+    and of its mirror image (flip averaging), at twice the cost.
+    """
+    features = model.backbone(images)
+    if model.mirror and not model.training:
+        features = (features + model.backbone(images.flip(-1))) / 2
+    return features
+
+
 class FaceByFace(nn.Module):
     """A pair model whose ``forward`` is ``compare`` of what each face contributes by itself.
 
@@ -79,7 +91,7 @@ class _ConcatenatedHead(FaceByFace):
 class SiameseResNet(_ConcatenatedHead):
     """One shared backbone, the two feature vectors concatenated, fully connected head.
 
-    symmetric: as in ``FaceByFace``.
+    symmetric: as in ``FaceByFace``; mirror: see ``_look``.
     """
 
     def __init__(
@@ -90,21 +102,23 @@ class SiameseResNet(_ConcatenatedHead):
         use_dropout: bool = False,
         dropout_prob: float = 0.3,
         symmetric: bool = False,
+        mirror: bool = False,
     ):
         super().__init__()
-        self.symmetric = symmetric
+        self.symmetric, self.mirror = symmetric, mirror
         self.backbone, self.features = make_backbone(backbone, weights)
         self.head = make_head(2 * self.features, hidden_layers, use_dropout, dropout_prob)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to (B, D) features."""
-        return self.backbone(images)
+        return _look(self, images)
 
 
 class ResNetClassifier(nn.Module):
     """The two images concatenated to six channels, one backbone, fully connected head.
 
-    symmetric: answer by both orders, as in ``FaceByFace``, at twice the cost.
+    symmetric: answer by both orders, as in ``FaceByFace``, at twice the cost; mirror: answer by the
+    faces and their mirror images, see ``_look``.
     """
 
     def __init__(
@@ -115,19 +129,31 @@ class ResNetClassifier(nn.Module):
         use_dropout: bool = False,
         dropout_prob: float = 0.3,
         symmetric: bool = False,
+        mirror: bool = False,
     ):
         super().__init__()
-        self.symmetric = symmetric
-        self.backbone, features = make_backbone(backbone, weights, in_channels=6)
-        self.head = make_head(features, hidden_layers, use_dropout, dropout_prob)
+        self.symmetric, self.mirror = symmetric, mirror
+        self.backbone, self.features = make_backbone(backbone, weights, in_channels=6)
+        self.head = make_head(self.features, hidden_layers, use_dropout, dropout_prob)
 
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+    def embed(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+        """Both faces, (B, 3, H, W) normalised images each, to the (B, D) features of the pair.
+
+        If ``symmetric``, the features of the pair in the other order follow.
+        """
         both = torch.cat([left, right], dim=1)  # (B, 6, H, W)
         if not self.symmetric:
-            return self.head(self.backbone(both)).squeeze(1)
+            return (_look(self, both),)
         both = torch.cat([both, torch.cat([right, left], dim=1)])  # (2*B, 6, H, W)
-        one, other = self.head(self.backbone(both)).squeeze(1).chunk(2)
-        return (one - other) / 2
+        return _look(self, both).chunk(2)
+
+    def answer(self, features: Tensor, swapped: Tensor | None = None) -> Tensor:
+        """What ``embed`` gives, (B, D) each, to (B,) logits."""
+        logits = self.head(features).squeeze(1)
+        return logits if swapped is None else (logits - self.head(swapped).squeeze(1)) / 2
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.answer(*self.embed(left, right))
 
 
 class AgeDistribution(nn.Linear):
@@ -169,9 +195,14 @@ class ResNetAgeRegressor(nn.Module):
     """
 
     def __init__(
-        self, backbone: str = "resnet18", weights: str | None = None, age_loss: str = "mse"
+        self,
+        backbone: str = "resnet18",
+        weights: str | None = None,
+        age_loss: str = "mse",
+        mirror: bool = False,
     ):
         super().__init__()
+        self.mirror = mirror
         if age_loss not in AGE_LOSSES:
             raise ValueError(
                 f"age_loss {age_loss!r} is not known: expected one of {', '.join(AGE_LOSSES)}"
@@ -191,7 +222,7 @@ class ResNetAgeRegressor(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to (B, D) features."""
-        return self.backbone(images)
+        return _look(self, images)
 
     def ages_of(self, output: Tensor) -> Tensor:
         """The head's output for B faces to (B,) ages, years."""
@@ -214,8 +245,9 @@ class SiameseResNetAge(_ConcatenatedHead):
     """A frozen age regressor's features of both faces, and a trained head.
 
     Weights and batch-norm statistics of the regressor never change: it stays in evaluation mode.
-    age_loss: that of the regressor; symmetric: as in ``FaceByFace``. blind: feed the left face's
-    features in twice, the fault of the course project's code; for the ablation of notebook 06 only.
+    age_loss: that of the regressor; symmetric: as in ``FaceByFace``; mirror: see ``_look``. blind:
+    feed the left face's features in twice, the fault of the course project's code; for the ablation
+    of notebook 06 only.
     """
 
     def __init__(
@@ -226,11 +258,12 @@ class SiameseResNetAge(_ConcatenatedHead):
         dropout_prob: float = 0.3,
         age_loss: str = "mse",
         symmetric: bool = False,
+        mirror: bool = False,
         blind: bool = False,
     ):
         super().__init__()
         self.blind, self.symmetric = blind, symmetric
-        self.regressor = ResNetAgeRegressor(backbone, age_loss=age_loss)
+        self.regressor = ResNetAgeRegressor(backbone, age_loss=age_loss, mirror=mirror)
         self.regressor.eval().requires_grad_(False)
         self.features = self.regressor.features
         self.head = make_head(2 * self.features, hidden_layers, use_dropout, dropout_prob)
@@ -262,14 +295,16 @@ class AgeRanker(FaceByFace):
         hidden_layers: list[int] = (),
         use_dropout: bool = False,
         dropout_prob: float = 0.3,
+        mirror: bool = False,
     ):
         super().__init__()
+        self.mirror = mirror
         self.backbone, self.features = make_backbone(backbone, weights)
         self.head = make_head(self.features, hidden_layers, use_dropout, dropout_prob)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to (B, D) features."""
-        return self.backbone(images)
+        return _look(self, images)
 
     def contribute(self, features: Tensor) -> Tensor:
         """(B, D) features to (B, 2): the score, and its opposite for the right side."""

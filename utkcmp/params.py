@@ -58,6 +58,7 @@ class Params(BaseModel):
     use_dropout: bool = False
     dropout_prob: float = Field(0.3, ge=0, lt=1)
     symmetric: bool = Field(False, description="answer by both orders of the two faces")
+    mirror: bool = Field(False, description="answer by a face and its mirror image")
     age_loss: Literal["mse", "distribution"] = Field("mse", description="of the age regressor")
 
     pairing: Literal["list", "batch"] = Field(
@@ -81,9 +82,14 @@ class Params(BaseModel):
     age_weight: float = Field(
         0.0, ge=0, description="weight of the age loss beside the pair loss; 0: none"
     )
+    progressive: bool = Field(
+        False, description="training faces start at half their size and grow over the epochs"
+    )
     steps_per_epoch: int | None = Field(None, ge=1, description="None: all batches")
     patience: int = Field(5, ge=1, description="epochs without a better validation loss")
-    precision: Literal["32", "bf16", "16"] = "32"
+    precision: Literal["auto", "32", "bf16", "16"] = Field(
+        "32", description="of training; auto: bf16 where the device computes in it, else 32"
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps)$")
     devices: int = Field(1, ge=1, description="GPUs, or processes on a CPU, that share a batch")
     retrain: bool = Field(False, description="train anew although a finished model is there")

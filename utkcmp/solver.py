@@ -33,6 +33,21 @@ from utkcmp.task import OPTIMIZERS, SCHEDULES, DivergedError, Task, shows_bars
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
+def pick_precision(name: str, device: torch.device) -> str:
+    """``auto`` is bf16 where the device computes in it, else 32 bits; other names are themselves.
+
+    A processor without bf16 instructions emulates them, at several times the cost of 32 bits.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        found = torch.cpu.get_capabilities()
+        able = found.get("avx512_bf16", False) or found.get("amx_bf16", False)
+    return "bf16" if able else "32"
+
+
 @dataclass
 class Fitted:
     """A trained model with the best epoch's weights, in evaluation mode.
@@ -72,6 +87,7 @@ def fit(
     clip: float = 0.0,
     ema: float = 0.0,
     age_weight: float = 0.0,
+    progressive: bool = False,
     steps_per_epoch: int | None = None,
     patience: int = 5,
     precision: str = "32",
@@ -94,12 +110,14 @@ def fit(
     face. ``val`` is Pairs, or rows for an age regressor.
     augment: see ``images.Augmentation``. clip: largest norm of a step's gradient, 0 for none. ema:
     decay a step of a moving average of the weights, which is then what is validated and kept
-    (Polyak and Juditsky 1992), 0 for none. age_weight: weight of a second loss for models that look
-    at each face by itself, by which their features also predict its age (``AgeDistribution``), 0
-    for none. steps_per_epoch: fewer steps than all batches. devices: how many GPUs, or processes on
-    a CPU, share each batch. tensorboard: the folder of its event files, without faces if
-    ``show_faces`` is false. features: float32 (N, D), a frozen model's features of all images, if
-    they are known already. on_epoch: called after each epoch with its row of the history.
+    (Polyak and Juditsky 1992), 0 for none. age_weight: weight of a second loss, by which the
+    features also predict the ages of their faces (``AgeDistribution``), 0 for none; a frozen model
+    has none. progressive: faces start at half their size and grow (``shown_side``). precision: a
+    key of PRECISIONS, or auto (``pick_precision``). steps_per_epoch: fewer steps than all batches.
+    devices: how many GPUs, or processes on a CPU, share each batch. tensorboard: the folder of its
+    event files, without faces if ``show_faces`` is false. features: float32 (N, D), a frozen
+    model's features of all images, if they are known already. on_epoch: called after each epoch
+    with its row of the history.
 
     A finished model in ``folder`` that was made with the same settings and data is read instead,
     unless ``retrain``; an unfinished one is continued; one made otherwise is trained anew.
@@ -113,7 +131,8 @@ def fit(
             "a batch: set pairing to 'list'"
         )
     _known("optimizer", optimizer, OPTIMIZERS)
-    _known("precision", precision, PRECISIONS)
+    precision = pick_precision(precision, pick_device(device))
+    _known("precision", precision, [*PRECISIONS, "auto"])
     _known("schedule", schedule, SCHEDULES)
     _known("augment", augment, AUGMENTATIONS)
     settings = {
@@ -121,11 +140,13 @@ def fit(
         **dict(optimizer=optimizer, schedule=schedule, augment=augment, patience=patience),
         **dict(clip=clip, ema=ema, age_weight=age_weight, steps_per_epoch=steps_per_epoch),
         **dict(precision=precision, devices=devices, seed=seed, year_diff=year_diff),
+        **dict(progressive=progressive),
         "made_from": _digest(model, images, ages, train, val),
     }
     folder = Path(folder)
     if not retrain and _settings(folder / "config.json") == settings:
         return Fitted(load_model(folder), pd.read_csv(folder / "history.csv"), reused=True)
+    model.to(memory_format=torch.channels_last)  # convolutions are fastest so, on all devices
     bar, lines = progress and shows_bars(), progress and not shows_bars()
     training = Task(model, images, ages, train, val, settings, on_epoch, features, lines)
     checkpoint = _checkpoint(folder, settings)
@@ -306,4 +327,4 @@ def load_model(folder: str | Path) -> nn.Module:
     except (KeyError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"the model in {folder} cannot be read: {reason}") from None
-    return model.eval()
+    return model.to(memory_format=torch.channels_last).eval()

@@ -12,8 +12,8 @@ import time
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -49,6 +49,20 @@ def warm_cosine(step: int, steps: int) -> float:
     return min(1, risen) * (1 + math.cos(math.pi * min(1, step / steps))) / 2
 
 
+def shown_side(epoch: int, epochs: int, size: int) -> int:
+    """The side, in pixels, at which an epoch (from 0) of ``progressive`` training shows its faces.
+
+    It grows from half the size to all of it, which the last quarter of the epochs has: a network
+    learns from small images what can be seen in them, at a fraction of the cost (progressive
+    learning, Tan and Le 2021, "EfficientNetV2", ICML).
+
+    >>> [shown_side(epoch, 8, 64) for epoch in range(8)]
+    [32, 40, 40, 48, 48, 56, 64, 64]
+    """
+    grown = min(1.0, epoch / (0.75 * epochs))
+    return round(size * (1 + grown) / 16) * 8
+
+
 class Task(L.LightningModule):
     """A model, the images in memory, and the settings of ``solver.fit``.
 
@@ -65,8 +79,11 @@ class Task(L.LightningModule):
         self.settings, self.on_epoch, self.lines = settings, on_epoch, lines
         self.augmentation = Augmentation(settings["augment"])
         frozen = isinstance(model, SiameseResNetAge)
-        with_ages = settings["age_weight"] > 0 and embeds_once(model) and not frozen
-        self.age_head = AgeDistribution(model.features) if with_ages else None
+        ages_in_view = 1 if embeds_once(model) else 2
+        with_ages = settings["age_weight"] > 0 and settings["task"] == "pairs" and not frozen
+        self.age_heads = nn.ModuleList(
+            AgeDistribution(model.features) for _ in range(ages_in_view if with_ages else 0)
+        )
         self.average: AveragedModel | None = None
         self.history: list[dict] = []
 
@@ -118,7 +135,12 @@ class Task(L.LightningModule):
 
     def faces(self, rows: Tensor) -> Tensor:
         """The faces of the given rows as the network takes them, (B, 3, S, S) float32."""
-        return self.augmentation(self.images[rows])
+        faces, s = self.images[rows], self.settings
+        if s["progressive"]:
+            side = shown_side(self.current_epoch, s["epochs"], faces.shape[-1])
+            if side < faces.shape[-1]:
+                faces = interpolate(faces.float(), side, mode="bilinear", antialias=True)
+        return self.augmentation(faces)
 
     def training_step(self, batch, step):
         if self.settings["task"] == "age":
@@ -134,7 +156,7 @@ class Task(L.LightningModule):
 
     def answers(self, batch) -> tuple[Tensor, Tensor, Tensor | float]:
         """Logits and labels of a batch, its pairs or every valid pair of its faces, and the loss of
-        the age head on these faces (0 without one)."""
+        the age heads on these faces (0 without any)."""
         if isinstance(batch, Tensor):
             gap = self.ages[batch][:, None] - self.ages[batch][None, :]
             left, right = torch.nonzero(gap.abs() >= self.settings["year_diff"], as_tuple=True)
@@ -143,7 +165,8 @@ class Task(L.LightningModule):
             return self.model.compare(contributed[left], contributed[right]), label, age_loss
         left, right, label = batch
         if not embeds_once(self.model):
-            return self.model(self.faces(left), self.faces(right)), label, 0.0
+            features = self.model.embed(self.faces(left), self.faces(right))
+            return self.model.answer(*features), label, self.age_loss(features[0], left, right)
         contributed, age_loss = self.contributed(torch.cat([left, right]))
         return self.model.compare(*contributed.chunk(2)), label, age_loss
 
@@ -151,10 +174,18 @@ class Task(L.LightningModule):
         if self.features is not None:
             return self.model.contribute(self.features[rows]), 0.0
         features = self.model.embed(self.faces(rows))
-        if self.age_head is None:
-            return self.model.contribute(features), 0.0
-        age_loss = self.age_head.loss(self.age_head(features), self.ages[rows])
-        return self.model.contribute(features), age_loss
+        return self.model.contribute(features), self.age_loss(features, rows)
+
+    def age_loss(self, features: Tensor, *sides: Tensor) -> Tensor | float:
+        """Mean loss of the age heads, one for each of the faces that the features (B, D) show.
+
+        sides: the (B,) rows of these faces.
+        """
+        losses = [
+            head.loss(head(features), self.ages[rows])
+            for head, rows in zip(self.age_heads, sides, strict=False)
+        ]
+        return sum(losses) / len(losses) if losses else 0.0
 
     def on_train_batch_end(self, outputs, batch, step):
         if self.average:
