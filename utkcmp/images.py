@@ -41,8 +41,8 @@ class Augmentation(nn.Module):
 
     kind: "none", "flip" (left-right mirror), or "full": a mirror, small turns, shifts and changes
     of size, brightness, contrast and saturation, and an erased rectangle.
-    Maps (B, 3, H, W) of 0 to 255, any dtype, to normalised float32, as ``to_float`` does; what it
-    draws comes from torch's global random state. Raises ValueError for another kind.
+    Maps uint8 (B, 3, H, W) to normalised float32, as ``to_float`` does; what it draws comes from
+    torch's global random state. Raises ValueError for another kind.
     """
 
     def __init__(self, kind: str = "none"):

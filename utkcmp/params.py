@@ -82,9 +82,6 @@ class Params(BaseModel):
     age_weight: float = Field(
         0.0, ge=0, description="weight of the age loss beside the pair loss; 0: none"
     )
-    progressive: bool = Field(
-        False, description="training faces start at half their size and grow over the epochs"
-    )
     steps_per_epoch: int | None = Field(None, ge=1, description="None: all batches")
     patience: int = Field(5, ge=1, description="epochs without a better validation loss")
     precision: Literal["auto", "32", "bf16", "16"] = Field(
@@ -96,6 +93,9 @@ class Params(BaseModel):
 
     compare_pairing: bool = Field(True, description="train with the other pairing too (04)")
     compare_leaky: bool = Field(False, description="train on a split that leaks too (04)")
+    ablation_epochs: int | None = Field(
+        None, ge=1, description="of these comparisons, all arms alike; None: epochs"
+    )
     seeds: list[Seed] = Field([], description="other seeds to train the same again with (04, 05)")
     split_seeds: list[Seed] = Field([], description="other splits to train the same on (04)")
 

@@ -87,7 +87,6 @@ def fit(
     clip: float = 0.0,
     ema: float = 0.0,
     age_weight: float = 0.0,
-    progressive: bool = False,
     steps_per_epoch: int | None = None,
     patience: int = 5,
     precision: str = "32",
@@ -112,8 +111,8 @@ def fit(
     decay a step of a moving average of the weights, which is then what is validated and kept
     (Polyak and Juditsky 1992), 0 for none. age_weight: weight of a second loss, by which the
     features also predict the ages of their faces (``AgeDistribution``), 0 for none; a frozen model
-    has none. progressive: faces start at half their size and grow (``shown_side``). precision: a
-    key of PRECISIONS, or auto (``pick_precision``). steps_per_epoch: fewer steps than all batches.
+    has none. precision: a key of PRECISIONS, or auto (``pick_precision``). steps_per_epoch: fewer
+    steps than all batches.
     devices: how many GPUs, or processes on a CPU, share each batch. tensorboard: the folder of its
     event files, without faces if ``show_faces`` is false. features: float32 (N, D), a frozen
     model's features of all images, if they are known already. on_epoch: called after each epoch
@@ -140,7 +139,6 @@ def fit(
         **dict(optimizer=optimizer, schedule=schedule, augment=augment, patience=patience),
         **dict(clip=clip, ema=ema, age_weight=age_weight, steps_per_epoch=steps_per_epoch),
         **dict(precision=precision, devices=devices, seed=seed, year_diff=year_diff),
-        **dict(progressive=progressive),
         "made_from": _digest(model, images, ages, train, val),
     }
     folder = Path(folder)

@@ -13,7 +13,7 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -47,20 +47,6 @@ def warm_cosine(step: int, steps: int) -> float:
     """
     risen = (step + 1) / max(1, WARM_UP * steps)
     return min(1, risen) * (1 + math.cos(math.pi * min(1, step / steps))) / 2
-
-
-def shown_side(epoch: int, epochs: int, size: int) -> int:
-    """The side, in pixels, at which an epoch (from 0) of ``progressive`` training shows its faces.
-
-    It grows from half the size to all of it, which the last quarter of the epochs has: a network
-    learns from small images what can be seen in them, at a fraction of the cost (progressive
-    learning, Tan and Le 2021, "EfficientNetV2", ICML).
-
-    >>> [shown_side(epoch, 8, 64) for epoch in range(8)]
-    [32, 40, 40, 48, 48, 56, 64, 64]
-    """
-    grown = min(1.0, epoch / (0.75 * epochs))
-    return round(size * (1 + grown) / 16) * 8
 
 
 class Task(L.LightningModule):
@@ -135,12 +121,7 @@ class Task(L.LightningModule):
 
     def faces(self, rows: Tensor) -> Tensor:
         """The faces of the given rows as the network takes them, (B, 3, S, S) float32."""
-        faces, s = self.images[rows], self.settings
-        if s["progressive"]:
-            side = shown_side(self.current_epoch, s["epochs"], faces.shape[-1])
-            if side < faces.shape[-1]:
-                faces = interpolate(faces.float(), side, mode="bilinear", antialias=True)
-        return self.augmentation(faces)
+        return self.augmentation(self.images[rows])
 
     def training_step(self, batch, step):
         if self.settings["task"] == "age":

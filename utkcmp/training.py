@@ -56,6 +56,7 @@ def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
         "epochs": p.regressor_epochs,
         "batch_size": p.regressor_batch_size,
         "lr": p.regressor_lr,
+        "steps_per_epoch": None,
     }
     return fit(
         model,

@@ -284,7 +284,7 @@ def parameter_importance(
 def _settings(model: str, run: Run, params: Params) -> dict:
     names = ["seed", "image_size", "num_samples", "max_num_epochs", "tune_data_size", "searcher"]
     names += ["search_space", "year_diff", "duplicates", "eval_pairs", "precision", "optimizer"]
-    names += ["schedule", "augment", "clip", "ema", "progressive", "age_loss", "mirror"]
+    names += ["schedule", "augment", "clip", "ema", "age_loss", "mirror"]
     names += ["regressor_epochs", "regressor_batch_size", "regressor_lr"]
     faces = run.read_faces()
     chosen = {name: getattr(params, name) for name in names}
