@@ -112,11 +112,10 @@ def fit(
     (Polyak and Juditsky 1992), 0 for none. age_weight: weight of a second loss, by which the
     features also predict the ages of their faces (``AgeDistribution``), 0 for none; a frozen model
     has none. precision: a key of PRECISIONS, or auto (``pick_precision``). steps_per_epoch: fewer
-    steps than all batches.
-    devices: how many GPUs, or processes on a CPU, share each batch. tensorboard: the folder of its
-    event files, without faces if ``show_faces`` is false. features: float32 (N, D), a frozen
-    model's features of all images, if they are known already. on_epoch: called after each epoch
-    with its row of the history.
+    steps than all batches. devices: how many GPUs, or processes on a CPU, share each batch.
+    tensorboard: the folder of its event files, without faces if ``show_faces`` is false. features:
+    float32 (N, D), a frozen model's features of all images, if they are known already. on_epoch:
+    called after each epoch with its row of the history.
 
     A finished model in ``folder`` that was made with the same settings and data is read instead,
     unless ``retrain``; an unfinished one is continued; one made otherwise is trained anew.
