@@ -70,6 +70,17 @@ def test_in_batch_pairs_learn_the_order(tmp_path):
     assert fitted.best.val_auc > 0.9
 
 
+def test_a_model_handed_over_in_evaluation_mode_is_trained_all_the_same(tmp_path):
+    images, ages, pairs = toy()
+    weights = []
+    for mode in (True, False):
+        model, folder = build("SiameseResNet").train(mode), tmp_path / str(mode)
+        fitted = fit(model, images, ages, train=pairs, val=pairs, folder=folder, **SETTINGS)
+        weights.append(fitted.model.state_dict())
+    assert weights[0]["backbone.1.num_batches_tracked"] > 0
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def test_frozen_tensors_stay_frozen(tmp_path):
     images, ages, pairs = toy()
     model = build("SiameseResNetAge", hidden_layers=[8])

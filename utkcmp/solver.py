@@ -143,7 +143,8 @@ def fit(
     folder = Path(folder)
     if not retrain and _settings(folder / "config.json") == settings:
         return Fitted(load_model(folder), pd.read_csv(folder / "history.csv"), reused=True)
-    model.to(memory_format=torch.channels_last)  # convolutions are fastest so, on all devices
+    # Lightning trains a model in the mode it finds. Convolutions are fastest channels-last.
+    model.train().to(memory_format=torch.channels_last)
     bar, lines = progress and shows_bars(), progress and not shows_bars()
     training = Task(model, images, ages, train, val, settings, on_epoch, features, lines)
     checkpoint = _checkpoint(folder, settings)
