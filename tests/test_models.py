@@ -121,3 +121,40 @@ def test_compared_ages_answer_for_the_older():
     left, right = torch.full((1, 3, 1, 1), 50.0), torch.full((1, 3, 1, 1), 30.0)
     expect = 20 * 1.702 / (2**0.5 * 5)
     assert model(left, right).item() == pytest.approx(expect)
+
+
+def test_an_ensemble_answers_by_the_mean_of_its_members():
+    members = [
+        build_model("SiameseResNet", hidden_layers=[8]).eval(),
+        build_model("SiameseResNetAge").eval(),
+        build_model("AgeRanker").eval(),
+    ]
+    ensemble = build_model("PairEnsemble", members=[one.config for one in members]).eval()
+    for own, member in zip(ensemble.members, members, strict=True):
+        own.load_state_dict(member.state_dict())
+    left, right = torch.randn(2, 5, 3, 16, 16)
+    with torch.no_grad():
+        got = ensemble(left, right)
+        expect = torch.stack([one(left, right) for one in members]).mean(0)
+    torch.testing.assert_close(got, expect)
+
+
+@pytest.mark.parametrize("name", ["SiameseResNet", "SiameseResNetAge", "AgeRanker"])
+def test_mirror_images_count_half_in_evaluation_only(name):
+    model = build_model(name, mirror=True)
+    faces = torch.randn(4, 3, 16, 16)
+    with torch.no_grad():
+        model.eval()
+        torch.testing.assert_close(model.embed(faces), model.embed(faces.flip(-1)))
+        model.mirror = getattr(model, "regressor", model).mirror = False
+        plain = (model.embed(faces) + model.embed(faces.flip(-1))) / 2
+        model.mirror = getattr(model, "regressor", model).mirror = True
+        torch.testing.assert_close(model.embed(faces), plain)
+
+
+def test_six_channels_can_be_mirrored_and_symmetric():
+    model = build_model("ResNetClassifier", mirror=True, symmetric=True).eval()
+    left, right = torch.randn(2, 4, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(model(left, right), -model(right, left))
+        torch.testing.assert_close(model(left, right), model(left.flip(-1), right.flip(-1)))

@@ -18,6 +18,7 @@ FOLDERS = {
     "ResNetClassifier": "concat",
     "SiameseResNetAge": "transfer",
     "SiameseResNetAge, left face twice": "transfer_blind",
+    "ensemble": "ensemble",
 }
 AGES_COMPARED = "ages compared"
 

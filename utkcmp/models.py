@@ -338,10 +338,43 @@ class AgeComparison(FaceByFace):
         return (left + right).squeeze(1)
 
 
+class PairEnsemble(FaceByFace):
+    """Trained models that look at each face by itself, answering by the mean of their logits.
+
+    members: the ``config`` of each, as ``build_model`` keeps it. What single networks get wrong by
+    chance averages out (Hansen and Salamon 1990, "Neural Network Ensembles").
+    """
+
+    def __init__(self, members: list[dict]):
+        super().__init__()
+        self.members = nn.ModuleList(
+            build_model(one["model"], **one["options"] | {"weights": None}) for one in members
+        )
+        self.widths = [one.features for one in self.members]
+        self.features = sum(self.widths)
+        with torch.no_grad():
+            brought = [one.contribute(torch.zeros(1, one.features)) for one in self.members]
+        self.contributions = [part.shape[1] // 2 for part in brought]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised images to (B, D) features, those of all members."""
+        return torch.cat([one.embed(images) for one in self.members], dim=1)
+
+    def contribute(self, features: Tensor) -> Tensor:
+        parts = zip(self.members, features.split(self.widths, dim=1), strict=True)
+        brought = [one.contribute(part).chunk(2, dim=1) for one, part in parts]
+        return torch.cat([side for sides in zip(*brought, strict=True) for side in sides], dim=1)
+
+    def join(self, left: Tensor, right: Tensor) -> Tensor:
+        sides = (side.split(self.contributions, dim=1) for side in (left, right))
+        logits = [one.join(*both) for one, *both in zip(self.members, *sides, strict=True)]
+        return torch.stack(logits).mean(0)
+
+
 MODELS: dict[str, type[nn.Module]] = {
     model.__name__: model
     for model in (SiameseResNet, ResNetClassifier, ResNetAgeRegressor, SiameseResNetAge, AgeRanker)
-}
+} | {PairEnsemble.__name__: PairEnsemble}
 
 
 def build_model(name: str, **options) -> nn.Module:

@@ -30,8 +30,9 @@ NOTEBOOKS: dict[str, tuple[str, ...]] = {
     "06_age_regressor_transfer": ("02_split",),
     "07_tuning": ("02_split",),
     "08_comparison": ("04_siamese", "05_concat", "06_age_regressor_transfer", "07_tuning"),
-    "09_compare_two_photos": ("04_siamese", "06_age_regressor_transfer"),
+    "09_compare_two_photos": ("08_comparison",),
 }
+READ_TEST = ("04_", "05_", "06_", "08_", "09_")  # notebooks that read the test split
 MODULE = Path(__file__).parent
 
 

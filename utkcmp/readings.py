@@ -96,6 +96,21 @@ def read_best(test: pd.DataFrame) -> str:
     )
 
 
+def read_ensemble(table: pd.DataFrame, name: str, members: tuple[str, ...]) -> str:
+    """Whether members answer better together. table: validation results by model; name: the
+    ensemble's."""
+    if name not in table.index:
+        return untrained(table, *members) or "This run has no ensemble."
+    best = table.auc[list(members)].idxmax()
+    gain = table.auc[name] - table.auc[best]
+    verdict = "together they answer better" if gain > 0 else "together they answer no better"
+    return (
+        f"On validation pairs {' and '.join(members)} reach AUCs of "
+        f"{' and '.join(f'{table.auc[one]:.3f}' for one in members)}, their ensemble "
+        f"{table.auc[name]:.3f}: {verdict} than {best} alone ({gain:+.3f})."
+    )
+
+
 def read_agreement(correct: list[np.ndarray]) -> str:
     """How often models are right and wrong together. correct: (K,) bool of each, same pairs."""
     if len(correct) < 2:

@@ -86,7 +86,9 @@ def run_step(run: Run, step: Step, progress: Progress, keep_open: tuple[int, ...
         execute(step.path, target, step.parameters, progress.detail, keep_open)
     seconds = round(time.monotonic() - started, 1)
     changed = [name for name, when in _files(run.folder).items() if before.get(name) != when]
+    times = run.read_record().get("executed", {}).get(step.name, 0)
     run.record("seconds", **{step.name: seconds})
+    run.record("executed", **{step.name: times + 1})
     with atomic(record) as temporary:
         content = {"stamp": step.stamp, "seconds": seconds, "wrote": sorted({*earlier, *changed})}
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

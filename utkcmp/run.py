@@ -49,6 +49,12 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table without its index, whole or not at all."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
 class Run:
     """The files of one run.
 
@@ -72,6 +78,10 @@ class Run:
 
     def tuning(self, model: str) -> Path:
         return self.folder / "tuning" / f"{model}.csv"
+
+    def compared(self, what: str) -> Path:
+        """A table of notebook 08: ``differences`` or ``slices``."""
+        return self.folder / "comparison" / f"{what}.csv"
 
     def shown(self, path: Path) -> str:
         """``path`` as a reader sees it, from the run's folder on: no machine path in a report."""
@@ -101,8 +111,7 @@ class Run:
         before = [self.read_results()] if self.results_csv.exists() else []
         merged = pd.concat([*before, rows], ignore_index=True)
         merged = merged.drop_duplicates(key, keep="last").sort_values(key)
-        with atomic(self.results_csv) as temporary:
-            merged.to_csv(temporary, index=False)
+        write_csv(merged, self.results_csv)
 
     def read_record(self) -> dict:
         """run.json as a dict; empty if nothing has been recorded."""

@@ -17,7 +17,7 @@ import yaml
 from utkcmp.execute import clock
 from utkcmp.pages import TEMPLATES, Page, read_page
 from utkcmp.params import EMBEDDED
-from utkcmp.plan import ReportError
+from utkcmp.plan import READ_TEST, ReportError
 from utkcmp.run import Run
 
 TITLE = "Who is older?"
@@ -155,11 +155,14 @@ def facts(record: dict, pages: list[Page], drawn: bool) -> list[tuple[str, str]]
     seconds = record.get("seconds", {})
     total = sum(seconds.get(page.name, 0) for page in pages)
     made = max(page.ended for page in pages)
+    executed = record.get("executed", {})
+    reads = sum(times for name, times in executed.items() if name.startswith(READ_TEST))
     found = {
         "Faces": f"{faces:,} {'drawn' if drawn else 'of UTKFace'}{rejected}" if faces else "",
         "Data fingerprint": str(data.get("fingerprint", ""))[:12],
         "Made": made[:16].replace("T", " ") + " UTC" if made else "",
         "Time of all notebooks": clock(total) if total else "",
+        "Test split read": f"by {reads} executed notebooks" if reads else "",
         "Device": str(record.get("device", "")),
         "PyTorch": str(record.get("packages", {}).get("torch", "")),
         "Commit": str(record.get("git_commit") or ""),
