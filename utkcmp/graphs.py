@@ -183,24 +183,45 @@ def _traced(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) ->
 
 
 def _point_at_weights(graph: onnx_ir.Model, weights: Path) -> None:
-    """Replace a graph's tensors by places in a safetensors file, as far as they lie there."""
+    """Replace a graph's tensors by places in a safetensors file, as far as they lie there.
+
+    Weights of half precision are widened by the graph as it is loaded.
+    """
     with open(weights, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         places = json.loads(file.read(length))
-    for name, value in graph.graph.initializers.items():
+    for name, value in list(graph.graph.initializers.items()):
         place = places.get(name.removeprefix("model."))
         if place is None:
             continue
         start, end = place["data_offsets"]
-        value.const_value = onnx_ir.ExternalTensor(
+        half = place["dtype"] == "F16"
+        tensor = onnx_ir.ExternalTensor(
             weights.name,
             8 + length + start,
             end - start,
-            value.const_value.dtype,
+            onnx_ir.DataType.FLOAT16 if half else value.const_value.dtype,
             shape=value.const_value.shape,
-            name=name,
+            name=f"{name}.half" if half else name,
             base_dir=str(weights.parent),
         )
+        if half:
+            _widen(graph.graph, value, tensor)
+        else:
+            value.const_value = tensor
+
+
+def _widen(graph: onnx_ir.Graph, value: onnx_ir.Value, tensor: onnx_ir.ExternalTensor) -> None:
+    """Make an initializer the float32 of a tensor of half precision, which takes its place."""
+    del graph.initializers[value.name]
+    value.const_value = None
+    stored = onnx_ir.Value(
+        name=tensor.name, shape=value.shape, type=onnx_ir.TensorType(tensor.dtype)
+    )
+    stored.const_value = tensor
+    graph.register_initializer(stored)
+    cast = onnx_ir.node("Cast", [stored], {"to": onnx_ir.DataType.FLOAT}, outputs=[value])
+    graph.insert_before(graph[0], cast)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,220 @@
+"""Put what may be shown of a run where the repository keeps it, and its figures into README.
+
+    python -m utkcmp.publish utkface-cpu
+
+The copy, ``outputs/utkface/``, holds the site, all tables, and the models that answer, in half
+precision with a model card each. It holds no face: a run that shows faces is refused.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from safetensors.torch import load_file, save_file
+
+from utkcmp.answering import CHOICE, PUBLISHED, WEIGHTS
+from utkcmp.answers import read_siamese_or_concat, read_transfer
+from utkcmp.comparison import head_trainings, model_folders
+from utkcmp.evaluation import reported_results
+from utkcmp.graphs import write_graphs
+from utkcmp.pages import TEMPLATES
+from utkcmp.plan import ReportError
+from utkcmp.plots import compared_models, use_style
+from utkcmp.readings import read_ages_compared, read_best, read_slices
+from utkcmp.run import PROJECT, Run, outputs_root
+from utkcmp.site import replaced
+from utkcmp.tuning import head_differences
+from utkcmp.tuningreadings import read_heads
+
+MOST_BYTES = 60_000_000  # of all weights together
+FIGURE = "results.svg"
+TABLES = ("results.csv", "run.json", CHOICE, "tuning/*.*", "repeats/*.csv", "comparison/*.csv")
+TABLES += ("models/*/history.csv", "models/*/config.json", "report/**/*")
+BEGIN, END = "<!-- published figures: written by `make publish` -->", "<!-- end -->"
+
+
+def publish(run: Run, target: Run) -> None:
+    """Copy a finished run to ``target``, which it replaces, with its best models.
+
+    Raises ReportError if the run is not finished or shows faces.
+    """
+    record = run.read_record()
+    for path in (run.results_csv, run.folder / CHOICE, run.folder / "report" / "index.html"):
+        if not path.exists():
+            raise ReportError(f"{run.folder} has no {path.name}: make its whole report first")
+    if record.get("parameters", {}).get("show_faces") is not False:
+        raise ReportError(f"{run.folder} shows faces: make its report with show_faces: false")
+    with replaced(target.folder) as folder:
+        for path in sorted(path for form in TABLES for path in run.folder.glob(form)):
+            if path.is_file():
+                copy = folder / path.relative_to(run.folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+        for name in published_models(run):
+            _publish_model(run.model(name), folder / "models" / name)
+        _figure(run).savefig(folder / FIGURE, bbox_inches="tight", metadata={"Date": None})
+    for name in published_models(run):
+        (target.model(name) / "README.md").write_text(model_card(target, name), encoding="utf-8")
+
+
+def published_models(run: Run) -> list[str]:
+    """Folders of the models to publish: the one that answers, then by validation AUC, as far as
+    ``MOST_BYTES`` goes; none that only shows a fault."""
+    chosen = json.loads((run.folder / CHOICE).read_text())["model"]
+    results, folders = run.read_results(), model_folders(run)
+    ranked = results[results.split == "val"].sort_values("auc", ascending=False).model
+    known = [folders[name] for name in ranked if name in folders and "twice" not in name]
+    names, room = [], MOST_BYTES
+    for name in dict.fromkeys([chosen, *known]):
+        room -= (run.model(name) / WEIGHTS).stat().st_size // 2
+        if room >= 0:
+            names.append(name)
+    return names
+
+
+def _publish_model(source: Path, target: Path) -> None:
+    weights = load_file(source / WEIGHTS)
+    halved = {key: one.half() if one.is_floating_point() else one for key, one in weights.items()}
+    save_file(halved, target / WEIGHTS)
+    if (source / "calibration.json").exists():
+        shutil.copyfile(source / "calibration.json", target / "calibration.json")
+    write_graphs(target)
+
+
+def _figure(run: Run):
+    use_style()
+    test = run.read_results().query("split == 'test' and protocol == 'seed'")
+    reported = reported_results().query("split == 'test'").drop_duplicates("model")
+    return compared_models(test.sort_values("auc", ascending=False), reported)
+
+
+def results_table(run: Run) -> str:
+    """The test results of a run as a Markdown table, the best first, beside the reported ones."""
+    results = run.read_results().query("split == 'test'")
+    reported = reported_results().query("split == 'test'").drop_duplicates("model")
+    reported = reported.set_index("model")
+    lines = ["| model | accuracy | AUC | reported | all pairs: accuracy | AUC |", "|---" * 6 + "|"]
+    both = {name: some.set_index("model") for name, some in results.groupby("protocol")}
+    for name in both["seed"].sort_values("auc", ascending=False).index:
+        cells = [name, *_cells(both["seed"], name)]
+        there = reported.loc[name] if name in reported.index else None
+        cells.append("–" if there is None else f"{there.accuracy:.3f} / {there.auc:.3f}")
+        lines.append(f"| {' | '.join(cells + _cells(both.get('all'), name))} |")
+    return "\n".join(lines)
+
+
+def _cells(rows: pd.DataFrame | None, name: str) -> list[str]:
+    if rows is None or name not in rows.index:
+        return ["–", "–"]
+    row = rows.loc[name]
+    return [
+        f"{row[one]:.3f} ({row[f'{one}_low']:.3f}–{row[f'{one}_high']:.3f})"
+        for one in ("accuracy", "auc")
+    ]
+
+
+def learned(run: Run) -> list[str]:
+    """What a published run says of the course project's questions, a sentence or two each."""
+    test = run.read_results().query("split == 'test' and protocol == 'seed'")
+    test = test.sort_values("auc", ascending=False)
+    table = test.set_index("model")
+    usual = reported_results().query("split == 'test'").drop_duplicates("model").set_index("model")
+    ranked = pd.read_csv(run.compared("differences"))
+    ages = read_ages_compared(table)
+    heads = read_heads(head_differences(head_trainings(run)))
+    return [
+        read_best(test),
+        read_siamese_or_concat(table, usual, ranked),
+        read_transfer(table, usual, ranked),
+        ages[0].upper() + ages[1:],
+        f"Hidden layers or none? {re.sub(r'^- ', '', heads, flags=re.M)}",
+    ]
+
+
+def readme_block(run: Run) -> str:
+    """What README shows of a published run: figure, table, what was learned."""
+    place = f"outputs/{run.folder.name}"
+    record = run.read_record()
+    faces, size = record["data"]["faces"], record["parameters"]["image_size"]
+    pairs = run.read_results().query("split == 'test'").groupby("protocol").n_pairs.max()
+    return "\n".join(
+        [
+            BEGIN,
+            f"![AUC of each model, beside what the course project reported]({place}/{FIGURE})",
+            "",
+            results_table(run),
+            "",
+            f"{faces:,} faces at {size} pixels; accuracy and AUC with 95 % intervals (bootstrap "
+            f"over faces) on {pairs['seed']:,} pairs of test faces, the course project's protocol, "
+            f"and on all {pairs['all']:,}; *reported*: accuracy and AUC of the course project, on "
+            "its own split. What was learned:",
+            "",
+            *(f"- {one}" for one in learned(run)),
+            "",
+            f"The whole report lies in `{place}/report/index.html`.",
+            END,
+        ]
+    )
+
+
+def update_readme(run: Run, readme: Path) -> None:
+    """Replace README's block of published figures. Raises ReportError if it has no such block."""
+    text = readme.read_text(encoding="utf-8")
+    before, mark, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (mark and end):
+        raise ReportError(f"{readme} has no lines {BEGIN!r} and {END!r} to write between")
+    readme.write_text(before + readme_block(run) + after, encoding="utf-8")
+
+
+def model_card(run: Run, name: str) -> str:
+    """The card of one published model (Mitchell et al. 2019, "Model Cards for Model Reporting").
+
+    run: the published one; name: a folder below its ``models/``.
+    """
+    config = json.loads((run.model(name) / "config.json").read_text())
+    slices = pd.read_csv(run.compared("slices"))
+    titles = {folder: title for title, folder in model_folders(run).items()}
+    title = titles.get(name, config["model"])
+    results = run.read_results().query("split == 'test'")
+    own = slices[slices.model == title]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("card.md.j2").render(
+        title=title,
+        folder=run.shown(run.model(name)),
+        config=config,
+        data=run.read_record()["data"],
+        results=results[results.model == title].to_dict("records"),
+        slices=own.to_dict("records"),
+        said=read_slices(own) if len(own) else "",
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line: publish a run and bring README up to date."""
+    parser = argparse.ArgumentParser(prog="python -m utkcmp.publish", description=__doc__)
+    parser.add_argument("run", help="folder below outputs/")
+    run, target = Run(parser.parse_args(argv).run), Run(PUBLISHED)
+    try:
+        if run.folder.resolve() == target.folder.resolve():
+            raise ReportError(f"{PUBLISHED} is where runs are published: give another run")
+        publish(run, target)
+        update_readme(target, PROJECT / "README.md")
+    except (ReportError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    size = sum(path.stat().st_size for path in target.folder.rglob("*") if path.is_file())
+    shown = target.folder.relative_to(outputs_root().parent)
+    print(f"{shown}: {size / 1e6:.1f} MB, models {', '.join(published_models(target))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
