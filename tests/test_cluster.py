@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import processes_of, wait_for
 
 from utkcmp.cluster import ray_session
 from utkcmp.params import Params
@@ -47,26 +48,6 @@ def start_driver(outputs, *extra, **changes) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
 
 
-def processes_of(outputs) -> set[int]:
-    """Processes that run now and were given this outputs folder, this one aside."""
-    found, mark = set(), f"UTKCMP_OUTPUTS={outputs}".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (folder / "environ").read_bytes().split(b"\0"):
-                found.add(int(folder.name))
-        except OSError:  # it has ended
-            continue
-    return found - {os.getpid()}
-
-
-def wait_for(condition, seconds=300):
-    end = time.monotonic() + seconds
-    while not (got := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
-    return got
-
-
 def reported(storage: Path) -> dict[str, list[dict]]:
     """The epochs that each trial of a running search has reported so far, by trial."""
     found = {}
@@ -86,16 +67,16 @@ def storage(small_run):
     return run.folder / "tuning" / "ray"
 
 
-@pytest.mark.parametrize("how", ["fail", "interrupt"])
+@pytest.mark.parametrize("how", ["fail", "interrupt", "kill"])
 def test_no_process_of_ray_outlives_the_run(how, small_run, outputs, storage):
     driver = start_driver(outputs, how, num_samples=2)
-    if how == "interrupt":
+    if how != "fail":
         wait_for(lambda: reported(storage))
         assert len(processes_of(outputs)) > 3
-        os.kill(driver.pid, signal.SIGINT)
+        os.kill(driver.pid, signal.SIGINT if how == "interrupt" else signal.SIGKILL)
     said, _ = driver.communicate(timeout=400)
     assert driver.returncode != 0
-    assert ("KeyboardInterrupt" if how == "interrupt" else "on purpose") in said
+    assert {"fail": "on purpose", "interrupt": "KeyboardInterrupt", "kill": ""}[how] in said
     wait_for(lambda: not processes_of(outputs), seconds=15)
 
 

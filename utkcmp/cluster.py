@@ -1,6 +1,6 @@
 """Ray for a block of code: started here, or an existing cluster joined.
 
-Whatever is started here ends with the block, whether it succeeds, fails or is interrupted.
+Whatever is started here ends with the block, whether it succeeds, fails, is interrupted or killed.
 """
 
 import logging
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from utkcmp.leftovers import ends_with_us
 from utkcmp.params import Params
 
 # Ray reads these when it is imported; in a cluster they are sent to the workers as well.
@@ -68,7 +69,8 @@ def _start(attempts: int = 5, **options) -> None:
 
     for left in reversed(range(attempts)):
         try:  # "local": without an address Ray would first look for a cluster to join
-            ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **options)
+            with ends_with_us():
+                ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **options)
             return
         except Exception as error:
             ray.shutdown()

@@ -17,6 +17,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from papermill.exceptions import PapermillExecutionError
 
+from utkcmp.leftovers import ends_with_us
 from utkcmp.run import atomic
 
 TICK = 1.0  # seconds between two rewrites of the progress line
@@ -120,7 +121,8 @@ def execute(
         position = cell_index + 1
         tell(f"cell {position}/{count}")
 
-    with tempfile.TemporaryFile() as log:  # what the kernel says outside of cells
+    # The log takes what the kernel says outside of cells.
+    with tempfile.TemporaryFile() as log, ends_with_us():
         launch = {"pass_fds": keep_open, "stderr": log}
         try:
             notebook = papermill.execute_notebook(

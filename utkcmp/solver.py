@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import inspect
+import io
 import json
 import logging
 import re
@@ -17,6 +18,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -264,11 +266,26 @@ def _trainer(folder, settings, device, tensorboard, bar) -> L.Trainer:
         precision=PRECISIONS[settings["precision"]],
         logger=logger,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         reload_dataloaders_every_n_epochs=1,
         enable_progress_bar=bar,
         enable_model_summary=False,
         log_every_n_steps=20,
     )
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are there whole or not at all.
+
+    Lightning writes them to the system's folder for temporary files and moves them from there,
+    which is a copy where that lies on another disk: a kill leaves half of one here, or one there.
+    """
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        buffer = io.BytesIO()  # writing to a full disk, torch.save would not say why it fails
+        torch.save(checkpoint, buffer)
+        with atomic(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
 
 
 def _checkpoints(folder: Path, name: str, **options) -> ModelCheckpoint:
