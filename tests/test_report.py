@@ -203,10 +203,15 @@ def test_a_second_run_into_the_same_folder_stops(place, monkeypatch):
             made(place)
 
 
-def start(place: Path) -> subprocess.Popen:
-    """The command in a process of its own, once a cell has left its process id."""
+def launch(place: Path) -> subprocess.Popen:
+    """The command in a process of its own."""
     script = DRIVER.format(folder=str(place), graph=SHORT)
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True)
+    return subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True)
+
+
+def start(place: Path) -> subprocess.Popen:
+    """The same, once a cell has left its process id."""
+    process = launch(place)
     while not (place.parent / "outputs/lab/pid").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
@@ -247,6 +252,48 @@ def test_an_interrupted_run_leaves_no_kernel_and_goes_on(place, number, status):
         time.sleep(0.05)
     again, _ = made(place, SHORT)
     assert again == ["02_split", "03_last"]
+
+
+def test_of_two_runs_into_one_folder_the_second_says_so_and_stops(place):
+    write(place, "02_split", PARAMETERS, SLEEP)
+    first, second = start(place), launch(place)
+    try:
+        shown, said = second.communicate(timeout=300)
+        assert (second.returncode, first.poll()) == (1, None)
+        assert "02_split" not in shown and len(said.splitlines()) == 1
+        assert "another report is being made" in said and "wait for it to end" in said
+    finally:
+        first.kill()
+        first.communicate()
+
+
+VANISHED = """\
+import os, shutil
+from utkcmp.faces import index_faces
+shutil.rmtree(os.environ["UTKFACE"])
+index_faces(os.environ["UTKFACE"])
+"""
+FULL = "open('/dev/full', 'w').write('x')"
+
+
+@pytest.mark.parametrize(
+    ("cell", "expect"),
+    [
+        (VANISHED, r"03_last: .*/faces does not exist: expected a folder"),
+        (FULL, r"03_last: no space left on device: nothing more can be written to .*/outputs/lab"),
+    ],
+)
+def test_data_that_vanish_and_a_full_disk_are_one_sentence(
+    place, tmp_path, capsys, monkeypatch, cell, expect
+):
+    (tmp_path / "faces").mkdir()
+    monkeypatch.setenv("UTKFACE", str(tmp_path / "faces"))
+    write(place, "03_last", PARAMETERS, cell)
+    assert main([], folder=place, graph=SHORT) == 1
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and re.search(expect, said), said
+    write(place, "03_last", PARAMETERS)
+    assert made(place, SHORT)[0] == ["03_last"]  # what was finished stays valid
 
 
 def test_the_order_of_the_real_notebooks_holds():

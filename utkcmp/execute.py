@@ -21,10 +21,14 @@ from utkcmp.leftovers import ends_with_us
 from utkcmp.run import atomic
 
 TICK = 1.0  # seconds between two rewrites of the progress line
+SENTENCES = ("DataError", "ParameterError")  # errors whose message is all that a user needs
+# As the system says it, through Python or the Rust of safetensors.
+UNWRITABLE = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system")
 
 
 class NotebookFailed(Exception):
-    """A notebook stopped; the message names the cell and the error in a few lines."""
+    """A notebook stopped; the message names the cell and the error in a few lines, or says in one
+    sentence what is wrong with the data or the disk."""
 
 
 def clock(seconds: float) -> str:
@@ -138,6 +142,8 @@ def execute(
                 store_widget_state=False,
             )
         except PapermillExecutionError as error:
+            if said := _sentence(error, target.parent):
+                raise NotebookFailed(f"{source.stem}: {said}") from None
             cell = error.cell_index + 1
             problem = _message(source, partial, cell, count, _failure(error))
             raise NotebookFailed(problem) from None
@@ -164,6 +170,19 @@ def _message(source: Path, partial: Path, cell: int, count: int, problem: str) -
         f"{source.stem} failed in cell {cell} of {count}\n{problem}\n"
         f"  executed so far: {partial}\n  the same command goes on from here"
     )
+
+
+def _sentence(error: PapermillExecutionError, folder: Path) -> str | None:
+    """One sentence on an error that lies not with the notebook; None for any other."""
+    reason = _plain_text(error.evalue).strip()
+    if error.ename in SENTENCES:
+        return reason
+    if found := UNWRITABLE.search(reason):
+        return (
+            f"{found[0].lower()}: nothing more can be written to {folder.parent}; "
+            "once that is mended, the same command goes on from here"
+        )
+    return None
 
 
 def _failure(error: PapermillExecutionError) -> str:
