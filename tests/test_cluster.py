@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from conftest import processes_of, wait_for
 
-from utkcmp.cluster import ray_session
+from utkcmp.cluster import _start, ray_session
 from utkcmp.params import Params
 from utkcmp.tuning import search
 
@@ -78,6 +78,23 @@ def test_no_process_of_ray_outlives_the_run(how, small_run, outputs, storage):
     assert driver.returncode != 0
     assert {"fail": "on purpose", "interrupt": "KeyboardInterrupt", "kill": ""}[how] in said
     wait_for(lambda: not processes_of(outputs), seconds=15)
+
+
+def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):
+    import ray
+
+    begun = []
+
+    def init(*address, **options):
+        assert all(one.wait(60) == -signal.SIGKILL for one in begun)
+        begun.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        if len(begun) < 3:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    _start(attempts=3)
+    assert len(begun) == 3 and begun[-1].poll() is None
+    begun[-1].kill()
 
 
 def test_a_killed_driver_goes_on_without_repeating_a_finished_trial(small_run, outputs, storage):
