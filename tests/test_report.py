@@ -129,6 +129,18 @@ def test_a_failure_names_the_cell_and_the_next_call_goes_on(place, capsys):
     assert not partial.exists()
 
 
+def test_printed_paths_are_shortened(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("UTKFACE", str(tmp_path / "faces.zip"))
+    cell = "import nbformat\nprint(nbformat.__file__, os.environ['UTKFACE'], folder.resolve())\n"
+    cell += "import warnings; warnings.warn('odd'); str(Path.home() / 'x')"
+    write(place, "02_split", PARAMETERS, cell)
+    made(place, SHORT)
+    outputs = nbformat.read(tmp_path / "outputs/lab/notebooks/02_split.ipynb", 4).cells[-1].outputs
+    texts = [one.get("text") or one.data["text/plain"] for one in outputs]
+    assert texts[0] == "site-packages/nbformat/__init__.py $UTKFACE outputs/lab\n"
+    assert texts[1].startswith("ipykernel_") and texts[2] == "'~/x'"
+
+
 def test_a_kernel_that_dies_is_a_failure(place):
     write(place, "02_split", PARAMETERS, "import os; os._exit(1)")
     with pytest.raises(NotebookFailed, match="02_split failed in cell 5 of 5\n.*died"):

@@ -56,7 +56,7 @@ def started(outputs: Path, only=NOTEBOOKS, around=(), **changes) -> subprocess.P
 
 
 def finished(process: subprocess.Popen) -> tuple[int, str, str]:
-    shown, said = process.communicate()
+    shown, said = process.communicate(timeout=1800)
     return process.returncode, shown, said
 
 

@@ -1,8 +1,10 @@
 """Run one notebook by papermill, in a kernel of this interpreter, with one line of progress."""
 
 import contextlib
+import os
 import re
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -18,7 +20,7 @@ from jupyter_client.kernelspec import KernelSpec
 from papermill.exceptions import PapermillExecutionError
 
 from utkcmp.leftovers import ends_with_us
-from utkcmp.run import atomic
+from utkcmp.run import PROJECT, atomic, outputs_root
 
 TICK = 1.0  # seconds between two rewrites of the progress line
 SENTENCES = ("DataError", "ParameterError")  # errors whose message is all that a user needs
@@ -154,11 +156,37 @@ def execute(
             problem = "\n".join(f"  {line}" for line in [reason, *last])
             raise NotebookFailed(_message(source, partial, position, count, problem)) from None
     tell(f"{count} cells")
-    # No path of this machine in what may be published.
     notebook.metadata.papermill.update(input_path=source.name, output_path=target.name)
+    hide_places(notebook)
     with atomic(target) as temporary:
         nbformat.write(notebook, temporary)
     partial.unlink()
+
+
+def hide_places(notebook: nbformat.NotebookNode) -> None:
+    """Shorten this machine's paths in the text that a notebook printed: it may be published."""
+    for output in (one for cell in notebook.cells for one in cell.get("outputs", [])):
+        if "text" in output:
+            output.text = _shortened(output.text)
+        for kind in output.get("data", {}):
+            if kind.startswith("text/"):
+                output.data[kind] = _shortened(output.data[kind])
+
+
+def _shortened(text: str) -> str:
+    packages = Path(sysconfig.get_path("purelib"))
+    places = {
+        str(packages): "site-packages",
+        str(packages.resolve()): "site-packages",
+        os.environ.get("UTKFACE") or "$UTKFACE": "$UTKFACE",
+        str(outputs_root().resolve()): "outputs",
+        str(PROJECT): PROJECT.name,
+        f"{tempfile.gettempdir()}/ipykernel_": "ipykernel_",
+        f"{Path.home()}/": "~/",
+    }
+    for place in sorted(places, key=len, reverse=True):  # the inner of two first
+        text = text.replace(place, places[place])
+    return text
 
 
 def _plain(path: Path) -> str:
