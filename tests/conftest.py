@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,26 @@ from utkcmp import models
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests measure the CPU path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 torch.set_num_threads(1)  # tiny networks gain nothing from more
+
+
+def processes_of(outputs) -> set[int]:
+    """Processes that run now and were given this outputs folder, this one aside."""
+    found, mark = set(), f"UTKCMP_OUTPUTS={outputs}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.add(int(folder.name))
+        except OSError:  # it has ended
+            continue
+    return found - {os.getpid()}
+
+
+def wait_for(condition, seconds=300):
+    end = time.monotonic() + seconds
+    while not (got := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+    return got
 
 
 class TinyBackbone(nn.Sequential):

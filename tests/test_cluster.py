@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import processes_of, wait_for
 
-from utkcmp.cluster import ray_session
+from utkcmp.cluster import _start, ray_session
 from utkcmp.params import Params
 from utkcmp.tuning import search
 
@@ -47,26 +48,6 @@ def start_driver(outputs, *extra, **changes) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
 
 
-def processes_of(outputs) -> set[int]:
-    """Processes that run now and were given this outputs folder, this one aside."""
-    found, mark = set(), f"UTKCMP_OUTPUTS={outputs}".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (folder / "environ").read_bytes().split(b"\0"):
-                found.add(int(folder.name))
-        except OSError:  # it has ended
-            continue
-    return found - {os.getpid()}
-
-
-def wait_for(condition, seconds=300):
-    end = time.monotonic() + seconds
-    while not (got := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
-    return got
-
-
 def reported(storage: Path) -> dict[str, list[dict]]:
     """The epochs that each trial of a running search has reported so far, by trial."""
     found = {}
@@ -86,17 +67,34 @@ def storage(small_run):
     return run.folder / "tuning" / "ray"
 
 
-@pytest.mark.parametrize("how", ["fail", "interrupt"])
+@pytest.mark.parametrize("how", ["fail", "interrupt", "kill"])
 def test_no_process_of_ray_outlives_the_run(how, small_run, outputs, storage):
     driver = start_driver(outputs, how, num_samples=2)
-    if how == "interrupt":
+    if how != "fail":
         wait_for(lambda: reported(storage))
         assert len(processes_of(outputs)) > 3
-        os.kill(driver.pid, signal.SIGINT)
+        os.kill(driver.pid, signal.SIGINT if how == "interrupt" else signal.SIGKILL)
     said, _ = driver.communicate(timeout=400)
     assert driver.returncode != 0
-    assert ("KeyboardInterrupt" if how == "interrupt" else "on purpose") in said
+    assert {"fail": "on purpose", "interrupt": "KeyboardInterrupt", "kill": ""}[how] in said
     wait_for(lambda: not processes_of(outputs), seconds=15)
+
+
+def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):
+    import ray
+
+    begun = []
+
+    def init(*address, **options):
+        assert all(one.wait(60) == -signal.SIGKILL for one in begun)
+        begun.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        if len(begun) < 3:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    _start(attempts=3)
+    assert len(begun) == 3 and begun[-1].poll() is None
+    begun[-1].kill()
 
 
 def test_a_killed_driver_goes_on_without_repeating_a_finished_trial(small_run, outputs, storage):

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
@@ -87,6 +89,15 @@ def test_mistakes_are_wrong_and_sorted_by_confidence(small_run, tiny):
     older = np.where(got.left_age > got.right_age, "left", "right")
     assert (got.answer != older).all()
     assert got.confidence.is_monotonic_decreasing and got.confidence.between(0.5, 1).all()
+    assert (data.faces.file[got.left].to_numpy() == got.left_file).all()
+
+    hidden = copy.copy(data)
+    hidden.params = data.params.model_copy(update={"show_faces": False})
+    got = mistakes(one, hidden, n=5)
+    assert not got.isin(set(data.faces.file)).any(axis=None)
+    for side in ("left", "right"):  # the data's owner finds the file by its digest
+        found = [data.faces.sha256.str.startswith(digest) for digest in got[f"{side}_file"]]
+        assert all(hits[row] for hits, row in zip(found, got[side], strict=True))
 
 
 def test_reported_figures_are_complete():

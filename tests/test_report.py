@@ -18,7 +18,7 @@ from utkcmp import report
 from utkcmp.execute import NotebookFailed, Progress
 from utkcmp.params import ParameterError
 from utkcmp.plan import NOTEBOOKS, ReportError, chosen, modules_of, plan, stamp_of
-from utkcmp.report import LOCK_WAIT, locked, main, make_report
+from utkcmp.report import locked, main, make_report
 from utkcmp.run import PROJECT
 
 GRAPH = {"01_first": (), "02_split": (), "03_last": ("02_split",)}
@@ -129,6 +129,18 @@ def test_a_failure_names_the_cell_and_the_next_call_goes_on(place, capsys):
     assert not partial.exists()
 
 
+def test_printed_paths_are_shortened(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("UTKFACE", str(tmp_path / "faces.zip"))
+    cell = "import nbformat\nprint(nbformat.__file__, os.environ['UTKFACE'], folder.resolve())\n"
+    cell += "import warnings; warnings.warn('odd'); str(Path.home() / 'x')"
+    write(place, "02_split", PARAMETERS, cell)
+    made(place, SHORT)
+    outputs = nbformat.read(tmp_path / "outputs/lab/notebooks/02_split.ipynb", 4).cells[-1].outputs
+    texts = [one.get("text") or one.data["text/plain"] for one in outputs]
+    assert texts[0] == "site-packages/nbformat/__init__.py $UTKFACE outputs/lab\n"
+    assert texts[1].startswith("ipykernel_") and texts[2] == "'~/x'"
+
+
 def test_a_kernel_that_dies_is_a_failure(place):
     write(place, "02_split", PARAMETERS, "import os; os._exit(1)")
     with pytest.raises(NotebookFailed, match="02_split failed in cell 5 of 5\n.*died"):
@@ -203,10 +215,15 @@ def test_a_second_run_into_the_same_folder_stops(place, monkeypatch):
             made(place)
 
 
-def start(place: Path) -> subprocess.Popen:
-    """The command in a process of its own, once a cell has left its process id."""
+def launch(place: Path) -> subprocess.Popen:
+    """The command in a process of its own."""
     script = DRIVER.format(folder=str(place), graph=SHORT)
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True)
+    return subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True)
+
+
+def start(place: Path) -> subprocess.Popen:
+    """The same, once a cell has left its process id."""
+    process = launch(place)
     while not (place.parent / "outputs/lab/pid").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
@@ -236,17 +253,59 @@ def test_an_interrupted_run_leaves_no_kernel_and_goes_on(place, number, status):
     process = start(place)
     kernel = int((place.parent / "outputs/lab/pid").read_text())
     process.send_signal(number)
-    shown, said = process.communicate(timeout=30)
+    shown, said = process.communicate(timeout=300)
     assert process.returncode == status
     assert shown.split()[0] == "faces" and "02_split" not in shown
     assert said.splitlines() == ([] if status == -9 else ["", report.INTERRUPTED])
 
-    deadline = time.monotonic() + LOCK_WAIT
+    deadline = time.monotonic() + 60
     while alive(kernel):
         assert time.monotonic() < deadline, "the kernel outlives its run"
         time.sleep(0.05)
     again, _ = made(place, SHORT)
     assert again == ["02_split", "03_last"]
+
+
+def test_of_two_runs_into_one_folder_the_second_says_so_and_stops(place):
+    write(place, "02_split", PARAMETERS, SLEEP)
+    first, second = start(place), launch(place)
+    try:
+        shown, said = second.communicate(timeout=300)
+        assert (second.returncode, first.poll()) == (1, None)
+        assert "02_split" not in shown and len(said.splitlines()) == 1
+        assert "another report is being made" in said and "wait for it to end" in said
+    finally:
+        first.kill()
+        first.communicate()
+
+
+VANISHED = """\
+import os, shutil
+from utkcmp.faces import index_faces
+shutil.rmtree(os.environ["UTKFACE"])
+index_faces(os.environ["UTKFACE"])
+"""
+FULL = "open('/dev/full', 'w').write('x')"
+
+
+@pytest.mark.parametrize(
+    ("cell", "expect"),
+    [
+        (VANISHED, r"03_last: .*/faces does not exist: expected a folder"),
+        (FULL, r"03_last: no space left on device: nothing more can be written to .*/outputs/lab"),
+    ],
+)
+def test_data_that_vanish_and_a_full_disk_are_one_sentence(
+    place, tmp_path, capsys, monkeypatch, cell, expect
+):
+    (tmp_path / "faces").mkdir()
+    monkeypatch.setenv("UTKFACE", str(tmp_path / "faces"))
+    write(place, "03_last", PARAMETERS, cell)
+    assert main([], folder=place, graph=SHORT) == 1
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and re.search(expect, said), said
+    write(place, "03_last", PARAMETERS)
+    assert made(place, SHORT)[0] == ["03_last"]  # what was finished stays valid
 
 
 def test_the_order_of_the_real_notebooks_holds():

@@ -40,3 +40,16 @@ def test_the_record_keeps_what_others_wrote(tmp_path):
     run.record("seconds", two=2)
     assert run.read_record()["seconds"] == {"one": 1, "two": 2}
     assert "torch" in run.read_record()["packages"]
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    path, other = tmp_path / "a.csv", tmp_path / ".a.csv.user"
+    (tmp_path / ".a.csv.k1lled_0.csv").write_text("half")
+    other.write_text("not ours")
+    with atomic(path) as in_use:
+        in_use.write_text("first")
+        with atomic(path) as temporary:  # as of another process, at the same time
+            temporary.write_text("second")
+        assert in_use.exists() and path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert {one.name for one in tmp_path.iterdir()} == {"a.csv", ".a.csv.user"}

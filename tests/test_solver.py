@@ -4,12 +4,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
-from utkcmp import task
+from utkcmp import solver, task
 from utkcmp.models import build_model
 from utkcmp.pairs import Pairs
 from utkcmp.solver import DivergedError, fit, fit_options, load_model
@@ -112,6 +114,24 @@ def test_a_finished_folder_holds_only_what_is_needed(tmp_path):
     fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **SETTINGS)
     got = sorted(path.name for path in tmp_path.iterdir())
     assert got == ["config.json", "history.csv", "model.safetensors"]
+
+
+def test_a_training_killed_at_its_boards_ends_with_them(tmp_path, monkeypatch):
+    images, ages, pairs = toy()
+
+    def train():
+        options = SETTINGS | {"tensorboard": tmp_path / "board"}
+        return fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path / "m", **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(solver, "write_boards", Mock(side_effect=KeyboardInterrupt))
+        train()
+    written = Mock()
+    monkeypatch.setattr(solver, "write_boards", written)
+    assert train().reused and written.call_count == 1
+    got = sorted(path.name for path in (tmp_path / "m").iterdir())
+    assert got == ["config.json", "history.csv", "model.safetensors"]
+    assert train().reused and written.call_count == 1
 
 
 def test_the_best_epoch_is_kept(tmp_path):
@@ -348,6 +368,39 @@ def test_a_killed_training_ends_as_one_never_killed(tmp_path):
         assert got == expect, name
     got, expect = (curve(tmp_path / one / "board") for one in ("killed", "whole"))
     assert got == expect and len(got) == 6
+
+
+def held(folder: Path) -> dict[str, int]:
+    """What this process holds, and what lies in a folder."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").open())
+    return {
+        "MiB": int(status["VmRSS"].split()[0]) // 1024,
+        "files": len(os.listdir("/proc/self/fd")),
+        "threads": int(status["Threads"]),
+        "KiB on disk": sum(path.stat().st_size for path in folder.rglob("*")) // 1024,
+    }
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system tells no such figures")
+def test_fifty_epochs_hold_no_more_than_ten(small_run, tmp_path):
+    _, data = small_run
+    seen = []
+    fit(
+        build("SiameseResNet"),
+        data.images,
+        data.ages,
+        train=data.rows("train"),
+        val=data.pairs("val"),
+        folder=tmp_path / "model",
+        tensorboard=tmp_path / "board",
+        on_epoch=lambda row: seen.append(held(tmp_path)),
+        **SETTINGS | {"epochs": 50, "patience": 50, "augment": "flip"},
+    )
+    tenth, last = seen[9], seen[49]
+    grown = {name: last[name] - tenth[name] for name in last}
+    print(tenth, last)
+    assert (grown["files"], grown["threads"]) == (0, 0)
+    assert grown["MiB"] <= 10 and grown["KiB on disk"] <= 100, grown
 
 
 def curve(board) -> dict[int, float]:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from utkcmp.params import Params
-from utkcmp.trials import _tables, gather_data
+from utkcmp.trials import _left_whole, _tables, gather_data
 
 
 class Result:
@@ -54,3 +54,14 @@ def test_no_test_face_is_sent_to_a_trial(small_run):
     own = data.pairs("val")
     assert np.array_equal(sent.images[sent.val.left], original[own.left])
     assert np.array_equal(sent.ages[sent.val.right], data.ages.numpy()[own.right])
+
+
+def test_a_search_goes_on_only_from_records_that_are_whole(tmp_path):
+    assert not _left_whole(tmp_path / "none")
+    (tmp_path / "tuner.pkl").write_bytes(b"")
+    assert not _left_whole(tmp_path)  # Ray writes the search's state seconds later
+    state = tmp_path / "experiment_state-2026-11-24_18-00-00.json"
+    state.write_text('{"trial_data": [')
+    assert not _left_whole(tmp_path)
+    state.write_text('{"trial_data": []}')
+    assert _left_whole(tmp_path)

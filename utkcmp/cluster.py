@@ -1,6 +1,6 @@
 """Ray for a block of code: started here, or an existing cluster joined.
 
-Whatever is started here ends with the block, whether it succeeds, fails or is interrupted.
+Whatever is started here ends with the block, whether it succeeds, fails, is interrupted or killed.
 """
 
 import logging
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from utkcmp.leftovers import end_marked, ends_with_us
 from utkcmp.params import Params
 
 # Ray reads these when it is imported; in a cluster they are sent to the workers as well.
@@ -67,13 +68,15 @@ def _start(attempts: int = 5, **options) -> None:
     import ray
 
     for left in reversed(range(attempts)):
-        try:  # "local": without an address Ray would first look for a cluster to join
-            ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **options)
-            return
-        except Exception as error:
-            ray.shutdown()
-            if left == 0 or "timed out during startup" not in str(error):
-                raise
+        with ends_with_us() as mark:
+            try:  # "local": without an address Ray would first look for a cluster to join
+                ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **options)
+                return
+            except Exception as error:
+                ray.shutdown()
+                end_marked(mark)  # Ray forgets what it had started
+                if left == 0 or "timed out during startup" not in str(error):
+                    raise
 
 
 def _knock(address: str) -> None:

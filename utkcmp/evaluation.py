@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from utkcmp.bootstrap import intervals
+from utkcmp.faces import shown_files
 from utkcmp.inference import (
     compared_logits,
     contributions,
@@ -92,17 +93,21 @@ def results_table(evaluated: list[Evaluated]) -> pd.DataFrame:
 
 
 def mistakes(one: Evaluated, data, n: int = 8) -> pd.DataFrame:
-    """The n most confidently wrong answers: left, right (image rows), files, ages, probability."""
+    """The n most confidently wrong answers: left, right (image rows), files, ages, probability.
+
+    data: a RunData, whose parameters say whether files are named (``shown_files``).
+    """
     wrong = np.flatnonzero((one.logits > 0) != (one.pairs.label == 1))
     worst = wrong[np.argsort(-np.abs(one.logits[wrong]), kind="stable")][:n]
     left, right = one.pairs.left[worst], one.pairs.right[worst]
+    files = shown_files(data.faces, data.params.show_faces).to_numpy()
     confidence = torch.sigmoid(torch.from_numpy(np.abs(one.logits[worst]))).numpy()
     return pd.DataFrame(
         {
             "left": left,
             "right": right,
-            "left_file": data.faces.file.to_numpy()[left],
-            "right_file": data.faces.file.to_numpy()[right],
+            "left_file": files[left],
+            "right_file": files[right],
             "left_age": data.faces.age.to_numpy()[left],
             "right_age": data.faces.age.to_numpy()[right],
             "answer": np.where(one.logits[worst] > 0, "left", "right"),

@@ -1,8 +1,10 @@
 """Run one notebook by papermill, in a kernel of this interpreter, with one line of progress."""
 
 import contextlib
+import os
 import re
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -17,13 +19,18 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from papermill.exceptions import PapermillExecutionError
 
-from utkcmp.run import atomic
+from utkcmp.leftovers import ends_with_us
+from utkcmp.run import PROJECT, atomic, outputs_root
 
 TICK = 1.0  # seconds between two rewrites of the progress line
+SENTENCES = ("DataError", "ParameterError")  # errors whose message is all that a user needs
+# As the system says it, through Python or the Rust of safetensors.
+UNWRITABLE = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system")
 
 
 class NotebookFailed(Exception):
-    """A notebook stopped; the message names the cell and the error in a few lines."""
+    """A notebook stopped; the message names the cell and the error in a few lines, or says in one
+    sentence what is wrong with the data or the disk."""
 
 
 def clock(seconds: float) -> str:
@@ -120,7 +127,8 @@ def execute(
         position = cell_index + 1
         tell(f"cell {position}/{count}")
 
-    with tempfile.TemporaryFile() as log:  # what the kernel says outside of cells
+    # The log takes what the kernel says outside of cells.
+    with tempfile.TemporaryFile() as log, ends_with_us():
         launch = {"pass_fds": keep_open, "stderr": log}
         try:
             notebook = papermill.execute_notebook(
@@ -136,6 +144,8 @@ def execute(
                 store_widget_state=False,
             )
         except PapermillExecutionError as error:
+            if said := _sentence(error, target.parent):
+                raise NotebookFailed(f"{source.stem}: {said}") from None
             cell = error.cell_index + 1
             problem = _message(source, partial, cell, count, _failure(error))
             raise NotebookFailed(problem) from None
@@ -146,11 +156,37 @@ def execute(
             problem = "\n".join(f"  {line}" for line in [reason, *last])
             raise NotebookFailed(_message(source, partial, position, count, problem)) from None
     tell(f"{count} cells")
-    # No path of this machine in what may be published.
     notebook.metadata.papermill.update(input_path=source.name, output_path=target.name)
+    hide_places(notebook)
     with atomic(target) as temporary:
         nbformat.write(notebook, temporary)
     partial.unlink()
+
+
+def hide_places(notebook: nbformat.NotebookNode) -> None:
+    """Shorten this machine's paths in the text that a notebook printed: it may be published."""
+    for output in (one for cell in notebook.cells for one in cell.get("outputs", [])):
+        if "text" in output:
+            output.text = _shortened(output.text)
+        for kind in output.get("data", {}):
+            if kind.startswith("text/"):
+                output.data[kind] = _shortened(output.data[kind])
+
+
+def _shortened(text: str) -> str:
+    packages = Path(sysconfig.get_path("purelib"))
+    places = {
+        str(packages): "site-packages",
+        str(packages.resolve()): "site-packages",
+        os.environ.get("UTKFACE") or "$UTKFACE": "$UTKFACE",
+        str(outputs_root().resolve()): "outputs",
+        str(PROJECT): PROJECT.name,
+        f"{tempfile.gettempdir()}/ipykernel_": "ipykernel_",
+        f"{Path.home()}/": "~/",
+    }
+    for place in sorted(places, key=len, reverse=True):  # the inner of two first
+        text = text.replace(place, places[place])
+    return text
 
 
 def _plain(path: Path) -> str:
@@ -162,6 +198,19 @@ def _message(source: Path, partial: Path, cell: int, count: int, problem: str) -
         f"{source.stem} failed in cell {cell} of {count}\n{problem}\n"
         f"  executed so far: {partial}\n  the same command goes on from here"
     )
+
+
+def _sentence(error: PapermillExecutionError, folder: Path) -> str | None:
+    """One sentence on an error that lies not with the notebook; None for any other."""
+    reason = _plain_text(error.evalue).strip()
+    if error.ename in SENTENCES:
+        return reason
+    if found := UNWRITABLE.search(reason):
+        return (
+            f"{found[0].lower()}: nothing more can be written to {folder.parent}; "
+            "once that is mended, the same command goes on from here"
+        )
+    return None
 
 
 def _failure(error: PapermillExecutionError) -> str:

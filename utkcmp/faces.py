@@ -94,6 +94,15 @@ def fingerprint(faces: pd.DataFrame) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def shown_files(faces: pd.DataFrame, show_faces: bool = True) -> pd.Series:
+    """What pages call the files of ``faces`` (columns file, sha256), (N,) str.
+
+    That is their names, or, where no face may be shown, the first 12 digits of their contents'
+    SHA-256: whoever has the data finds them in the column ``sha256`` of faces.csv.
+    """
+    return faces.file if show_faces else faces.sha256.str[:12].rename("file")
+
+
 # ---- names ---------------------------------------------------------------------------------------
 
 

@@ -36,7 +36,7 @@ class Params(BaseModel):
     )
     n_faces: int = Field(400, ge=50, le=100_000, description="embedded faces to draw")
     seed: int = Field(42, ge=0, lt=2**31)
-    show_faces: bool = Field(True, description="false replaces every face on the pages")
+    show_faces: bool = Field(True, description="false hides every face and its file's name")
     image_size: int = Field(32, ge=16, le=512, description="pixels per side")
 
     duplicates: Literal["keep", "drop_conflicts", "drop_all_but_one"] = "keep"

@@ -53,7 +53,8 @@ from utkcmp.site import render_site
 
 LOCK_WAIT = 5.0  # seconds; a kernel outlives a killed run by at most about one
 ENVIRONMENT_DATA = "$UTKFACE"
-INTERRUPTED = "interrupted: the same command goes on from here"
+GOES_ON = "the same command goes on from here"
+INTERRUPTED = f"interrupted: {GOES_ON}"
 DATA_NAMES = ("data", "n_faces", "seed")
 
 
@@ -233,7 +234,8 @@ def main(argv: list[str] | None = None, **options: Any) -> int:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{error.filename or 'the report'}: {error.strerror or error}", file=sys.stderr)
+        where, reason = error.filename or outputs_root(), error.strerror or str(error)
+        print(f"{where}: {reason.lower()}; mend that and call again: {GOES_ON}", file=sys.stderr)
         return 1
     shown = index.relative_to(Path.cwd()) if index.is_relative_to(Path.cwd()) else index
     print(f"{shown}   {clock(time.monotonic() - started)}")

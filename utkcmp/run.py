@@ -4,9 +4,12 @@ A run is a folder below ``outputs/`` (layout in README.md). Paths start here and
 """
 
 import contextlib
+import fcntl
+import glob
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -36,17 +39,40 @@ def atomic(path: Path) -> Iterator[Path]:
     ...     _ = temporary.write_text("whole or not at all")
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
     temporary = Path(name)
+    with hold(handle):
+        try:
+            yield temporary
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def hold(handle: int) -> Iterator[None]:
+    """Mark an open temporary file or folder as in use for a block, and close it.
+
+    The mark, a lock of the system's, ends with the process, however that ends.
+    """
     try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed left half-written beside ``path``."""
+    name = f".{glob.escape(path.name)}.????????{glob.escape(path.suffix)}"  # as tempfile names it
+    for left in path.parent.glob(name):
+        with contextlib.suppress(OSError):  # another process uses it, or has just removed it
+            with hold(os.open(left, os.O_RDONLY)):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -6,6 +6,7 @@ are no picture. The faces themselves are drawn by ``utkcmp.drawing``.
 
 import io
 import json
+import os
 import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from utkcmp.drawing import draw_face, random_face
+from utkcmp.run import hold, remove_leftovers
 
 DRAWING = 1  # raise it with every change here or in drawing.py that changes the files
 MARKER = ".sample.json"
@@ -70,7 +72,12 @@ def draw_sample(folder: str | Path, n: int = 400, seed: int = 42) -> Path:
     if _marker_of(folder) == marker:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+    remove_leftovers(folder)
+    beside = {"dir": folder.parent, "prefix": f".{folder.name}."}
+    with (
+        tempfile.TemporaryDirectory(**beside) as temporary,
+        hold(os.open(temporary, os.O_RDONLY)),
+    ):
         fresh = Path(temporary, "fresh")
         fresh.mkdir()
         _write_files(fresh, n, seed)

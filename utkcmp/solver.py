@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import inspect
+import io
 import json
 import logging
 import re
@@ -17,6 +18,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -119,6 +121,14 @@ def fit(
 
     A finished model in ``folder`` that was made with the same settings and data is read instead,
     unless ``retrain``; an unfinished one is continued; one made otherwise is trained anew.
+
+    The same arguments on the same machine give the same weights, bit for bit, on a CPU (if torch
+    has as many threads), interrupted or not. A GPU only comes close: what is drawn at random is the
+    same, but some kernels add up in whatever order they end, cuDNN picks its algorithms as it goes,
+    and of either difference bf16, with 8 bits a number, makes a larger one. Lightning's
+    ``deterministic``, which allows only kernels of a fixed order, is not set: it costs speed, and
+    some operations have no such kernel.
+
     Raises DivergedError if the loss is no longer finite, and then the folder holds the best weights
     so far; ValueError for an unknown option.
     """
@@ -142,7 +152,10 @@ def fit(
     }
     folder = Path(folder)
     if not retrain and _settings(folder / "config.json") == settings:
-        return Fitted(load_model(folder), pd.read_csv(folder / "history.csv"), reused=True)
+        fitted = Fitted(load_model(folder), pd.read_csv(folder / "history.csv"), reused=True)
+        if (folder / "training.json").exists():  # it was killed between training and its boards
+            _conclude(folder, fitted, images, ages, val, settings, tensorboard, show_faces)
+        return fitted
     # Lightning trains a model in the mode it finds. Convolutions are fastest channels-last.
     model.train().to(memory_format=torch.channels_last)
     bar, lines = progress and shows_bars(), progress and not shows_bars()
@@ -155,13 +168,25 @@ def fit(
         if not (folder / "best.ckpt").exists():
             raise
         history = _keep_best(model, folder, settings | {"diverged": str(error)}, images)
+        _remove_checkpoints(folder)
         best = history.epoch[history.val_loss.idxmin()]
         message = f"{error}; {folder.name}/ holds the best weights before it, of epoch {best}"
         raise DivergedError(message) from None
-    history = _keep_best(model, folder, settings, images)
+    fitted = Fitted(model, _keep_best(model, folder, settings, images), reused=False)
+    _conclude(folder, fitted, images, ages, val, settings, tensorboard, show_faces)
+    return fitted
+
+
+def _conclude(folder, fitted, images, ages, val, settings, tensorboard, show_faces) -> None:
     if tensorboard:
-        write_boards(tensorboard, model, images, ages, val, settings, history, show_faces)
-    return Fitted(model, history, reused=False)
+        shown = (images, ages, val, settings, fitted.history, show_faces)
+        write_boards(tensorboard, fitted.model, *shown)
+    _remove_checkpoints(folder)
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    for leftover in ("best.ckpt", "last.ckpt", "training.json"):
+        (folder / leftover).unlink(missing_ok=True)
 
 
 def _train(training, folder, checkpoint, settings, device, tensorboard, bar) -> None:
@@ -193,8 +218,6 @@ def _keep_best(model, folder: Path, settings: dict, images: Tensor) -> pd.DataFr
     model.to("cpu").eval()
     history = pd.DataFrame(last["history"])
     save_model(model, folder, settings=settings, image_size=images.shape[-1], history=history)
-    for leftover in ("best.ckpt", "last.ckpt", "training.json"):
-        (folder / leftover).unlink(missing_ok=True)
     return history
 
 
@@ -262,11 +285,26 @@ def _trainer(folder, settings, device, tensorboard, bar) -> L.Trainer:
         precision=PRECISIONS[settings["precision"]],
         logger=logger,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         reload_dataloaders_every_n_epochs=1,
         enable_progress_bar=bar,
         enable_model_summary=False,
         log_every_n_steps=20,
     )
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are there whole or not at all.
+
+    Lightning writes them to the system's folder for temporary files and moves them from there,
+    which is a copy where that lies on another disk: a kill leaves half of one here, or one there.
+    """
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        buffer = io.BytesIO()  # writing to a full disk, torch.save would not say why it fails
+        torch.save(checkpoint, buffer)
+        with atomic(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
 
 
 def _checkpoints(folder: Path, name: str, **options) -> ModelCheckpoint:

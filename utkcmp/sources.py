@@ -20,6 +20,8 @@ from pathlib import Path, PurePosixPath
 
 from joblib import Parallel, delayed, parallel_config
 
+from utkcmp.leftovers import ends_with_us
+
 KINDS = "a folder, .tar.gz, .tgz, .tar or .zip with images named like 25_0_1_20170116174525125.jpg"
 MAX_BYTES = 64 * 2**20  # what is read of one file
 MANY = 2000  # items from which on processes are worth their start
@@ -107,11 +109,12 @@ def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
         except Exception as error:
             failure.append(error)
 
-    with parallel_config("loky", n_jobs=os.cpu_count(), idle_worker_timeout=20):
+    with parallel_config("loky", n_jobs=os.cpu_count(), idle_worker_timeout=20), ends_with_us():
         run = Parallel(return_as="generator", batch_size=1, pre_dispatch=f"{AHEAD}*n_jobs")
         results = run(delayed(_each)(function, chunk) for chunk in chunks())
     while True:
-        with warnings.catch_warnings():  # processes that were idle have ended: no matter
+        with warnings.catch_warnings(), ends_with_us():
+            # Processes that were idle have ended: no matter, others are started.
             warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
             chunk = next(results, None)
         if chunk is None:

@@ -5,6 +5,7 @@ shared, nothing is decoded or copied for a trial). Of a trial that fails by itse
 kept; one whose machine is lost is started again.
 """
 
+import json
 import math
 import shutil
 import sys
@@ -135,9 +136,10 @@ def run_trials(data, model: str, params: dict, space: dict, storage: str, count:
         tune.with_parameters(run_trial, data=data, model=model, params=params, storage=str(folder)),
         {"cpu": p.cpus_per_trial, "gpu": p.gpus_per_trial},
     )
-    if tune.Tuner.can_restore(folder / "search"):
+    if _left_whole(folder / "search"):
         tuner = tune.Tuner.restore(str(folder / "search"), trainable, restart_errored=True)
     else:
+        shutil.rmtree(folder / "search", ignore_errors=True)
         tuner = tune.Tuner(
             trainable,
             param_space=space,
@@ -153,6 +155,18 @@ def run_trials(data, model: str, params: dict, space: dict, storage: str, count:
     tables = _tables(tuner.fit(), p.max_num_epochs)
     shutil.rmtree(folder, ignore_errors=True)
     return tables
+
+
+def _left_whole(records: Path) -> bool:
+    """Whether an interrupted search's records can be gone on from; at its start they are partial,
+    and Ray would go on without parameters."""
+    from ray import tune
+
+    states = sorted(records.glob("experiment_state-*.json"))
+    try:
+        return tune.Tuner.can_restore(records) and bool(json.loads(states[-1].read_text()))
+    except (OSError, IndexError, ValueError):
+        return False
 
 
 def _tune_config(p: Params, count: int, asha: bool):

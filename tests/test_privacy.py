@@ -1,0 +1,42 @@
+"""What may be published tells nothing of the faces' files or of the machine."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from utkcmp.run import PROJECT
+
+
+@pytest.fixture
+def published(whole_report):
+    """Every file that a reader of a published run may see, with its content."""
+    folders = ("report", "notebooks", "tensorboard")
+    paths = [path for name in folders for path in (whole_report.folder / name).rglob("*")]
+    paths = [path for path in paths if path.is_file()] + [whole_report.run_json]
+    return {path: path.read_bytes() for path in paths}
+
+
+def held(published: dict[Path, bytes], words) -> dict[str, str]:
+    """The words that are in a file, each with the name of the file."""
+    items = [(path.name, data) for path, data in published.items()]
+    return {word: name for name, data in items for word in words if word.encode() in data}
+
+
+def test_no_name_of_a_face_file_is_in_what_a_run_leaves(published, marked_faces, whole_report):
+    names = {path.name.partition(".")[0] for path in marked_faces.iterdir()}
+    assert len(names) == 134 and not held(published, names)
+    digests = set(whole_report.read_faces().sha256.str[:12])
+    assert len(held(published, digests)) > 12  # they stand where names would
+
+
+def test_no_absolute_path_is_in_what_a_run_leaves(published, marked_faces, outputs):
+    places = [
+        marked_faces,
+        outputs,
+        PROJECT,
+        sys.prefix,
+        Path(sys.prefix).resolve(),
+        f"{Path.home()}/",
+    ]
+    assert not held(published, map(str, places))

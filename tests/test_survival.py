@@ -1,0 +1,223 @@
+"""The command on real notebooks: killed anywhere, on a full disk, without a network.
+
+A run of three notebooks on few drawn faces, with the smallest network, in processes of its own.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import processes_of, wait_for
+from safetensors.torch import load_file
+
+SMALL = dict(run="small", n_faces=60, image_size=16, show_faces=False, seed=42, eval_pairs=60)
+SMALL |= dict(backbone="mobilenet_v3_small", epochs=2, batch_size=16, compare_pairing=False)
+SMALL |= dict(tune_models=["SiameseResNet"], head_models=[], num_samples=2, max_num_epochs=1)
+SMALL |= dict(tune_data_size=32, best_epochs=1, data_size=64, resamples=100)
+SMALL |= dict(search_space={"resnet_type": ["mobilenet_v3_small"], "batch_size": [16]})
+NOTEBOOKS = ["04_siamese", "07_tuning"]  # and what they depend on
+# Where a run is killed: a file that shows that it is there, and how many seconds it has at most.
+PHASES = {
+    "indexing": ("cache", 2.0),
+    "caching": ("cache/*images-*.npy", 1.0),
+    "training": ("small/models/siamese/training.json", 3.0),
+    "searching": ("small/tuning/ray/*/search", 8.0),
+    "rendering": ("small/.report.*", 0.5),
+}
+
+
+def started(outputs: Path, only=NOTEBOOKS, around=(), **changes) -> subprocess.Popen:
+    """The command in a session of its own; around: a command that runs it, such as unshare."""
+    outputs.mkdir(exist_ok=True)
+    parameters = outputs.parent / f"{outputs.name}.yaml"
+    parameters.write_text(yaml.safe_dump(SMALL | changes))
+    command = [*around, sys.executable, "-m", "utkcmp.report", "-f", str(parameters)]
+    command += [word for name in only for word in ("--only", name)]
+    return subprocess.Popen(
+        command,
+        env=os.environ | {"UTKCMP_OUTPUTS": str(outputs)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(process: subprocess.Popen) -> tuple[int, str, str]:
+    shown, said = process.communicate(timeout=1800)
+    return process.returncode, shown, said
+
+
+def results(outputs: Path) -> bytes:
+    """results.csv as it stands, but for the column of seconds."""
+    table = pd.read_csv(outputs / "small/results.csv", dtype=str)
+    return table.drop(columns="seconds").to_csv(index=False).encode()
+
+
+def trials(outputs: Path) -> pd.DataFrame:
+    """What the search found, but for names and times."""
+    table = pd.read_csv(outputs / "small/tuning/SiameseResNet.csv")
+    return table.drop(columns=["trial", "total_time"]).sort_values("lr", ignore_index=True)
+
+
+READERS = {
+    ".json": lambda path: json.loads(path.read_text()),
+    ".csv": pd.read_csv,
+    ".npy": lambda path: np.load(path),
+    ".yaml": lambda path: yaml.safe_load(path.read_text()),
+    ".safetensors": load_file,
+    ".ckpt": lambda path: torch.load(path, weights_only=True),
+    ".ipynb": lambda path: nbformat.read(path, 4),
+    ".html": lambda path: path.read_text().rindex("</html>"),
+}
+
+
+def read_all(outputs: Path) -> int:
+    """Read every file that a killed run left under its own name; returns how many were read.
+
+    Ray's records and notebooks that are being executed are not among them.
+    """
+    paths = [path for path in outputs.rglob("*") if path.suffix in READERS]
+    paths = [path.relative_to(outputs) for path in paths if "ray" not in path.parts]
+    paths = [path for path in paths if not any(part[0] == "." for part in path.parts)]
+    paths = [path for path in paths if not path.name.endswith(".partial.ipynb")]
+    for path in paths:
+        READERS[path.suffix](outputs / path)
+    return len(paths)
+
+
+def kill(outputs: Path, phase: str, moments: random.Random) -> bool:
+    """Start the command, kill it in a phase; returns whether it came to be killed."""
+    mark, longest = PHASES[phase]
+    process = started(outputs)
+    while process.poll() is None and not list(outputs.glob(mark)):
+        time.sleep(0.002)
+    time.sleep(moments.uniform(0, longest))
+    killed = process.poll() is None
+    if killed:
+        (os.killpg if moments.random() < 0.5 else os.kill)(process.pid, signal.SIGKILL)
+    status, _, said = finished(process)
+    assert status == (-signal.SIGKILL if killed else 0), said
+    wait_for(lambda: not processes_of(outputs), seconds=60)
+    return killed
+
+
+def survive(outputs: Path, phases, seed: int, unbroken: Path) -> int:
+    """Kill a run once in each phase, then let it end; returns how often it was killed."""
+    moments, kills = random.Random(seed), 0
+    for phase in phases:
+        kills += kill(outputs, phase, moments)
+        read_all(outputs)
+    status, _, said = finished(started(outputs))
+    assert (status, said) == (0, "")
+    assert results(outputs) == results(unbroken)
+    pd.testing.assert_frame_equal(trials(outputs), trials(unbroken))
+    assert read_all(outputs) == read_all(unbroken)
+    hidden = {path.name for path in outputs.rglob(".*")}
+    assert hidden == {".lock", ".sample.json"}  # nothing half-written is left
+    return kills
+
+
+def may(*command: str) -> bool:
+    """Whether a command is there and permitted."""
+    there = shutil.which(command[0]) is not None
+    return there and subprocess.run(command, capture_output=True).returncode == 0
+
+
+NO_NETWORK = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+may_cut = may(*NO_NETWORK, "true")
+needs_mounts = pytest.mark.skipif(
+    not may("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"),
+    reason="mounting is not permitted here",
+)
+
+
+def with_mounts(*mounts: str) -> list[str]:
+    """What runs a command after these mounts, which only it sees."""
+    return ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh"]
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory):
+    """The outputs of a run that nothing disturbed; its network is cut, where that is permitted."""
+    outputs = tmp_path_factory.mktemp("unbroken") / "outputs"
+    status, shown, said = finished(started(outputs, around=NO_NETWORK if may_cut else []))
+    assert (status, said) == (0, ""), shown
+    return outputs
+
+
+@pytest.mark.skipif(not may_cut, reason="cutting the network is not permitted here")
+def test_a_report_needs_no_network(unbroken):
+    assert (unbroken / "small/report/index.html").exists() and len(trials(unbroken)) == 2
+
+
+def test_a_killed_run_ends_as_one_that_was_not(unbroken, tmp_path):
+    phases = ["training", "searching", "rendering"]
+    assert survive(tmp_path / "outputs", phases, seed=0, unbroken=unbroken) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_a_run_survives_a_kill_in_each_phase(unbroken, tmp_path, seed):
+    assert survive(tmp_path / "outputs", PHASES, seed, unbroken) >= len(PHASES) - 1
+
+
+@needs_mounts
+def test_what_a_full_disk_stopped_goes_on_with_more_room(unbroken, tmp_path):
+    """The disk is too small for a checkpoint, then grows: the results are those of any run."""
+    outputs, saved = tmp_path / "outputs", tmp_path / "saved"
+    room = outputs.parent / "small.sh"
+    room.write_text(
+        f'"$@"; echo $?; ls -a {outputs}/small {outputs}/small/models/siamese\n'
+        f"mount -o remount,size=500m {outputs}\n"
+        f'"$@"; echo $?; cp -r {outputs} {saved}\n'
+    )
+    around = [*with_mounts(f"mount -t tmpfs -o size=8m none {outputs}"), "sh", str(room)]
+    status, shown, said = finished(started(outputs, ["04_siamese"], around))
+    first, second = shown.split("\n1\n")  # the first time the command ended with 1
+    assert "02_split" in first and "04_siamese" not in first
+    assert status == 0 and second.splitlines()[-1] == "0" and ".last" not in second
+    assert second.count("up to date") == 1
+    assert len(said.splitlines()) == 1
+    assert "04_siamese: no space left on device" in said and "goes on from here" in said
+    assert results(saved) == results(unbroken)
+
+
+@needs_mounts
+@pytest.mark.parametrize(
+    ("mount", "expect"),
+    [
+        ("mount -t tmpfs -o size=64k none {}", "no space left on device"),
+        ("mount --bind {0} {0} && mount -o remount,bind,ro {0}", "read-only file system"),
+    ],
+)
+def test_a_place_that_takes_no_file_is_one_sentence(tmp_path, mount, expect):
+    outputs = tmp_path / "outputs"
+    around = with_mounts(mount.format(outputs))
+    status, shown, said = finished(started(outputs, ["02_split"], around))
+    assert (status, shown) == (1, "")
+    assert len(said.splitlines()) == 1 and f"{outputs}" in said and expect in said
+
+
+@needs_mounts
+def test_the_data_are_only_read(unbroken, tmp_path):
+    faces = tmp_path / "faces"
+    shutil.copytree(next(unbroken.glob("cache/embedded-*")), faces)
+    around = with_mounts(f"mount --bind {faces} {faces}", f"mount -o remount,bind,ro {faces}")
+    process = started(tmp_path / "outputs", ["02_split"], around, data=str(faces))
+    status, _, said = finished(process)
+    assert (status, said) == (0, "")
+    table = "small/faces.csv"
+    assert (tmp_path / "outputs" / table).read_bytes() == (unbroken / table).read_bytes()

@@ -1,0 +1,93 @@
+"""Processes that end with the one that started them, even where that one is killed.
+
+By themselves, helpers of Ray notice after a minute that nobody is left, processes that decode after
+20 seconds, a kernel after one. Here a watcher, this file run by itself, reads from a pipe that ends
+with the process it watches, however that dies, and kills what carries its mark. It needs /proc, as
+Linux has it; elsewhere everything ends in its own time.
+"""
+
+import contextlib
+import functools
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+
+MARK = "UTKCMP_ENDS_WITH"  # an environment variable
+_numbers = itertools.count()
+
+
+@contextlib.contextmanager
+def ends_with_us() -> Iterator[str]:
+    """What is started in this block, and what that starts, ends at the latest with this process.
+
+    Gives the block's mark, for ``end_marked``.
+    """
+    before = os.environ.get(MARK)
+    token, _ = _watcher(os.getpid())
+    os.environ[MARK] = mark = f"{token}/{next(_numbers)}/"
+    try:
+        yield mark
+    finally:
+        if before is None:
+            del os.environ[MARK]
+        else:
+            os.environ[MARK] = before
+
+
+def end_marked(mark: str) -> None:
+    """Kill all processes that were started with a mark that begins so."""
+    wanted = f"{MARK}={mark}".encode()
+    for _ in range(20):  # what is being started meanwhile is found in the next round
+        found = [pid for pid in _processes() if _carries(pid, wanted)]
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            break
+        time.sleep(0.1)
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()] if _has_proc() else []
+
+
+def _carries(pid: int, wanted: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return any(entry.startswith(wanted) for entry in file.read().split(b"\0"))
+    except OSError:  # it has ended, or is not ours
+        return False
+
+
+def _has_proc() -> bool:
+    return os.path.isdir("/proc/self")
+
+
+@functools.cache
+def _watcher(pid: int) -> tuple[str, subprocess.Popen | None]:
+    """The token and the watcher of this process, whose number is ``pid``: one, however often asked.
+
+    The open end of the watcher's pipe is kept for as long as the process lives.
+    """
+    token = uuid.uuid4().hex
+    if not _has_proc():
+        return token, None
+    watcher = subprocess.Popen(
+        [sys.executable, "-IS", __file__, f"{token}/"],
+        env={name: value for name, value in os.environ.items() if name != MARK},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # not killed with the group of the one it watches
+    )
+    return token, watcher
+
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    end_marked(sys.argv[1])
