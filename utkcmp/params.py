@@ -78,8 +78,8 @@ Range = Annotated[list[T], Field(min_length=2, max_length=2), AfterValidator(_ri
 class SearchSpace(TypedDict, total=False):
     """What a run narrows of the space that notebook 07 searches (see tuning.py)."""
 
-    lr: Range[Rate]
-    weight_decay: Range[Rate]
+    lr: Range[Annotated[float, Field(gt=0)]]
+    weight_decay: Range[Annotated[float, Field(gt=0)]]
     dropout_prob: Range[Annotated[float, Field(ge=0, lt=1)]]
     batch_size: Choices[Annotated[int, Field(ge=2)]]
     hidden_layers: Choices[Widths]

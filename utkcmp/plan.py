@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 
 from utkcmp.params import check, check_names
-from utkcmp.run import PEER, PROJECT, Run, installed
+from utkcmp.run import PEER, PROJECT, Run, installed, read_json
 
 FOLDER = PROJECT / "notebooks"
 # Each notebook and what it reads from; a notebook stands after those it depends on.
@@ -186,7 +186,7 @@ def up_to_date(run: Run, step: Step) -> bool:
     """Whether a notebook was run with this stamp and all the files it wrote are still there."""
     record = step.record(run)
     try:
-        same = json.loads(record.read_text(encoding="utf-8"))["stamp"] == step.stamp
+        same = read_json(record)["stamp"] == step.stamp
     except (OSError, ValueError, KeyError, TypeError):
         return False
     wrote = [run.folder / name for name in written(record)]
@@ -196,6 +196,6 @@ def up_to_date(run: Run, step: Step) -> bool:
 def written(record: Path) -> list[str]:
     """The files, relative to the run's folder, that a notebook's record says it wrote."""
     try:
-        return list(map(str, json.loads(record.read_text(encoding="utf-8"))["wrote"]))
+        return list(map(str, read_json(record)["wrote"]))
     except (OSError, ValueError, KeyError, TypeError):
         return []
