@@ -47,9 +47,7 @@ def odd_images() -> dict[str, bytes]:
         "that points to itself": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x69\x87\x04\0\x01\0\0\0\x08\0\0\0",
         "with a turn of 9": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0",
         "with a turn in words": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0abc\0",
-        "with 4 billion turns": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0"
-        + b"\xff" * 4
-        + bytes(4),
+        "with 4 billion turns": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0" + b"\xff" * 8,
         "with more entries than bytes": b"Exif\0\0II*\0\x08\0\0\0\xff\xff",
         "of 60,000 bytes of noise": b"Exif\0\0" + np.random.default_rng(0).bytes(60_000),
     }
