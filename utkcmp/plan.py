@@ -182,9 +182,9 @@ def _machine(p: Params, cell: dict) -> list[tuple]:
     import torch  # takes seconds; whoever checks parameters has loaded it
 
     gpus, asked = torch.cuda.device_count(), []
-    if "device" in cell and p.device == "cuda":
-        asked.append(("the number of GPUs for device cuda", max(1, p.devices), gpus, "here"))
-    elif "device" in cell and p.device == "auto" and gpus:
+    if "device" in cell and p.device == "cuda" and not gpus:
+        raise ParameterError("device is cuda, but PyTorch finds no GPU here: expected auto or cpu")
+    if "device" in cell and p.device in ("auto", "cuda") and gpus:
         asked.append(("devices", p.devices, gpus, "GPUs here"))
     if "gpus_per_trial" in cell and p.ray_address == "local":
         asked.append(("gpus_per_trial", p.gpus_per_trial, gpus, "GPUs here"))
