@@ -20,7 +20,7 @@ import pandas as pd
 
 from utkcmp.pairs import count_pairs
 from utkcmp.params import ParameterError, Params, check, check_names
-from utkcmp.run import PEER, PROJECT, Run, installed, read_json
+from utkcmp.run import PEER, PROJECT, Run, RunError, installed, read_json
 from utkcmp.split import earlier_split, keep_for_evaluation, split_faces, training_rows
 
 FOLDER = PROJECT / "notebooks"
@@ -130,27 +130,31 @@ def check_amounts(
     first parameter that asks for too much, and how much there is.
     """
     training = {name: cell for name, cell in known.items() if "year_diff" in cell}
-    p = check(given)
-    settings = {"train": p.train, "val": p.val, "test": p.test, "seed": p.seed, "leaky": p.leaky}
-    if training:
-        earlier = earlier_split(run, **settings)
-        try:
-            split = split_faces(faces, **settings, previous=earlier)
-        except ValueError as error:
-            raise ParameterError(str(error)) from None
-        evaluate = keep_for_evaluation(faces, p.max_conflict)
-        valid = faces.assign(split=split, evaluate=evaluate)[faces.status == "ok"]
+    valid = _parted(faces, run, check(given)) if training else faces
     for notebook, cell in known.items():
         p = check({name: given.get(name, default) for name, default in cell.items()})
         asked = _machine(p, cell)
         if notebook in training:
-            asked += _trainings(valid.reset_index(drop=True), p, cell)
+            asked += _trainings(valid, p, cell)
         for name, value, there, what in asked:
             if value > there:
                 raise ParameterError(
                     f"{name} is {value:,} for notebook {notebook}, but there are {there:,} {what}: "
                     f"expected {there:,} or less"
                 )
+
+
+def _parted(faces: pd.DataFrame, run: Run, p: Params) -> pd.DataFrame:
+    """The valid faces with their ``split`` and ``evaluate``, as notebook 02 will have them."""
+    settings = {"train": p.train, "val": p.val, "test": p.test, "seed": p.seed, "leaky": p.leaky}
+    try:
+        split = split_faces(faces, **settings, previous=earlier_split(run, **settings))
+    except RunError:
+        raise
+    except ValueError as error:
+        raise ParameterError(str(error)) from None
+    faces = faces.assign(split=split, evaluate=keep_for_evaluation(faces, p.max_conflict))
+    return faces[faces.status == "ok"].reset_index(drop=True)
 
 
 def _trainings(valid: pd.DataFrame, p: Params, cell: dict) -> list[tuple]:
