@@ -7,9 +7,9 @@ import torch
 
 from utkcmp.answering import CHOICE, Calibration, find_model
 from utkcmp.choice import calibrate, calibrate_models, choose_model, read_crops, symmetric_logits
+from utkcmp.modelfiles import save_model
 from utkcmp.models import build_model
 from utkcmp.pairs import Pairs
-from utkcmp.solver import save_model
 from utkcmp.trust import fit_temperature
 
 

@@ -27,12 +27,12 @@ from utkcmp.compare import (
     put_in_order,
 )
 from utkcmp.faces import decode
+from utkcmp.modelfiles import save_model
 from utkcmp.models import build_model
 from utkcmp.photos import NoAnswerError, PhotoError
 from utkcmp.robustness import paste
 from utkcmp.run import PROJECT
 from utkcmp.sample import draw_sample
-from utkcmp.solver import save_model
 
 SIZE = 32
 
@@ -123,7 +123,7 @@ def test_graphs_answer_as_pytorch_does(photos, model):
     """The whole way by hand: crops resized, normalised, both orders, temperature."""
     from utkcmp.faces import resize
     from utkcmp.images import to_float
-    from utkcmp.solver import load_model
+    from utkcmp.modelfiles import load_model
 
     got = compare(photos / "0.png", photos / "1.png", model)
     crops = [resize(side.crop, SIZE) for side in (got.left, got.right)]

@@ -1,4 +1,5 @@
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -70,8 +71,8 @@ def test_near_duplicates_chain():
     assert grouped(*images, picture(1)) == [0, 0, 0, 3]
 
 
-@pytest.mark.parametrize("block", [1, 7, 1024])
-def test_blocks_find_the_pairs_that_comparing_one_by_one_finds(monkeypatch, block):
+@pytest.mark.parametrize("block, thumbs_at_once", [(1, 1), (300, 7), (10**6, 10**6)])
+def test_blocks_find_the_groups_that_comparing_one_by_one_finds(monkeypatch, block, thumbs_at_once):
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 2, (40, 256))
     for i in range(20, 40):  # half of them are near to one of the others
@@ -80,11 +81,28 @@ def test_blocks_find_the_pairs_that_comparing_one_by_one_finds(monkeypatch, bloc
     thumbs = np.repeat(rng.integers(0, 256, (20, 16, 16, 3), np.uint8), 2, axis=0)
     hashes = [np.packbits(b).tobytes().hex() for b in bits]
     monkeypatch.setattr(duplicates, "BLOCK", block)
-    got = set(zip(*duplicates._near_pairs(hashes, thumbs), strict=True))
-    expect = set()
+    monkeypatch.setattr(duplicates, "THUMBS", thumbs_at_once)
+    got = duplicates._near(hashes, thumbs)
+    expect = np.arange(40)
     for i in range(40):
         for j in range(i + 1, 40):
             distance = (bits[i] != bits[j]).sum()
             if distance <= 14 or (distance <= 46 and i // 2 == j // 2):
-                expect.add((i, j))
-    assert got == expect
+                expect[expect == expect[j]] = expect[i]
+    assert 10 < len(set(expect)) < 40
+    assert np.array_equal(got[:, None] == got, expect[:, None] == expect)
+
+
+def test_thousands_of_pictures_that_are_all_alike_take_little_memory():
+    """All pairs of them at once would take 24 GB; numpy tells tracemalloc what it takes."""
+    rng, count = np.random.default_rng(0), 4000
+    bits = np.repeat(rng.integers(0, 2, (1, 256)), count, axis=0)
+    for row in bits:
+        row[rng.permutation(256)[:12]] ^= 1  # two of them differ in more than SURE_BITS
+    hashes = [np.packbits(row).tobytes().hex() for row in bits]
+    thumbs = np.repeat(rng.integers(0, 256, (1, 16, 16, 3), np.uint8), count, axis=0)
+    tracemalloc.start()
+    got = same_pictures(list(map(str, range(count))), hashes, thumbs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(set(got)) == 1 and peak < 400e6

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from utkcmp.answering import Answerer
 from utkcmp.choice import choose_model
+from utkcmp.modelfiles import load_model
 from utkcmp.plan import ReportError
 from utkcmp.publish import (
     BEGIN,
@@ -23,7 +24,6 @@ from utkcmp.publish import (
     update_readme,
 )
 from utkcmp.run import PROJECT, Run
-from utkcmp.solver import load_model
 
 PUBLISHED = PROJECT / "outputs" / "utkface"
 

@@ -6,10 +6,10 @@ import pytest
 
 from utkcmp.evaluation import evaluate_pairs
 from utkcmp.inference import pair_metrics
+from utkcmp.modelfiles import load_model
 from utkcmp.models import build_model
 from utkcmp.repeats import other_split, over_seeds, read_repeats, repeat, spreads
 from utkcmp.run import Run
-from utkcmp.solver import load_model
 
 
 @pytest.fixture

@@ -6,15 +6,20 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from hostile import hostile_names
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from utkcmp.pages import read_page, safe_html, settle
 from utkcmp.plan import ReportError
+from utkcmp.report import make_report
 from utkcmp.run import Run
 from utkcmp.site import render_site, replaced, result_tables
+from utkcmp.sources import printable
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="72pt" height="36pt"><path id="p"/></svg>'
 PNG = base64.b64encode(b"\x89PNG not really").decode()
@@ -142,6 +147,46 @@ def test_nothing_from_the_data_acts_as_html(run):
             assert not str(tag.get("href", "")).startswith("javascript")
     assert HOSTILE in soup(report / "index.html").main.get_text()
     assert HOSTILE + ".jpg" in soup(report / "01_data_exploration.html").main.get_text()
+
+
+def harmless(page: Path) -> BeautifulSoup:
+    """A page of the site, on which nothing but the site's own script acts."""
+    tree = soup(page)
+    assert [tag["src"] for tag in tree.find_all("script")] == ["report.js"]
+    assert not tree.find_all(["iframe", "object", "style", "svg", "form", "base"])
+    for tag in tree.find_all(True):
+        assert not any(key.startswith("on") for key in tag.attrs)
+        assert not str(tag.get("href", "")).startswith("javascript")
+        assert tag.name != "img" or (page.parent / unquote(tag["src"])).is_file()
+    return tree
+
+
+def test_every_hostile_name_is_text_on_the_page(run):
+    """In a table as pandas draws it, in a plain one, in running text, and printed."""
+    names = [printable(name) for name in hostile_names()]
+    table = pd.DataFrame({"file": names, "age": range(len(names))})
+    cells = [shown(html=table.to_html()), shown(html=table.style.to_html())]
+    cells += [shown(text=str(table)), *map(printed, names)]
+    cells += [shown(md=f"The first is {name}.") for name in names]
+    page = harmless(render(run, page_of(*cells)) / "01_data_exploration.html")
+    first, *_ = page.find_all("table")
+    assert [row.find_all("td")[0].text for row in first.select("tbody tr")] == names
+
+
+def test_a_face_file_named_like_a_script_goes_through_a_whole_report(outputs, tmp_path):
+    """Notebook 01 shows file names: of faces, and as examples of what is odd and rejected."""
+    rng, evil = np.random.default_rng(0), "<script>alert(1)<script><img src=x onerror=alert(2)>"
+    for age in range(1, 61):
+        pixels = rng.integers(0, 256, (12, 12, 3), np.uint8)
+        image = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
+        image.save(tmp_path / f"{age}_{age % 2}_{age % 5}_{evil}.jpg")
+    (tmp_path / f"{evil}.txt").write_text("no image")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UTKFACE", str(tmp_path))  # the report sets it; put back afterwards
+        given = {"run": "scripts", "data": str(tmp_path), "image_size": 16}
+        index = make_report(given, only=["01_data_exploration"])
+    text = "".join(harmless(page).get_text() for page in index.parent.glob("*.html"))
+    assert f"{evil}.jpg" in text and f"{evil}.txt" in text
 
 
 def test_tables_are_dressed(run):

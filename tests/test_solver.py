@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from utkcmp import solver, task
+from utkcmp.modelfiles import load_model
 from utkcmp.models import build_model
 from utkcmp.pairs import Pairs
-from utkcmp.solver import DivergedError, fit, fit_options, load_model
+from utkcmp.solver import DivergedError, fit, fit_options
 
 pytestmark = pytest.mark.usefixtures("tiny")
 SETTINGS = dict(epochs=2, batch_size=16, lr=1e-2, device="cpu", progress=False)

@@ -6,6 +6,7 @@ Nothing here imports PyTorch, which takes longer to start than a pair takes to a
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import chain
@@ -17,9 +18,10 @@ from PIL import Image
 
 from utkcmp.alignment import POINTS
 from utkcmp.faces import resize
-from utkcmp.run import atomic, outputs_root
+from utkcmp.run import atomic, outputs_root, read_json
 
 FACE, PAIR, WEIGHTS, CALIBRATION = "face.onnx", "pair.onnx", "model.safetensors", "calibration.json"
+MAX_HEAD = 2**24  # bytes of a safetensors file's head that are read
 CHOICE = "compare.json"  # in a run's folder: the model that notebook 09 chose
 PUBLISHED = "utkface"  # the run that the repository brings along
 
@@ -45,11 +47,16 @@ class Calibration:
         if not path.exists():
             return cls()
         try:
-            found = cls(**json.loads(path.read_text()))
-            if not found.temperature > 0:
-                raise ValueError(f"temperature {found.temperature}, expected one above 0")
-            if found.frame and np.shape(found.frame) != POINTS.shape:
-                raise ValueError(f"a frame of {np.shape(found.frame)}, expected {POINTS.shape}")
+            found = cls(**read_json(path))
+            if (
+                not isinstance(found.temperature, int | float)
+                or not 0 < found.temperature < math.inf
+            ):
+                raise ValueError(f"temperature {found.temperature!r}, expected one above 0")
+            if not isinstance(found.pairs, int) or not isinstance(found.drawn, bool):
+                raise ValueError("expected pairs as a number, and drawn as true or false")
+            if found.frame is not None:
+                _check_frame(np.array(found.frame, np.float64))
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{path} is no calibration: {error}") from None
         return found
@@ -57,6 +64,13 @@ class Calibration:
     def write(self, folder: Path) -> None:
         with atomic(folder / CALIBRATION) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def _check_frame(frame: np.ndarray) -> None:
+    if frame.shape != POINTS.shape:
+        raise ValueError(f"a frame of {frame.shape}, expected {POINTS.shape}")
+    if not (np.isfinite(frame).all() and np.ptp(frame, axis=0).min() > 0):
+        raise ValueError("a frame whose points lie nowhere or all in one line")
 
 
 class NoModelError(ValueError):
@@ -90,7 +104,7 @@ class Answerer:
     @property
     def image_size(self) -> int:
         """Pixels per side that the model takes."""
-        return int(self._graphs[0].get_modelmeta().custom_metadata_map["image_size"])
+        return int(_marks(self._graphs[0])["image_size"])
 
     @property
     def has_ages(self) -> bool:
@@ -110,14 +124,20 @@ class Answerer:
         return brought, ages[0] if ages else None
 
     def logits(self, left: np.ndarray, right: np.ndarray, chunk: int = 1 << 12) -> np.ndarray:
-        """Calibrated logits, float64 (K,), of what the left and the right faces bring, (K, C)."""
+        """Calibrated logits, float64 (K,), of what the left and the right faces bring, (K, C).
+
+        Raises ValueError if the model's weights give no numbers.
+        """
         parts = [
             self._graphs[1].run(None, {"left": left[i : i + chunk], "right": right[i : i + chunk]})[
                 0
             ]
             for i in range(0, len(left), chunk)
         ]
-        return np.concatenate(parts).astype(np.float64) / self.calibration.temperature
+        logits = np.concatenate(parts).astype(np.float64) / self.calibration.temperature
+        if not np.isfinite(logits).all():
+            raise ValueError(f"the model in {self.folder} gives no number: its weights are damaged")
+        return logits
 
 
 def find_model() -> Path:
@@ -142,18 +162,23 @@ def find_model() -> Path:
 def _chosen(run: Path) -> Path | None:
     """A run's model to answer with; None if it has no finished one."""
     try:
-        folder = run / "models" / json.loads((run / CHOICE).read_text())["model"]
-        if (folder / "config.json").exists():
-            return folder
+        chosen = read_json(run / CHOICE)["model"]
     except (OSError, ValueError, KeyError, TypeError):
-        pass
-    finished = [path.parent for path in run.glob("models/*/config.json")]
+        chosen = None
+    configs = run.glob("models/*/config.json")
+    finished = [path.parent for path in configs if (path.parent / WEIGHTS).is_file()]
+    for folder in finished:
+        if folder.name == chosen:
+            return folder
     return max(finished, key=lambda one: (one / WEIGHTS).stat().st_mtime, default=None)
 
 
 def stamp(folder: Path) -> str:
     """What a model's graphs were made from; not its weights, of which they hold only the places."""
-    digest = hashlib.sha256(str((folder / WEIGHTS).stat().st_size).encode())
+    with open(folder / WEIGHTS, "rb") as file:  # its head says where each tensor lies
+        length = file.read(8)
+        head = file.read(min(int.from_bytes(length, "little"), MAX_HEAD))
+    digest = hashlib.sha256(str((folder / WEIGHTS).stat().st_size).encode() + length + head)
     for name in ("config.json", "history.csv"):  # an age regressor's error is in its history
         digest.update((folder / name).read_bytes() if (folder / name).exists() else b"")
     return digest.hexdigest()
@@ -169,13 +194,32 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+def _marks(graph: onnxruntime.InferenceSession) -> dict[str, str]:
+    return graph.get_modelmeta().custom_metadata_map
+
+
+def _asks_and_answers(face, pair) -> bool:
+    """Whether two graphs take and give what ``graphs.FaceStep`` and ``graphs.PairStep`` do."""
+    (images,), (brought, *ages) = face.get_inputs(), face.get_outputs()
+    left, right = pair.get_inputs()
+    size = int(_marks(face)["image_size"])
+    return (
+        (images.name, images.type, images.shape[1:]) == ("images", "tensor(uint8)", [3, size, size])
+        and [one.name for one in ages] in ([], ["ages"])
+        and (left.name, right.name) == ("left", "right")
+        and brought.shape[1:] == left.shape[1:] == right.shape[1:]
+        and {one.type for one in (brought, *ages, left, right)} == {"tensor(float)"}
+        and [one.name for one in pair.get_outputs()] == ["logit"]
+    )
+
+
 def _ready_graphs(folder: Path) -> tuple:
     """The two steps' graphs of a model's folder, made if need be."""
     paths = [folder / FACE, folder / PAIR]
     try:
         made_from = stamp(folder)
         ready = tuple(session(path) for path in paths)
-        if all(one.get_modelmeta().custom_metadata_map["stamp"] == made_from for one in ready):
+        if all(_marks(one)["stamp"] == made_from for one in ready) and _asks_and_answers(*ready):
             return ready
     except Exception:  # missing, damaged or of another model: made anew, which says what is wrong
         pass

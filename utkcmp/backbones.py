@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 
 FAMILIES = ("resnet", "vgg", "mobilenet", "efficientnet", "convnext", "regnet")
+HUNGRY = ("vgg", "convnext")  # families that halve an image five times without padding
 
 
 @functools.cache
@@ -25,6 +26,15 @@ def check_backbone(name: str) -> None:
         raise ValueError(
             f"backbone {name!r} is not known{hint}: expected one of {', '.join(backbone_names())}"
         )
+
+
+def least_side(name: str) -> int:
+    """The fewest pixels per side of an image that a backbone can take.
+
+    >>> least_side("vgg16"), least_side("resnet18")
+    (32, 8)
+    """
+    return 32 if name.startswith(HUNGRY) else 8
 
 
 def make_backbone(

@@ -62,6 +62,7 @@ def order_figure(order: Order, columns: int = 6, show_faces: bool = True) -> Fig
         axis.text(
             *(0.5, -0.04, name if len(name) < 20 else f"{name[:18]}…"),
             **dict(transform=axis.transAxes, ha="center", va="top", fontsize=7, color=MUTED),
+            parse_math=False,  # a name may hold dollars
         )
     return figure
 

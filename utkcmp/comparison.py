@@ -1,17 +1,15 @@
 """The trained models of a run side by side: loading them, their cost, their answers."""
 
-import json
-
 import numpy as np
 import pandas as pd
 from torch import nn
 
 from utkcmp.datasets import RunData
 from utkcmp.inference import compared_logits, contributions, embeds_once, pair_logits
+from utkcmp.modelfiles import load_model, read_config, read_history
 from utkcmp.models import AgeComparison, ResNetAgeRegressor
 from utkcmp.pairs import AllPairs, Pairs
-from utkcmp.run import Run
-from utkcmp.solver import load_model
+from utkcmp.run import Run, read_table
 
 FOLDERS = {
     "SiameseResNet": "siamese",
@@ -28,7 +26,7 @@ def model_folders(run: Run) -> dict[str, str]:
     configs = {path.parent.name: path for path in run.model(".").glob("*/config.json")}
     found = {name: folder for name, folder in FOLDERS.items() if folder in configs}
     if "transfer" in configs:  # tuning may have trained regressors of other backbones
-        backbone = json.loads(configs["transfer"].read_text())["options"]["backbone"]
+        backbone = read_config(configs["transfer"].parent)["options"]["backbone"]
         found[AGES_COMPARED] = f"age_regressor_{backbone}"
     return found
 
@@ -38,7 +36,7 @@ def load_models(run: Run) -> dict[str, nn.Module]:
     models = {name: load_model(run.model(folder)) for name, folder in model_folders(run).items()}
     if AGES_COMPARED in models:
         regressor = models[AGES_COMPARED]
-        history = pd.read_csv(run.model(model_folders(run)[AGES_COMPARED]) / "history.csv")
+        history = read_history(run.model(model_folders(run)[AGES_COMPARED]))
         models[AGES_COMPARED] = compare_ages(regressor, history)
     return models
 
@@ -56,7 +54,7 @@ def model_costs(run: Run, models: dict[str, nn.Module]) -> pd.DataFrame:
     """What each model costs: millions of weights, epochs trained, minutes trained, by its name."""
     rows = {}
     for name, folder in model_folders(run).items():
-        history = pd.read_csv(run.model(folder) / "history.csv")
+        history = read_history(run.model(folder))
         rows[name] = {
             "weights (millions)": sum(w.numel() for w in models[name].parameters()) / 1e6,
             "epochs": len(history),
@@ -99,12 +97,13 @@ def head_trainings(run: Run) -> pd.DataFrame:
     Columns model, hidden_layers (as text), seed, auc (validation), one row a training.
     """
     found = sorted(run.tuning("").parent.glob("*_heads.csv"))
-    tables = [pd.read_csv(path) for path in found]
     columns = ["model", "hidden_layers", "seed", "auc"]
+    tables = [read_table(path, columns) for path in found]
     return pd.concat([table[columns] for table in tables] or [pd.DataFrame(columns=columns)])
 
 
 def trials(run: Run) -> pd.DataFrame:
     """All trials of notebook 07's searches, of all models; empty columns where there are none."""
-    tables = [pd.read_csv(run.tuning(model)) for model in FOLDERS if run.tuning(model).exists()]
+    found = [run.tuning(model) for model in FOLDERS if run.tuning(model).exists()]
+    tables = [read_table(path, ["hidden_layers", "auc"]) for path in found]
     return pd.concat(tables or [pd.DataFrame(columns=["hidden_layers", "auc"])], ignore_index=True)

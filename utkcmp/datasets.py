@@ -14,6 +14,7 @@ from utkcmp.images import cache_images
 from utkcmp.pairs import Pairs, sample_pairs, split_pairs
 from utkcmp.params import Params, data_source
 from utkcmp.run import Run, outputs_root
+from utkcmp.sources import paths_of
 from utkcmp.split import training_rows
 
 
@@ -29,13 +30,14 @@ class UTKAgeDataset(Dataset):
         faces = index_faces(self.root_dir, progress=False)
         self.faces = faces[faces.status == "ok"].reset_index(drop=True)
         self.ages = self.faces.age.to_numpy(np.int64)
+        self.paths = paths_of(self.root_dir)
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def image(self, row: int) -> Image.Image:
         """The face of one row, decoded to upright RGB and transformed."""
-        image = decode((self.root_dir / self.faces.file[row]).read_bytes())
+        image = decode(self.paths[self.faces.file[row]].read_bytes())
         return self.transform(image) if self.transform else image
 
     def __getitem__(self, row: int):

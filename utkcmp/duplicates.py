@@ -19,7 +19,8 @@ LOOK_SIDE = 4 * HASH_SIDE  # pixels a side that both hash and thumbnail are made
 SURE_BITS, MAX_BITS = 14, 46
 THUMB_SIDE, MAX_DIFFERENCE = 16, 0.14  # pixels; standard deviations of the thumbnail, on average
 MIN_CONTRAST = 16  # of 255; a blank picture looks like any other blank one and gets no hash
-BLOCK = 1024  # hashes compared with all others at a time
+BLOCK = 2**22  # pairs of hashes compared at a time
+THUMBS = 2**12  # pairs of thumbnails compared at a time
 
 
 def look(image: Image.Image) -> tuple[str, np.ndarray]:
@@ -46,28 +47,45 @@ def same_pictures(contents: list[str], hashes: list[str], thumbs: np.ndarray) ->
     hashed = np.array([k for k, i in enumerate(first) if hashes[i]], dtype=int)
     if not len(hashed):
         return content
-    left, right = _near_pairs([hashes[i] for i in first[hashed]], thumbs[first[hashed]])
-    edges = (np.ones(len(left)), (hashed[left], hashed[right]))
-    graph = coo_array(edges, shape=(len(first), len(first)))
-    return connected_components(graph, directed=False)[1][content]
+    near = _near([hashes[i] for i in first[hashed]], thumbs[first[hashed]])
+    label = len(first) + np.arange(len(first))  # above those of the hashed ones: alone
+    label[hashed] = near
+    return label[content]
 
 
-def _near_pairs(hashes: list[str], thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places (left, right) of all pairs of near-duplicates among M different files."""
+def _near(hashes: list[str], thumbs: np.ndarray) -> np.ndarray:
+    """One label for all near-duplicates among M different files: int (M,).
+
+    Pairs that have one label already are passed over, and no more than BLOCK are held: thousands
+    of files that are all alike have millions of pairs.
+    """
     packed = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)
     signs = np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1  # (M, 256) of -1 and 1
-    bits, pairs = signs.shape[1], []
-    for start in range(0, len(signs), BLOCK):
-        product = signs[start : start + BLOCK] @ signs[start:].T  # equal bits minus different bits
+    bits, label, start = signs.shape[1], np.arange(len(signs)), 0
+    while start < len(signs):
+        rows = max(1, BLOCK // (len(signs) - start))
+        product = signs[start : start + rows] @ signs[start:].T  # equal bits minus different bits
         left, right = np.nonzero(product >= bits - 2 * MAX_BITS)
-        distance = (bits - product[left, right]) / 2
-        near = left < right
-        near[near] = (distance[near] <= SURE_BITS) | _alike(
-            thumbs[left[near] + start], thumbs[right[near] + start]
-        )
-        pairs.append(np.stack([left[near], right[near]]) + start)
-    left, right = np.concatenate(pairs, axis=1)
-    return left, right
+        apart = label[left + start] != label[right + start]
+        left, right = left[apart], right[apart]
+        sure = product[left, right] >= bits - 2 * SURE_BITS
+        pairs = np.stack([left, right]) + start  # (2, K)
+        label = _joined(label, pairs[:, sure])
+        for place in range(0, pairs.shape[1], THUMBS):
+            some = pairs[:, place : place + THUMBS]
+            some = some[:, label[some[0]] != label[some[1]]]
+            label = _joined(label, some[:, _alike(thumbs[some[0]], thumbs[some[1]])])
+        start += rows
+    return label
+
+
+def _joined(label: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Labels (M,) after the files of these pairs, (2, K), were found to be one picture."""
+    if not pairs.size:
+        return label
+    edges = (np.ones(pairs.shape[1], bool), label[pairs])
+    graph = coo_array(edges, shape=(len(label), len(label)))
+    return connected_components(graph, directed=False)[1][label]
 
 
 def _alike(left: np.ndarray, right: np.ndarray) -> np.ndarray:

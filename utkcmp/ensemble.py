@@ -1,13 +1,11 @@
 """Two trained networks that answer together."""
 
-import json
-
 import pandas as pd
 
 from utkcmp.comparison import FOLDERS
+from utkcmp.modelfiles import load_model, read_config, read_history, save_model
 from utkcmp.models import PairEnsemble, build_model
 from utkcmp.run import Run
-from utkcmp.solver import load_model, save_model
 
 TOGETHER = ("SiameseResNet", "SiameseResNetAge")  # one learnt order, the other ages
 ENSEMBLE = "ensemble"
@@ -21,7 +19,7 @@ def make_ensemble(run: Run) -> PairEnsemble | None:
     folders = [run.model(FOLDERS[name]) for name in TOGETHER]
     if not all((folder / "config.json").exists() for folder in folders):
         return None
-    configs = [json.loads((folder / "config.json").read_text()) for folder in folders]
+    configs = [read_config(folder) for folder in folders]
     members = [load_model(folder) for folder in folders]
     ensemble = build_model("PairEnsemble", members=[one.config for one in members])
     for own, trained in zip(ensemble.members, members, strict=True):
@@ -31,6 +29,6 @@ def make_ensemble(run: Run) -> PairEnsemble | None:
         run.model(FOLDERS[ENSEMBLE]),
         settings={name: one["settings"] for name, one in zip(TOGETHER, configs, strict=True)},
         image_size=configs[0]["image_size"],
-        history=pd.concat([pd.read_csv(folder / "history.csv") for folder in folders]),
+        history=pd.concat([read_history(folder) for folder in folders]),
     )
     return ensemble

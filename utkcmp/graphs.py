@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -22,9 +21,9 @@ from utkcmp.answering import FACE, PAIR, WEIGHTS, Calibration, session, stamp
 from utkcmp.comparison import compare_ages
 from utkcmp.images import to_float
 from utkcmp.inference import embeds_once
+from utkcmp.modelfiles import load_model, read_config, read_history
 from utkcmp.models import AgeComparison, ResNetAgeRegressor, SiameseResNetAge
 from utkcmp.run import atomic
-from utkcmp.solver import load_model
 
 TOLERANCE = 1e-4  # between PyTorch and onnxruntime; of numbers above 1, their share
 
@@ -89,13 +88,13 @@ class WholePair(nn.Module):
 def load_pair_model(folder: str | Path) -> tuple[nn.Module, int]:
     """A trained model as a pair model, in evaluation mode, and its pixels per side.
 
-    An age regressor compares its ages. Raises ValueError as ``solver.load_model`` does.
+    An age regressor compares its ages. Raises ValueError as ``load_model`` does.
     """
     folder = Path(folder)
     model = load_model(folder)
     if isinstance(model, ResNetAgeRegressor):
-        model = compare_ages(model, pd.read_csv(folder / "history.csv"))
-    return model, json.loads((folder / "config.json").read_text())["image_size"]
+        model = compare_ages(model, read_history(folder))
+    return model, read_config(folder)["image_size"]
 
 
 def write_graphs(folder: str | Path) -> None:

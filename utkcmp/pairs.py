@@ -142,6 +142,16 @@ def _placed(older: np.ndarray, younger: np.ndarray, older_left: np.ndarray) -> P
     return Pairs(left, right, older_left.astype(np.int8))
 
 
+def count_pairs(ages: np.ndarray, year_diff: int = 1, unique_images: bool = False) -> int:
+    """How many pairs ``sample_pairs`` can give. Raises ValueError as it does.
+
+    >>> count_pairs(np.array([10, 20, 30, 40])), count_pairs(np.array([10, 20, 30]), 1, True)
+    (6, 1)
+    """
+    every = AllPairs(ages, year_diff)
+    return _most_disjoint(every.sorted_ages, year_diff) if unique_images else len(every)
+
+
 def sample_pairs(
     ages: np.ndarray,
     *,

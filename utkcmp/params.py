@@ -6,31 +6,97 @@ ones and single values override all files, both here and with papermill's ``-f``
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+    with_config,
+)
+from typing_extensions import TypedDict  # Python 3.11's own says too little to pydantic
 
+from utkcmp.plainyaml import NotPlainError, parse_yaml
 from utkcmp.run import outputs_root
 
 EMBEDDED = "embedded"
-PairModel = Literal["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
-Width = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+MAX_FILE = 2**20  # bytes of a parameter file
+LARGEST = 2**53  # of a whole number: up to here a float holds it too
+SHOWN = 100  # characters that a message shows of a wrong value
+T = TypeVar("T")
 
 
 class ParameterError(ValueError):
     """A parameter that is unknown, of the wrong type, out of range or contradictory."""
 
 
+def _named(name: str) -> str:
+    if not re.fullmatch(r"\w[\w .+-]*", name) or name == "cache":
+        raise ValueError(
+            "expected the name of one folder below outputs/, of letters, digits, blanks and "
+            "'._+-', and not 'cache'"
+        )
+    return name
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"local|auto|(ray://)?[\w.-]+:\d+", text):
+        raise ValueError("expected local, auto, host:port or ray://host:port")
+    return text
+
+
+def _rising(ends: list[float]) -> list[float]:
+    if ends[0] >= ends[1]:
+        raise ValueError("expected [low, high], the lower one first")
+    return ends
+
+
+def _backbone(name: str) -> str:
+    from utkcmp.backbones import check_backbone
+
+    check_backbone(name)
+    return name
+
+
+PairModel = Literal["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
+Width = Annotated[int, Field(ge=1, le=4096)]
+Widths = Annotated[list[Width], Field(max_length=8)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Choices = Annotated[list[T], Field(min_length=1)]
+Range = Annotated[list[T], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+
+
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
+class SearchSpace(TypedDict, total=False):
+    """What a run narrows of the space that notebook 07 searches (see tuning.py)."""
+
+    lr: Range[Annotated[float, Field(gt=0)]]
+    weight_decay: Range[Annotated[float, Field(gt=0)]]
+    dropout_prob: Range[Annotated[float, Field(ge=0, lt=1)]]
+    batch_size: Choices[Annotated[int, Field(ge=2)]]
+    hidden_layers: Choices[Widths]
+    use_dropout: Choices[bool]
+    resnet_type: Choices[Annotated[str, AfterValidator(_backbone)]]
+
+
 class Params(BaseModel):
     """Every parameter, with its type, range and meaning; notebooks state their own defaults."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
-    run: str = Field("lab", min_length=1, description="folder below outputs/")
+    run: Annotated[str, AfterValidator(_named)] = Field(
+        "lab", max_length=60, description="folder below outputs/"
+    )
     data: str = Field(
         EMBEDDED, min_length=1, description="'embedded', a folder, an archive, or $UTKFACE"
     )
@@ -46,7 +112,7 @@ class Params(BaseModel):
     test: int = Field(10, gt=0, lt=100)
     leaky: bool = Field(False, description="the seed's plain split, which lets duplicates leak")
 
-    year_diff: int = Field(1, ge=1, description="least age difference of a pair, years")
+    year_diff: int = Field(1, ge=1, le=116, description="least age difference of a pair, years")
     data_size: int | None = Field(None, description="training pairs; None or negative: all")
     duplicate_probability: float = Field(0.0, ge=0, le=1)
     unique_images: bool = False
@@ -54,7 +120,7 @@ class Params(BaseModel):
 
     backbone: str = "resnet18"
     weights: str | None = Field(None, description="torchvision's name of pretrained weights")
-    hidden_layers: list[Width] = []
+    hidden_layers: Widths = []
     use_dropout: bool = False
     dropout_prob: float = Field(0.3, ge=0, lt=1)
     symmetric: bool = Field(False, description="answer by both orders of the two faces")
@@ -68,7 +134,7 @@ class Params(BaseModel):
     batch_size: int = Field(
         32, ge=2, description="pairs a step; faces a step where pairing is batch"
     )
-    lr: float = Field(1e-3, gt=0, le=10)
+    lr: Rate = 1e-3
     weight_decay: float = Field(0.0, ge=0)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = "constant"
@@ -87,7 +153,7 @@ class Params(BaseModel):
     precision: Literal["auto", "32", "bf16", "16"] = Field(
         "32", description="of training; auto: bf16 where the device computes in it, else 32"
     )
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps)$")
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = Field(1, ge=1, description="GPUs, or processes on a CPU, that share a batch")
     retrain: bool = Field(False, description="train anew although a finished model is there")
 
@@ -101,13 +167,13 @@ class Params(BaseModel):
 
     regressor_epochs: int = Field(8, ge=1)
     regressor_batch_size: int = Field(32, ge=2)
-    regressor_lr: float = Field(1e-3, gt=0, le=10)
+    regressor_lr: Rate = 1e-3
 
-    tune_models: list[PairModel] = ["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
+    tune_models: Choices[PairModel] = ["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
     num_samples: int = Field(2, ge=1, description="trials a model")
     max_num_epochs: int = Field(2, ge=1, description="epochs of a trial that is never stopped")
     tune_data_size: int = Field(400, ge=10, description="training pairs of a trial")
-    search_space: dict[str, list] = Field({}, description="narrower choices or [low, high] ranges")
+    search_space: SearchSpace = Field({}, description="narrower choices or [low, high] ranges")
     cpus_per_trial: float = Field(1, gt=0)
     gpus_per_trial: float = Field(0, ge=0)
     searcher: Literal["random", "bayesian"] = Field("random", description="who draws the trials")
@@ -116,23 +182,41 @@ class Params(BaseModel):
         ["SiameseResNetAge"], description="models whose hidden layers are compared over seeds"
     )
     head_seeds: int = Field(3, ge=1, description="seeds a choice of hidden layers")
-    ray_address: str = Field(
-        "local",
-        pattern=r"^(local|auto|(ray://)?[\w.-]+:\d+)$",
-        description="local, auto, host:port or ray://host:port",
+    ray_address: Annotated[str, AfterValidator(_address)] = Field(
+        "local", description="local, auto, host:port or ray://host:port"
     )
 
     photo_faces: int = Field(24, ge=10, description="test faces that are made into photos (09)")
 
     resamples: int = Field(1000, ge=100, description="bootstrap resamples of the faces")
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info) -> Any:
+        """pydantic takes true for 1, bytes for text, and whole numbers of any length."""
+        truth = cls.model_fields[info.field_name].annotation is bool
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, bytes) or (isinstance(one, bool) and not truth):
+                raise ValueError("expected a number or a word")
+            if isinstance(one, int) and abs(one) > LARGEST:
+                raise ValueError("expected a smaller number")
+        return value
+
     @model_validator(mode="after")
     def _known_network(self):
         from torchvision.models import get_model_weights
 
-        from utkcmp.backbones import check_backbone
+        from utkcmp.backbones import check_backbone, least_side
 
         check_backbone(self.backbone)
+        for name in {self.backbone, *self.search_space.get("resnet_type", [])}:
+            least = least_side(name) * (1 + self.progressive)
+            if self.image_size < least:
+                shown = " that is shown at half its size" if self.progressive else ""
+                raise ValueError(
+                    f"image_size {self.image_size}{shown} is too small for {name}: expected "
+                    f"{least} or more"
+                )
         known = [one.name for one in get_model_weights(self.backbone)]
         if self.weights is not None and self.weights not in [*known, "DEFAULT"]:
             raise ValueError(
@@ -146,6 +230,8 @@ class Params(BaseModel):
         total = self.train + self.val + self.test
         if total != 100:
             raise ValueError(f"train + val + test is {total}, expected 100")
+        if self.data_size == 0:
+            raise ValueError("data_size is 0, expected 1 or more, or null for all pairs")
         return self
 
 
@@ -170,34 +256,57 @@ def check_names(names: Iterable[str], known: Iterable[str] = (), source: str = "
     known = list(known) or list(Params.model_fields)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-            hint = (
-                f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(sorted(known))}"
-            )
             where = f" in {source}" if source else ""
-            raise ParameterError(f"no notebook knows the parameter '{name}'{where}: {hint}")
+            raise ParameterError(
+                f"no notebook knows the parameter {_shown(name)}{where}: {_meant(name, known)}"
+            )
+
+
+def _meant(name: Any, known: Iterable[str]) -> str:
+    spelt = str(name)[:SHOWN].strip().lower().replace("-", "_")
+    near = difflib.get_close_matches(spelt, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(sorted(known))}"
 
 
 def _sentence(error: dict, source: str) -> str:
     where = f" in {source}" if source else ""
+    said = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
-        return f"parameters{where}: {error['msg'].removeprefix('Value error, ')}"
+        return f"parameters{where}: {said}"
+    if error["type"] == "extra_forbidden":
+        *outer, name = error["loc"]
+        hint = _meant(name, SearchSpace.__annotations__)
+        return f"parameter {'.'.join(outer)}{where} knows no {_shown(name)}: {hint}"
     name = ".".join(map(str, error["loc"]))
-    expected = error["msg"][0].lower() + error["msg"][1:]
-    return f"parameter {name} = {error['input']!r}{where}: {expected}"
+    expected = said[0].lower() + said[1:]
+    return f"parameter {name} = {_shown(error['input'])}{where}: {expected}"
+
+
+def _shown(value: Any) -> str:
+    """A value as a message shows it: on one line, and not all of a long one."""
+    try:
+        text = repr(value)
+    except Exception:  # a number of thousands of digits, lists in lists without end
+        return "a value too long to show"
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
     """Read one parameter file: a flat YAML mapping. Raises ParameterError in one sentence."""
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE + 1)
+        if len(content) > MAX_FILE:
+            raise NotPlainError("holds more than 1 MiB, expected a few lines")
+        values = parse_yaml(content.decode("utf-8"))
     except OSError as error:
         raise ParameterError(f"parameter file {path}: {error.strerror.lower()}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f", line {mark.line + 1}" if mark else ""
-        raise ParameterError(f"parameter file {path}{at}: is not valid YAML") from None
+    except UnicodeDecodeError:
+        raise ParameterError(f"parameter file {path}: is not text in UTF-8") from None
+    except NotPlainError as error:
+        at = f", line {error.line}" if error.line else ""
+        raise ParameterError(f"parameter file {path}{at}: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -224,11 +333,11 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     name, equals, value = text.partition("=")
     if not equals:
-        raise ParameterError(f"expected name=value, got {text!r}")
+        raise ParameterError(f"expected name=value, got {_shown(text)}")
     try:
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ParameterError(f"the value in {text!r} is not valid YAML") from None
+        return name.strip(), parse_yaml(value)
+    except NotPlainError as error:
+        raise ParameterError(f"the value in {_shown(text)} {error}") from None
 
 
 def data_source(params: Params) -> Path:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from utkcmp.alignment import LEAST_FACE, POINTS, Face, align, find_faces, whole
 from utkcmp.faces import FORMATS, MAX_PIXELS, MIN_SIDE, ImageError, decode, upright
-from utkcmp.sources import MAX_BYTES
+from utkcmp.sources import MAX_BYTES, printable
 
 Photo = str | Path | bytes | Image.Image | np.ndarray
 REASONS = {
@@ -73,19 +73,28 @@ def read_photo(photo: Photo) -> Image.Image:
 
 def name_of(photo: Photo) -> str:
     """What a photo is called in a sentence."""
-    return str(photo) if isinstance(photo, str | Path) else f"the {type(photo).__name__} given"
+    return (
+        printable(str(photo))
+        if isinstance(photo, str | Path)
+        else f"the {type(photo).__name__} given"
+    )
 
 
 def _read(path: Path) -> bytes:
+    name = name_of(path)
     if path.is_dir():
-        raise PhotoError(f"{path} is a folder: expected a photo (its photos: {path / '*.jpg'})")
+        raise PhotoError(f"{name} is a folder: expected a photo (its photos: {name}/*.jpg)")
     try:
+        if path.exists() and not path.is_file():  # a pipe might never give anything
+            raise PhotoError(f"{name} is a device or a pipe: expected a photo")
         if path.stat().st_size > MAX_BYTES:  # before it is read
             raise ImageError("too large")
         return path.read_bytes()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise PhotoError(f"{path} cannot be read ({reason}): expected a photo") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, ImageError | PhotoError):
+            raise
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise PhotoError(f"{name} cannot be read ({reason}): expected a photo") from None
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:

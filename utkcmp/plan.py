@@ -9,15 +9,19 @@ import ast
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 
-from utkcmp.params import check, check_names
-from utkcmp.run import PEER, PROJECT, Run, installed
+from utkcmp.pairs import count_pairs
+from utkcmp.params import ParameterError, Params, check, check_names
+from utkcmp.run import PEER, PROJECT, Run, RunError, installed, read_json
+from utkcmp.split import earlier_split, keep_for_evaluation, split_faces, training_rows
 
 FOLDER = PROJECT / "notebooks"
 # Each notebook and what it reads from; a notebook stands after those it depends on.
@@ -118,6 +122,81 @@ def check_parameters(given: dict[str, Any], known: dict[str, dict[str, Any]]) ->
     }
 
 
+def check_amounts(
+    faces: pd.DataFrame, run: Run, given: dict[str, Any], known: dict[str, dict[str, Any]]
+) -> None:
+    """Check what no parameter says by itself: whether faces and machine suffice for what is asked.
+
+    faces: the index; known: the defaults of the notebooks to run. Raises ParameterError with the
+    first parameter that asks for too much, and how much there is.
+    """
+    training = {name: cell for name, cell in known.items() if "year_diff" in cell}
+    valid = _parted(faces, run, check(given)) if training else faces
+    for notebook, cell in known.items():
+        p = check({name: given.get(name, default) for name, default in cell.items()})
+        asked = _machine(p, cell)
+        if notebook in training:
+            asked += _trainings(valid, p, cell)
+        for name, value, there, what in asked:
+            if value > there:
+                raise ParameterError(
+                    f"{name} is {value:,} for notebook {notebook}, but there are {there:,} {what}: "
+                    f"expected {there:,} or less"
+                )
+
+
+def _parted(faces: pd.DataFrame, run: Run, p: Params) -> pd.DataFrame:
+    """The valid faces with their ``split`` and ``evaluate``, as notebook 02 will have them."""
+    settings = {"train": p.train, "val": p.val, "test": p.test, "seed": p.seed, "leaky": p.leaky}
+    try:
+        split = split_faces(faces, **settings, previous=earlier_split(run, **settings))
+    except RunError:
+        raise
+    except ValueError as error:
+        raise ParameterError(str(error)) from None
+    faces = faces.assign(split=split, evaluate=keep_for_evaluation(faces, p.max_conflict))
+    return faces[faces.status == "ok"].reset_index(drop=True)
+
+
+def _trainings(valid: pd.DataFrame, p: Params, cell: dict) -> list[tuple]:
+    """What a notebook's trainings ask of the faces, as name, value, what there is, of what."""
+    rows = training_rows(valid, p.duplicates)
+    try:
+        possible = count_pairs(valid.age.to_numpy(int)[rows], p.year_diff, p.unique_images)
+    except ValueError as error:
+        raise ParameterError(str(error)) from None
+    size = -1 if p.data_size is None else p.data_size
+    asked = []
+    if p.unique_images:
+        asked.append(("data_size", size, possible, "pairs that share no face (unique_images)"))
+    of_faces = len(rows), "training faces"
+    of_pairs = min(size, possible) if size > 0 else possible, "training pairs"
+    if "batch_size" in cell:
+        both = "compare_pairing" in cell and p.compare_pairing
+        if both or p.pairing == "batch":
+            asked.append(("batch_size", p.batch_size, *of_faces))
+        if both or p.pairing == "list":
+            asked.append(("batch_size", p.batch_size, *of_pairs))
+    if "regressor_batch_size" in cell:
+        asked.append(("regressor_batch_size", p.regressor_batch_size, *of_faces))
+    return asked
+
+
+def _machine(p: Params, cell: dict) -> list[tuple]:
+    """What a notebook asks of this machine, as ``_trainings``. Ray would wait for what is not."""
+    import torch  # takes seconds; whoever checks parameters has loaded it
+
+    gpus, asked = torch.cuda.device_count(), []
+    if "device" in cell and p.device == "cuda" and not gpus:
+        raise ParameterError("device is cuda, but PyTorch finds no GPU here: expected auto or cpu")
+    if "device" in cell and p.device in ("auto", "cuda") and gpus:
+        asked.append(("devices", p.devices, gpus, "GPUs here"))
+    if "gpus_per_trial" in cell and p.ray_address == "local":
+        asked.append(("gpus_per_trial", p.gpus_per_trial, gpus, "GPUs here"))
+        asked.append(("cpus_per_trial", p.cpus_per_trial, os.cpu_count(), "processors here"))
+    return asked
+
+
 def modules_of(notebook: nbformat.NotebookNode) -> list[Path]:
     """The files of this package that a notebook's code imports, by itself or by each other."""
     files = {path.stem: path for path in MODULE.glob("*.py")}
@@ -187,7 +266,7 @@ def up_to_date(run: Run, step: Step) -> bool:
     """Whether a notebook was run with this stamp and all the files it wrote are still there."""
     record = step.record(run)
     try:
-        same = json.loads(record.read_text(encoding="utf-8"))["stamp"] == step.stamp
+        same = read_json(record)["stamp"] == step.stamp
     except (OSError, ValueError, KeyError, TypeError):
         return False
     wrote = [run.folder / name for name in written(record)]
@@ -197,6 +276,6 @@ def up_to_date(run: Run, step: Step) -> bool:
 def written(record: Path) -> list[str]:
     """The files, relative to the run's folder, that a notebook's record says it wrote."""
     try:
-        return list(map(str, json.loads(record.read_text(encoding="utf-8"))["wrote"]))
+        return list(map(str, read_json(record)["wrote"]))
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -22,6 +22,7 @@ from utkcmp.answers import read_siamese_or_concat, read_transfer
 from utkcmp.comparison import head_trainings, model_folders
 from utkcmp.evaluation import reported_results
 from utkcmp.graphs import write_graphs
+from utkcmp.modelfiles import read_config
 from utkcmp.pages import TEMPLATES
 from utkcmp.plan import ReportError
 from utkcmp.plots import compared_models, use_style
@@ -177,7 +178,7 @@ def model_card(run: Run, name: str) -> str:
 
     run: the published one; name: a folder below its ``models/``.
     """
-    config = json.loads((run.model(name) / "config.json").read_text())
+    config = read_config(run.model(name))
     slices = pd.read_csv(run.compared("slices"))
     titles = {folder: title for title, folder in model_folders(run).items()}
     title = titles.get(name, config["model"])

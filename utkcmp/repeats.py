@@ -8,7 +8,7 @@ import pandas as pd
 from utkcmp.comparison import FOLDERS
 from utkcmp.datasets import RunData
 from utkcmp.evaluation import Evaluated, evaluate_pairs
-from utkcmp.run import Run, atomic
+from utkcmp.run import Run, atomic, read_table
 from utkcmp.split import split_faces
 from utkcmp.training import fit_variant
 
@@ -64,8 +64,8 @@ def other_split(data: RunData, seed: int) -> RunData:
 
 def read_repeats(run: Run) -> pd.DataFrame:
     """The rows of all models' repeated trainings; empty if there are none."""
-    tables = [pd.read_csv(path) for path in sorted(run.folder.glob("repeats/*.csv"))]
     columns = ["varied", "seed", "model", "protocol", "n_pairs", *METRICS]
+    tables = [read_table(path, columns) for path in sorted(run.folder.glob("repeats/*.csv"))]
     return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
 
 

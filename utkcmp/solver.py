@@ -19,17 +19,15 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from utkcmp.boards import write_boards
 from utkcmp.images import AUGMENTATIONS
 from utkcmp.inference import embeds_once, pick_device
-from utkcmp.models import build_model
+from utkcmp.modelfiles import load_model, read_history, save_model
 from utkcmp.pairs import Pairs
 from utkcmp.params import Params
-from utkcmp.run import atomic
+from utkcmp.run import atomic, read_json
 from utkcmp.task import OPTIMIZERS, SCHEDULES, DivergedError, Task, shows_bars
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -152,7 +150,7 @@ def fit(
     }
     folder = Path(folder)
     if not retrain and _settings(folder / "config.json") == settings:
-        fitted = Fitted(load_model(folder), pd.read_csv(folder / "history.csv"), reused=True)
+        fitted = Fitted(load_model(folder), read_history(folder), reused=True)
         if (folder / "training.json").exists():  # it was killed between training and its boards
             _conclude(folder, fitted, images, ages, val, settings, tensorboard, show_faces)
         return fitted
@@ -248,17 +246,26 @@ def _digest(model, images, ages, train, val) -> str:
 
 def _settings(path: Path) -> dict | None:
     try:
-        return json.loads(path.read_text())["settings"]
-    except (OSError, ValueError, KeyError):
+        return read_json(path)["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
+def _holds_weights(path: Path) -> bool:
+    """Whether a checkpoint is whole and holds plain data; any other pickle is not even unpacked."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # whatever a damaged or hostile file makes torch stumble over
+        return False
+    return True
+
+
 def _checkpoint(folder: Path, settings: dict) -> Path | None:
-    """The checkpoint to go on from; one made with other settings is removed."""
-    last, note = folder / "last.ckpt", folder / "training.json"
-    if _settings(note) == settings and last.exists():
+    """The checkpoint to go on from; one made with other settings, or unreadable, is removed."""
+    last, best, note = (folder / name for name in ("last.ckpt", "best.ckpt", "training.json"))
+    if _settings(note) == settings and all(map(_holds_weights, (last, best))):
         return last
-    for leftover in (last, folder / "best.ckpt"):
+    for leftover in (last, best):
         leftover.unlink(missing_ok=True)
     with atomic(note) as temporary:
         temporary.write_text(json.dumps({"settings": settings}))
@@ -328,39 +335,3 @@ def _quiet():
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def save_model(model: nn.Module, folder: Path, *, settings: dict, image_size: int, history) -> None:
-    """Write history.csv, model.safetensors and, last, the config.json that makes them valid."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in ("config.json", "calibration.json"):  # what notebook 09 measured of other weights
-        (folder / stale).unlink(missing_ok=True)
-    with atomic(folder / "history.csv") as temporary:
-        history.to_csv(temporary, index=False)
-    with atomic(folder / "model.safetensors") as temporary:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary)
-    config = {**model.config, "image_size": image_size, "settings": settings}
-    with atomic(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def load_model(folder: str | Path) -> nn.Module:
-    """Load a model from the folder that ``fit`` wrote, in evaluation mode on the CPU.
-
-    Raises ValueError in one sentence if the folder holds no model or its files do not fit.
-    """
-    folder = Path(folder)
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        model = build_model(config["model"], **{**config["options"], "weights": None})
-        model.config["options"] = config["options"]
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except OSError as error:
-        raise ValueError(
-            f"{folder} holds no finished model: expected config.json and model.safetensors, "
-            f"{error.strerror or error}"
-        ) from None
-    except (KeyError, TypeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"the model in {folder} cannot be read: {reason}") from None
-    return model.to(memory_format=torch.channels_last).eval()

@@ -7,14 +7,12 @@ are no part of the data: they are passed over and nowhere counted.
 import contextlib
 import gzip
 import hashlib
-import itertools
 import os
 import re
 import stat
 import tarfile
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +23,10 @@ from utkcmp.leftovers import ends_with_us
 KINDS = "a folder, .tar.gz, .tgz, .tar or .zip with images named like 25_0_1_20170116174525125.jpg"
 MAX_BYTES = 64 * 2**20  # what is read of one file
 MANY = 2000  # items from which on processes are worth their start
-CHUNK = 64  # items a process takes at a time
+MAX_HEADER = 2**20  # bytes of a tar's long name or of the attributes of a member
+HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+HEADERS += (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+CHUNK, CHUNK_BYTES = 64, 2**22  # items a process takes at a time, and bytes of theirs
 AHEAD = 3  # chunks read ahead for each process
 
 Entry = tuple[str, Callable[[], bytes]]  # a file's name and how to read it, now or never
@@ -72,6 +73,12 @@ def read_files(
                 yield name, read()
 
 
+def paths_of(folder: Path) -> dict[str, Path]:
+    """The files of a folder by the names that ``list_files`` gives them. Raises DataError too."""
+    with _readable(folder):
+        return dict(_walk(folder))
+
+
 def stamp(source: str | Path) -> str:
     """A cheap fingerprint of ``source`` (hex), from names, sizes and times but not the content.
 
@@ -104,14 +111,13 @@ def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
 
     def chunks():  # joblib reads ahead in a thread of its own, where an error would get lost
         try:
-            while chunk := list(itertools.islice(items, CHUNK)):
-                yield chunk
+            yield from _chunks(function, items)
         except Exception as error:
             failure.append(error)
 
     with parallel_config("loky", n_jobs=os.cpu_count(), idle_worker_timeout=20), ends_with_us():
         run = Parallel(return_as="generator", batch_size=1, pre_dispatch=f"{AHEAD}*n_jobs")
-        results = run(delayed(_each)(function, chunk) for chunk in chunks())
+        results = run(delayed(_each)(*chunk) for chunk in chunks())
     while True:
         with warnings.catch_warnings(), ends_with_us():
             # Processes that were idle have ended: no matter, others are started.
@@ -122,6 +128,31 @@ def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
         yield from chunk
     if failure:
         raise failure[0]
+
+
+def _chunks(function: Callable, items: Iterator) -> Iterator[tuple[Callable, list]]:
+    """Items in chunks, each with what to do with its items.
+
+    A file too large for a chunk is mapped here, since several of them under way at once would take
+    gigabytes.
+    """
+    chunk, held = [], 0
+    for item in items:
+        size = len(item[1]) if isinstance(item, tuple) and isinstance(item[-1], bytes) else 0
+        if chunk and (len(chunk) == CHUNK or held + size > CHUNK_BYTES):
+            yield function, chunk
+            chunk, held = [], 0
+        if size > CHUNK_BYTES:
+            yield _same, [function(item)]
+        else:
+            chunk.append(item)
+            held += size
+    if chunk:
+        yield function, chunk
+
+
+def _same(item):
+    return item
 
 
 def _each(function: Callable, chunk: list) -> list:
@@ -138,13 +169,19 @@ def _readable(source) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{source} is truncated or damaged ({error}): expected {KINDS}") from None
     except RuntimeError as error:  # zipfile: a password is needed, or an unknown compression
         raise DataError(f"{source} cannot be unpacked ({error}): expected {KINDS}") from None
     except OSError as error:
+        if isinstance(error, gzip.BadGzipFile):
+            raise _damaged(source, error) from None
         path, reason = error.filename or source, error.strerror or error
         raise DataError(f"{path} cannot be read ({reason}): expected {KINDS}") from None
+    except Exception as error:  # tarfile, zipfile and what they unpack by raise many kinds
+        raise _damaged(source, error) from None
+
+
+def _damaged(source, error: Exception) -> DataError:
+    return DataError(f"{source} is truncated or damaged ({error}): expected {KINDS}")
 
 
 def _entries(source: Path) -> Iterator[Entry]:
@@ -177,7 +214,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
         for name in files:
             if not _hidden(name):
                 path = Path(parent, name)
-                yield _printable(path.relative_to(folder).as_posix()), path
+                yield printable(path.relative_to(folder).as_posix()), path
 
 
 def _head(path: Path) -> bytes:
@@ -192,7 +229,22 @@ def _stats(paths) -> Iterator[tuple[str, os.stat_result]]:
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """tarfile takes a damaged or missing header for the end of the archive; here it is an error."""
+    """tarfile takes a damaged or missing header for the end of the archive; here it is an error.
+
+    So are sparse files and headers of great length, which tarfile would hold in memory.
+    """
+
+    @classmethod
+    def frombuf(cls, *arguments):
+        member = super().frombuf(*arguments)
+        if member.type in HEADERS and member.size > MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {member.size} bytes")
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("a sparse file")
+        return member
+
+    def _proc_gnusparse_10(self, *arguments):
+        raise tarfile.ReadError("a sparse file")
 
     @classmethod
     def fromtarfile(cls, tar):
@@ -240,13 +292,13 @@ def _inside(source: Path, name: str, plain: bool) -> str | None:
             f"{source} holds the member {name!r}, which points outside the archive or is no plain "
             "file: expected image files and folders only"
         )
-    return None if any(map(_hidden, path.parts)) else _printable(path.as_posix())
+    return None if any(map(_hidden, path.parts)) else printable(path.as_posix())
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """``name`` with control characters and bytes that are no UTF-8 written out, as in ``\\n``."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)

@@ -20,11 +20,11 @@ from sklearn.ensemble import RandomForestRegressor
 from utkcmp.cluster import beside_records
 from utkcmp.datasets import RunData
 from utkcmp.models import build_model
-from utkcmp.params import Params, load_file
-from utkcmp.run import Run, atomic
+from utkcmp.params import ParameterError, Params, check, load_files
+from utkcmp.run import Run, atomic, read_json, read_table
 from utkcmp.solver import Fitted
 from utkcmp.training import fit_regressor, fit_variant
-from utkcmp.trials import gather_data, run_trials
+from utkcmp.trials import FIGURES, gather_data, run_trials
 
 SEARCHED = ["batch_size", "dropout_prob", "hidden_layers", "lr", "resnet_type", "use_dropout"]
 SEARCHED += ["weight_decay"]
@@ -108,7 +108,7 @@ def _run(table: Path, settings: dict, model, run, params, space: dict, count: in
 def _noted(table: Path) -> dict | None:
     """The settings that a finished table was made with."""
     try:
-        return json.loads(table.with_suffix(".json").read_text()) if table.exists() else None
+        return read_json(table.with_suffix(".json")) if table.exists() else None
     except (OSError, ValueError):
         return None
 
@@ -124,8 +124,9 @@ def _write(table: Path, rows: pd.DataFrame, settings: dict) -> None:
 
 
 def read_trials(table: Path) -> pd.DataFrame:
-    """A tuning table, its hidden layers as lists."""
-    return pd.read_csv(table, converters={"hidden_layers": json.loads})
+    """A tuning table, its hidden layers as lists. Raises RunError if it is damaged."""
+    layers = {"hidden_layers": json.loads}
+    return read_table(table, ["hidden_layers", *FIGURES], FIGURES, converters=layers)
 
 
 def _epochs_of(run: Run, model: str) -> Path:
@@ -134,7 +135,7 @@ def _epochs_of(run: Run, model: str) -> Path:
 
 def read_epochs(run: Run, model: str) -> pd.DataFrame:
     """Every epoch of a search: trial, epoch, seconds (since the first one ended) and figures."""
-    return pd.read_csv(_epochs_of(run, model))
+    return read_table(_epochs_of(run, model), ["trial", "epoch", "seconds", *FIGURES])
 
 
 def write_best(run: Run, model: str, trials: pd.DataFrame) -> Path | None:
@@ -159,6 +160,15 @@ def write_best(run: Run, model: str, trials: pd.DataFrame) -> Path | None:
     return path
 
 
+def read_best(path: Path) -> dict:
+    """The parameters that ``write_best`` wrote. Raises ParameterError if the file is damaged."""
+    found = load_files([path])
+    wanted = {*SEARCHED, "backbone"} - {"resnet_type"}
+    if missing := sorted(wanted - set(found)):
+        raise ParameterError(f"parameter file {path}: {missing[0]} is missing")
+    return found
+
+
 def retrain_best(model: str, run: Run, params: Params) -> Fitted | None:
     """Train the best trial's parameters from scratch on the run's own training pairs.
 
@@ -168,8 +178,8 @@ def retrain_best(model: str, run: Run, params: Params) -> Fitted | None:
     found = run.tuning(model).with_suffix(".yaml")
     if not found.exists():
         return None
-    changes = load_file(found) | {"epochs": params.best_epochs, "patience": params.best_epochs}
-    p = Params(**params.model_dump() | changes)
+    changes = read_best(found) | {"epochs": params.best_epochs, "patience": params.best_epochs}
+    p = check(params.model_dump() | changes, source=str(found))
     torch.manual_seed(p.seed)
     network = build_model(model, **p.model_dump())
     if model == "SiameseResNetAge":
@@ -191,7 +201,7 @@ def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
     found = run.tuning(model).with_suffix(".yaml")
     if not found.exists():
         raise ValueError(f"no trial of {model} has finished an epoch: there is no best one to vary")
-    best = load_file(found)
+    best = read_best(found)
     heads = params.search_space.get("hidden_layers", CHOICES["hidden_layers"])
     seeds = [params.seed + number for number in range(params.head_seeds)]
     settings = _settings(model, run, params) | {"heads": heads, "seeds": seeds, "best": best}
