@@ -4,6 +4,7 @@ PARAMS ?= params/quick.yaml
 DATA   ?=
 SET    ?=
 RUN    ?= utkface-cpu
+BENCH  ?=
 BIN    := .venv/bin
 UV     := uv==0.13.9
 
@@ -14,7 +15,7 @@ export OMP_WAIT_POLICY ?= passive
 NBVAL := folder=$$(mktemp -d); UTKCMP_OUTPUTS=$$folder $(BIN)/python -m pytest --nbval-lax \
     --nbval-current-env notebooks; status=$$?; rm -rf $$folder; exit $$status
 
-.PHONY: help report test test-long bench publish lab env peers lint pins clean-env
+.PHONY: help report test test-long bench bench-long publish lab env peers lint pins clean-env
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,7 +32,10 @@ test-long: env lint  ## the same and the slow tests
 	@$(NBVAL)
 
 bench: env  ## measure speed, rows on real faces too with  [DATA=folder-or-archive]
-	@$(if $(DATA),UTKFACE="$(abspath $(DATA))") $(BIN)/python benchmarks/bench.py
+	@$(if $(DATA),UTKFACE="$(abspath $(DATA))") $(BIN)/python -m benchmarks.bench $(BENCH)
+
+bench-long: BENCH += --long
+bench-long: bench  ## the same, and how soon in-batch pairs and fixed ones teach a network
 
 publish: env  ## copy a finished run to outputs/utkface/ and its figures into README  [RUN=utkface-cpu]
 	@$(BIN)/python -m utkcmp.publish $(RUN)

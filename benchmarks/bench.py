@@ -1,130 +1,91 @@
 """Measure what the project promises of its speed: each row beside what it is held against.
 
-    make bench [DATA=UTKFace.tar.gz]
+    make bench [DATA=UTKFace.tar.gz]         make bench-long DATA=UTKFace.tar.gz
 
-Prints one table and writes outputs/bench.json. Rows on real faces are left out without them.
+Prints one table and writes outputs/bench.json. Rows on real faces are left out without them; the
+long one trains two networks until they order faces well.
 """
 
+import argparse
 import json
-import multiprocessing
 import os
 import platform
-import resource
-import shutil
-import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from utkcmp.faces import index_faces
-from utkcmp.images import cache_images
-from utkcmp.pairs import sample_pairs
+from benchmarks import faces, learning, networks
+from benchmarks.rows import use_processor_time
 from utkcmp.run import atomic, environment, outputs_root
 
-MB = 1e6
-
-
-def measured(function: Callable, *arguments, repeats: int = 1) -> tuple[float, float]:
-    """Median seconds of a call and the megabytes it adds at most, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(send, function, arguments, repeats))
-    process.start()
-    send.close()
-    try:
-        return receive.recv()
-    finally:
-        process.join()
-
-
-def _measure(send, function, arguments, repeats) -> None:
-    before, seconds = _resident(), []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function(*arguments)
-        seconds.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    send.send((statistics.median(seconds), max(0.0, peak - before) / MB))
-
-
-def _resident() -> int:
-    fields = Path("/proc/self/statm").read_text().split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def bound(name: str, ours: float, against: float, unit: str) -> dict:
-    """A row that holds where ``ours`` does not pass the bound ``against``."""
-    ratio = ours / against
-    return {
-        "name": name,
-        "ours": round(ours, 4),
-        "against": against,
-        "unit": unit,
-        "ratio": round(ratio, 4),
-        "target": f"at most {against:g} {unit}",
-        "holds": ratio <= 1,
-    }
-
-
-def draw_pairs(faces: int, count: int) -> None:
-    ages = np.random.default_rng(0).integers(1, 117, faces).astype(np.int16)
-    assert len(sample_pairs(ages, data_size=count)) == count
-
-
-def pairs_rows() -> list[dict]:
-    rows = []
-    for faces, seconds, megabytes in ((16_500, 0.3, 100), (10_000_000, 10, 1000)):
-        took, added = measured(draw_pairs, faces, 100_000, repeats=3)
-        name = f"100,000 pairs of {faces:,} faces"
-        rows += [bound(name, took, seconds, "s"), bound(f"{name}, memory", added, megabytes, "MB")]
-    return rows
-
-
-def prepare_faces(source: str, cache: str) -> None:
-    faces = index_faces(source, cache=cache, progress=False)
-    cache_images(source, faces, 64, cache=cache, progress=False)
-
-
-def data_rows(source: str) -> list[dict]:
-    folder = tempfile.mkdtemp()
-    try:
-        first, _ = measured(prepare_faces, source, folder)
-        again, _ = measured(prepare_faces, source, folder)
-    finally:
-        shutil.rmtree(folder)
-    return [
-        bound("index and cache of the faces at 64 px, first time", first, 60, "s"),
-        bound("index and cache of the faces at 64 px, second time", again, 1, "s"),
-    ]
+GROUPS = {
+    "pairs": faces.pairs_rows,
+    "decoding": faces.decoding_rows,
+    "training": networks.training_rows,
+    "evaluation": networks.evaluation_rows,
+    "transfer": networks.transfer_rows,
+}
+ON_REAL_FACES = {"data": faces.data_rows, "memory": faces.memory_rows}
+LONG = {"learning": learning.learning_rows}
 
 
 def machine() -> dict:
-    """What the figures were measured on."""
+    """What the figures were measured on, and how busy it was at the end (processes waiting)."""
     here = environment()
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
+        "threads": here["cpu_threads"],
         "device": here["device"],
+        "load": round(os.getloadavg()[0], 1),
         "torch": here["packages"]["torch"],
         "commit": here["git_commit"],
     }
 
 
-def main() -> int:
-    rows = pairs_rows()
-    if source := os.environ.get("UTKFACE"):
-        rows += data_rows(source)
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def table(rows: list[dict]) -> str:
+    """One line a row, and whether it holds."""
     width = max(len(one["name"]) for one in rows)
-    for one in rows:
-        verdict = "holds" if one["holds"] else "FALLS SHORT"
-        print(
-            f"{one['name']:{width}}  {one['ours']:9.3f} {one['unit']:2}   "
-            f"{one['target']:15} {verdict}"
-        )
+    return "\n".join(
+        f"{one['name']:{width}}  {one['ours']:10.4g} {one['against']:10.4g} {one['unit']:8}"
+        f"{one['ratio']:9.4g}  {one['target']:14} {'holds' if one['holds'] else 'FALLS SHORT'}"
+        for one in rows
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    source = os.environ.get("UTKFACE")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="group", help="only these rows")
+    parser.add_argument("--long", action="store_true", help="the row that trains two networks, too")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="count the seconds that the two sides compute, for a machine that is busy otherwise",
+    )
+    given = parser.parse_args(arguments)
+    if given.processor_time:
+        use_processor_time()
+    calls = dict(GROUPS)
+    if source:
+        calls |= {name: lambda call=call: call(source) for name, call in ON_REAL_FACES.items()}
+        if given.long:
+            calls |= {name: lambda call=call: call(source) for name, call in LONG.items()}
+    if unknown := set(given.groups) - set(calls):
+        parser.error(f"no rows are called {', '.join(unknown)}: expected {', '.join(calls)}")
+    rows = []
+    for name in given.groups or calls:
+        print(f"measuring: {name}", file=sys.stderr, flush=True)
+        rows += calls[name]()
+    print(table(rows))
     with atomic(outputs_root() / "bench.json") as temporary:
         temporary.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     return 0 if all(one["holds"] for one in rows) else 1

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import Compose, Resize, ToDtype, ToImage
 
-from utkcmp.datasets import FaceBatches, PairBatches, UTKAgeDataset, UTKDataset
+from utkcmp.datasets import ComparedFaces, FaceBatches, PairBatches, UTKAgeDataset, UTKDataset
 from utkcmp.faces import DataError
 from utkcmp.pairs import sample_pairs
 from utkcmp.params import data_source
@@ -85,3 +85,18 @@ def test_an_epoch_shows_every_pair_at_most_once():
 def test_face_batches_cover_the_rows():
     batches = list(FaceBatches(np.arange(5, 25), 10, seed=0, epoch=3))
     assert sorted(torch.cat(batches).tolist()) == list(range(5, 25))
+
+
+def test_compared_faces_meet_in_every_valid_pair():
+    ages = torch.tensor([30.0, 20.0, 21.0, 35.0, 30.0, 90.0])
+    rows, year_diff = np.array([0, 1, 2, 3, 4]), 5
+    ((shown, left, right, label),) = ComparedFaces(rows, ages, year_diff, 5, seed=0, epoch=1)
+    expect = {
+        (a, b, float(ages[a] > ages[b]))
+        for a in rows
+        for b in rows
+        if abs(ages[a] - ages[b]) >= year_diff
+    }
+    got = zip(shown[left].tolist(), shown[right].tolist(), label.tolist(), strict=True)
+    assert set(got) == expect and len(label) == len(expect)
+    assert torch.equal(shown, next(iter(FaceBatches(rows, 5, seed=0, epoch=1))))

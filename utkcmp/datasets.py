@@ -172,6 +172,29 @@ class FaceBatches:
             yield torch.from_numpy(self.rows[_part(chosen, self.share)])
 
 
+class ComparedFaces(FaceBatches):
+    """Batches of faces, and every pair of each batch at least ``year_diff`` years apart.
+
+    Iterating gives (rows, left, right, label): rows as ``FaceBatches`` gives them; left, right:
+    int64 (K,), places in rows; label: float32 (K,). The pairs are found here, since a GPU that
+    found them would have to be waited for at each step.
+    ages: float32 (N,) years, of all faces; shuffling: the options of ``FaceBatches``.
+    """
+
+    def __init__(self, rows: np.ndarray, ages: Tensor, year_diff: int, *shuffling, **more):
+        super().__init__(rows, *shuffling, **more)
+        self.ages, self.year_diff = ages, year_diff
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        for rows in super().__iter__():
+            gap = self.ages[rows][:, None] - self.ages[rows][None, :]
+            left, right = torch.nonzero(gap.abs() >= self.year_diff, as_tuple=True)
+            batch = (rows, left, right, (gap[left, right] > 0).float())
+            if torch.cuda.is_available():  # from pinned memory a copy is not waited for
+                batch = tuple(part.pin_memory() for part in batch)
+            yield batch
+
+
 def _shuffled(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
     """Numbers below ``count``, (batches, batch_size); the last, smaller batch is left out."""
     batch_size = min(batch_size, count)

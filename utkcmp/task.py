@@ -17,7 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from utkcmp.datasets import FaceBatches, PairBatches
+from utkcmp.datasets import ComparedFaces, FaceBatches, PairBatches
 from utkcmp.images import Augmentation
 from utkcmp.inference import (
     apply_rows,
@@ -28,6 +28,7 @@ from utkcmp.inference import (
     predict_ages,
 )
 from utkcmp.models import AgeDistribution, SiameseResNetAge
+from utkcmp.pairs import Pairs
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 SCHEDULES = ("constant", "cosine")
@@ -96,10 +97,14 @@ class Task(L.LightningModule):
             self.features = self.features.to(self.device)
 
     def train_dataloader(self):
-        batches = FaceBatches if isinstance(self.train_on, np.ndarray) else PairBatches
         s, trainer = self.settings, self.trainer
         share = (trainer.global_rank, trainer.world_size)
-        return batches(self.train_on, s["batch_size"], s["seed"], self.current_epoch, share)
+        shuffling = (s["batch_size"], s["seed"], self.current_epoch, share)
+        if isinstance(self.train_on, Pairs):
+            return PairBatches(self.train_on, *shuffling)
+        if s["task"] == "age":
+            return FaceBatches(self.train_on, *shuffling)
+        return ComparedFaces(self.train_on, self.ages.cpu(), s["year_diff"], *shuffling)
 
     def configure_optimizers(self):
         s = self.settings
@@ -136,13 +141,11 @@ class Task(L.LightningModule):
         return loss + self.settings["age_weight"] * age_loss
 
     def answers(self, batch) -> tuple[Tensor, Tensor, Tensor | float]:
-        """Logits and labels of a batch, its pairs or every valid pair of its faces, and the loss of
-        the age heads on these faces (0 without any)."""
-        if isinstance(batch, Tensor):
-            gap = self.ages[batch][:, None] - self.ages[batch][None, :]
-            left, right = torch.nonzero(gap.abs() >= self.settings["year_diff"], as_tuple=True)
-            contributed, age_loss = self.contributed(batch)
-            label = (gap[left, right] > 0).float()
+        """Logits and labels of a batch of PairBatches or of ComparedFaces, and the loss of the age
+        heads on its faces (0 without any)."""
+        if len(batch) == 4:
+            rows, left, right, label = batch
+            contributed, age_loss = self.contributed(rows)
             return self.model.compare(contributed[left], contributed[right]), label, age_loss
         left, right, label = batch
         if not embeds_once(self.model):

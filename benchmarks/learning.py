@@ -1,0 +1,72 @@
+"""The long row, on real faces: how soon in-batch pairs and fixed pairs teach a network to order."""
+
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks.faces import prepared_run
+from benchmarks.networks import BATCH
+from benchmarks.rows import row
+from utkcmp.datasets import RunData
+from utkcmp.models import build_model
+from utkcmp.solver import fit
+
+STEPS = 25  # between two looks at the validation pairs
+
+
+class Reached(Exception):
+    """The figure that was waited for is reached."""
+
+
+def time_to_auc(data: RunData, pairing: str, auc: float, most: int = 5000) -> tuple[int, float]:
+    """Steps until the validation AUC reaches ``auc``, and the median seconds a step.
+
+    pairing: "batch", BATCH faces a step and all their pairs, or "list", half as many fixed pairs.
+    Raises RuntimeError where ``most`` steps were not enough.
+    """
+    history = []
+
+    def on_epoch(one):
+        history.append(one["seconds"])
+        if one["val_auc"] >= auc:
+            raise Reached
+
+    by_faces = pairing == "batch"
+    torch.manual_seed(data.params.seed)
+    model = build_model("SiameseResNet")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            fit(
+                model,
+                data.images,
+                data.ages,
+                train=data.rows("train") if by_faces else data.pairs("train"),
+                val=data.pairs("val"),
+                folder=Path(folder),
+                epochs=most // STEPS,
+                patience=most,
+                steps_per_epoch=STEPS,
+                batch_size=BATCH if by_faces else BATCH // 2,
+                optimizer="adamw",
+                lr=1e-3,
+                augment="flip",
+                precision="auto",
+                progress=False,
+                on_epoch=on_epoch,
+            )
+        except Reached:
+            return len(history) * STEPS, statistics.median(history) / STEPS
+    raise RuntimeError(f"validation AUC {auc} was not reached in {most} steps")
+
+
+def learning_rows(source: str, size=48, auc=0.93) -> list[dict]:
+    with tempfile.TemporaryDirectory() as folder:
+        data = prepared_run(source, folder, size)
+    ours, against = (
+        steps * each for steps, each in (time_to_auc(data, one, auc) for one in ("batch", "list"))
+    )
+    name = f"validation AUC {auc} at {size} px, in-batch pairs against fixed ones"
+    name += " (steps times seconds a step)"
+    return [row(name, "s", ours, against, against / ours, least=2.5)]
