@@ -13,6 +13,7 @@ from utkcmp import models
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests measure the CPU path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
+os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's 15 trials starve on a busy machine
 torch.set_num_threads(1)  # tiny networks gain nothing from more
 
 
