@@ -11,11 +11,16 @@ UV     := uv==0.13.9
 # Threads that wait let others work: on a shared machine spinning ones cost up to six times.
 export OMP_WAIT_POLICY ?= passive
 
-# Every notebook with its own defaults, in a folder of its own.
+UNIT := $(BIN)/python -m pytest --doctest-modules utkcmp tests
+# Every notebook with its own defaults, in a folder of its own. What it says comes at its end.
 NBVAL := folder=$$(mktemp -d); UTKCMP_OUTPUTS=$$folder $(BIN)/python -m pytest --nbval-lax \
-    --nbval-current-env notebooks; status=$$?; rm -rf $$folder; exit $$status
+    --nbval-current-env notebooks > $$folder/log 2>&1; status=$$?; cat $$folder/log; \
+    rm -rf $$folder; exit $$status
+# Both at once, since neither keeps two cores busy.
+TOGETHER := --no-print-directory -j 2 test-notebooks
 
-.PHONY: help report test test-long bench bench-long publish lab env peers lint pins clean-env
+.PHONY: help report test test-long test-unit test-all test-notebooks bench bench-long publish lab \
+    env peers lint pins clean-env
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,11 +29,18 @@ report: env  ## run all notebooks and render the site  [PARAMS="a.yaml b.yaml"] 
 	@$(BIN)/python -m utkcmp.report $(PARAMS:%=-f %) $(if $(DATA),--data "$(DATA)") $(SET:%=-p %)
 
 test: env lint  ## every test: lint, unit tests, the notebooks by nbval
-	@$(BIN)/python -m pytest -m "not slow" --doctest-modules utkcmp tests
-	@$(NBVAL)
+	@$(MAKE) $(TOGETHER) test-unit
 
 test-long: env lint  ## the same and the slow tests
-	@$(BIN)/python -m pytest --doctest-modules utkcmp tests
+	@$(MAKE) $(TOGETHER) test-all
+
+test-unit: env
+	@$(UNIT) -m "not slow"
+
+test-all: env
+	@$(UNIT)
+
+test-notebooks: env
 	@$(NBVAL)
 
 bench: env  ## measure speed, rows on real faces too with  [DATA=folder-or-archive]

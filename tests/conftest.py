@@ -15,6 +15,7 @@ from utkcmp import models
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests measure the CPU path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
+os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's 15 trials starve on a busy machine
 torch.set_num_threads(1)  # tiny networks gain nothing from more
 
 
@@ -30,7 +31,7 @@ def processes_of(outputs) -> set[int]:
     return found - {os.getpid()}
 
 
-def wait_for(condition, seconds=300):
+def wait_for(condition, seconds=900):
     end = time.monotonic() + seconds
     while not (got := condition()):
         assert time.monotonic() < end, "waited in vain"

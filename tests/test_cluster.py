@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -59,6 +58,18 @@ def reported(storage: Path) -> dict[str, list[dict]]:
     return found
 
 
+def recorded(storage: Path) -> set[str]:
+    """The trials that have ended by the search's own record, from which it would be restored."""
+    for path in storage.glob("*/search/experiment_state-*.json"):
+        try:
+            state = json.loads(path.read_text())
+        except ValueError:  # it is being written
+            continue
+        trials = [json.loads(trial) for trial, _ in state["trial_data"]]
+        return {trial["trial_id"] for trial in trials if trial["status"] == "TERMINATED"}
+    return set()
+
+
 @pytest.fixture
 def storage(small_run):
     run, _ = small_run
@@ -74,10 +85,10 @@ def test_no_process_of_ray_outlives_the_run(how, small_run, outputs, storage):
         wait_for(lambda: reported(storage))
         assert len(processes_of(outputs)) > 3
         os.kill(driver.pid, signal.SIGINT if how == "interrupt" else signal.SIGKILL)
-    said, _ = driver.communicate(timeout=400)
+    said, _ = driver.communicate(timeout=1200)
     assert driver.returncode != 0
     assert {"fail": "on purpose", "interrupt": "KeyboardInterrupt", "kill": ""}[how] in said
-    wait_for(lambda: not processes_of(outputs), seconds=15)
+    wait_for(lambda: not processes_of(outputs), seconds=60)
 
 
 def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):
@@ -99,12 +110,11 @@ def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):
 
 def test_a_killed_driver_goes_on_without_repeating_a_finished_trial(small_run, outputs, storage):
     driver = start_driver(outputs)
-    wait_for(lambda: any(len(rows) == 2 for rows in reported(storage).values()))
-    time.sleep(3)  # Ray records the search's state every second
+    ended = wait_for(lambda: recorded(storage))
     os.killpg(driver.pid, signal.SIGKILL)
     driver.communicate()
-    finished = {name: rows for name, rows in reported(storage).items() if len(rows) == 2}
-    assert finished
+    finished = {name: rows for name, rows in reported(storage).items() if name in ended}
+    assert finished.keys() == ended
     run, p = small_run[0], Params(**parameters())
     with ray_session(p):
         trials = search("SiameseResNet", run, p)
@@ -116,9 +126,12 @@ def test_a_killed_driver_goes_on_without_repeating_a_finished_trial(small_run, o
 
 
 def start_node(*options, hidden=None, home=None) -> subprocess.Popen:
-    """A Ray node of one processor, in a session of its own; it cannot see the folder ``hidden``."""
+    """A Ray node of one processor, in a session of its own; it cannot see the folder ``hidden``.
+
+    Workers take any free port: two nodes on one machine would else be given the same ones.
+    """
     ray = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--block"]
-    ray += ["--node-ip-address=127.0.0.1", *options]
+    ray += ["--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0", *options]
     if (
         hidden
         and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
@@ -166,7 +179,8 @@ def listens(port: int) -> bool:
 
 def test_trials_outlive_the_machine_they_ran_on(small_run, outputs, storage):
     port = free_port()
-    head = start_node("--head", f"--port={port}", "--include-dashboard=false")
+    options = ["--include-dashboard=false", f"--ray-client-server-port={free_port()}"]
+    head = start_node("--head", f"--port={port}", *options)
     worker = None
     try:
         wait_for(lambda: listens(port))
@@ -208,7 +222,7 @@ def test_a_search_from_outside_the_cluster(small_run, outputs, storage, tmp_path
     try:
         wait_for(lambda: listens(client))
         driver = start_driver(outputs, ray_address=f"ray://127.0.0.1:{client}")
-        said, _ = driver.communicate(timeout=400)
+        said, _ = driver.communicate(timeout=1200)
         assert driver.returncode == 0, said
     finally:
         kill_node(head)

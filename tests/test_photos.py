@@ -106,15 +106,23 @@ def deep(photo):
 
 
 def transparent(photo):
-    image = photo.convert("RGBA")
-    image.putalpha(Image.new("L", photo.size, 255))
+    """Nothing but the middle is opaque."""
+    image, edge = photo.convert("RGBA"), 40
+    opaque = Image.new("L", photo.size)
+    opaque.paste(255, (edge, edge, photo.width - edge, photo.height - edge))
+    image.putalpha(opaque)
     return encoded(image, "PNG")
 
 
-def turned(photo):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
-    return encoded(photo.transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif, quality=95)
+def turned(orientation, stored):
+    """Stored turned, with the EXIF tag that says how to show it upright."""
+
+    def make(photo):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        return encoded(photo.transpose(stored), "JPEG", exif=exif, quality=95)
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -127,9 +135,11 @@ def turned(photo):
         lambda photo: encoded(photo, "BMP"),
         deep,
         transparent,
-        turned,
+        turned(3, Image.Transpose.ROTATE_180),
+        turned(6, Image.Transpose.ROTATE_90),
+        turned(8, Image.Transpose.ROTATE_270),
     ],
-    ids=["greyscale", "CMYK", "palette", "WebP", "BMP", "16-bit", "transparent", "EXIF"],
+    ids="greyscale CMYK palette WebP BMP 16-bit transparent EXIF-3 EXIF-6 EXIF-8".split(),
 )
 def test_any_kind_of_photo_shows_the_same_face(photo, make):
     assert only_face(make(photo)).face.box == pytest.approx(only_face(photo).face.box, abs=12)
