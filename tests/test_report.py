@@ -18,7 +18,7 @@ from utkcmp import report
 from utkcmp.execute import NotebookFailed, Progress
 from utkcmp.params import ParameterError
 from utkcmp.plan import NOTEBOOKS, ReportError, chosen, modules_of, plan, stamp_of
-from utkcmp.report import LOCK_WAIT, locked, main, make_report
+from utkcmp.report import locked, main, make_report
 from utkcmp.run import PROJECT
 
 GRAPH = {"01_first": (), "02_split": (), "03_last": ("02_split",)}
