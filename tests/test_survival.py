@@ -1,6 +1,6 @@
 """The command on real notebooks: killed anywhere, on a full disk, without a network.
 
-A run of three notebooks on few drawn faces, with the smallest network, in processes of its own.
+A run of three notebooks on few drawn faces, with a small network, in processes of its own.
 """
 
 import json
@@ -23,10 +23,10 @@ from conftest import processes_of, wait_for
 from safetensors.torch import load_file
 
 SMALL = dict(run="small", n_faces=60, image_size=16, show_faces=False, seed=42, eval_pairs=60)
-SMALL |= dict(backbone="mobilenet_v3_small", epochs=2, batch_size=16, compare_pairing=False)
+SMALL |= dict(backbone="mobilenet_v2", epochs=2, batch_size=16, compare_pairing=False)
 SMALL |= dict(tune_models=["SiameseResNet"], head_models=[], num_samples=2, max_num_epochs=1)
 SMALL |= dict(tune_data_size=32, best_epochs=1, data_size=64, resamples=100)
-SMALL |= dict(search_space={"resnet_type": ["mobilenet_v3_small"], "batch_size": [16]})
+SMALL |= dict(search_space={"resnet_type": ["mobilenet_v2"], "batch_size": [16]})
 NOTEBOOKS = ["04_siamese", "07_tuning"]  # and what they depend on
 # Where a run is killed: a file that shows that it is there, and how many seconds it has at most.
 PHASES = {
