@@ -123,7 +123,7 @@ ATTACKS = {
     "another model's name": (lambda f: change(f, model="AgeRanker"), "AgeRanker has no option"),
     "another model": (
         lambda f: change(f, model="AgeRanker", options={"hidden_layers": [8]}),
-        r"of such a AgeRanker: head.0.weight has shape \(8, 32\), expected \(8, 16\)",
+        r"for this AgeRanker: head.0.weight has shape \(8, 32\), expected \(8, 16\)",
     ),
     "an unknown model": (lambda f: change(f, model="os.system"), "'os.system' is not known: exp"),
     "a model of no name": (lambda f: change(f, model=["x"]), "does not describe a model"),
