@@ -55,8 +55,9 @@ def odd_images() -> dict[str, bytes]:
     found |= {f"{kind} named .jpg": stored(image, kind) for kind in ("PNG", "GIF", "BMP", "WEBP")}
     found["JPEG with a program behind it"] = stored(image) + b"#!/bin/sh\ntouch /tmp/owned\n"
     found["JPEG with a page in its comment"] = stored(image, comment=b"<script>alert(1)</script>")
+    # Of whole rows Pillow misses none.
     found["PNG of fewer pixels than it claims"] = png(
-        200, 600, b"IDAT" + zlib.compress(bytes(9999))
+        200, 600, b"IDAT" + zlib.compress(bytes(300 * 601))
     )
     found["JPEG with noise for a colour profile"] = stored(
         image, icc_profile=bytes(range(256)) * 99
@@ -162,7 +163,7 @@ def wrong_sizes() -> dict[str, bytes]:
         for what, size in sizes.items()
     }
     pixels = b"IDAT" + zlib.compress(bytes(200 * 601))
-    for size in ((0, 200), (200, 0), (2**31 - 1, 2**31 - 1), (2**31 - 1, 20)):
+    for size in ((0, 200), (200, 0), (2**31 - 1, 2**31 - 1), (2**31 - 1, 20), (201, 200)):
         found[f"PNG of {size[0]} x {size[1]}"] = png(*size, pixels)
     bitmap = stored(face(), "BMP")
     for what, at, value in (

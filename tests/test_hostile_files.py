@@ -40,7 +40,8 @@ def in_a_child(code: str, *arguments) -> dict:
     script = "import json, resource, sys\n"
     script += "resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))\n"
     script += "resource.setrlimit(resource.RLIMIT_CPU, (600, 600))\n" + textwrap.dedent(code)
-    script += "\nown = open('/proc/self/status').read().split('VmHWM:')[1].split()[0]"
+    script += "\nfrom pathlib import Path"
+    script += "\nown = Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]"
     script += "\nothers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss"
     script += "\nprint(json.dumps({'told': told, 'most': max(int(own), others)}))"
     command = [sys.executable, "-W", "default", "-c", script, *map(str, arguments)]

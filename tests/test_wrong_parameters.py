@@ -298,6 +298,7 @@ def test_what_they_can_give_is_taken(known, tmp_path, monkeypatch):
     enough = {"unique_images": True, "data_size": 100, "batch_size": 100}
     for right in ({}, enough, {"unique_images": True, "data_size": None, "batch_size": 64}):
         check_amounts(faces_of(400), Run(tmp_path), right, known)
+    check_amounts(faces_of(36), Run(tmp_path), {"seed": 1}, known)  # fewer than a default batch
     few = {name: known[name] for name in ("01_data_exploration", "02_split")}
     check_amounts(faces_of(400), Run(tmp_path), {"batch_size": 5000}, few)
 

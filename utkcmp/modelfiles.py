@@ -46,7 +46,7 @@ def load_model(folder: str | Path) -> nn.Module:
     except SafetensorError as error:
         raise _unreadable(folder, f"model.safetensors, {str(error).splitlines()[0]}") from None
     if wrong := _misfit(model.state_dict(), weights):
-        raise _unreadable(folder, f"for a {config['model']} like this, {wrong}")
+        raise _unreadable(folder, f"no weights for this {config['model']}: {wrong}")
     model.load_state_dict(weights)
     return model.to(memory_format=torch.channels_last).eval()
 

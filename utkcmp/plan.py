@@ -127,8 +127,9 @@ def check_amounts(
 ) -> None:
     """Check what no parameter says by itself: whether faces and machine suffice for what is asked.
 
-    faces: the index; known: the defaults of the notebooks to run. Raises ParameterError with the
-    first parameter that asks for too much, and how much there is.
+    faces: the index; known: the defaults of the notebooks to run. A default batch that is too
+    large is no error, since training then takes what there is. Raises ParameterError with the first
+    parameter that asks for too much, and how much there is.
     """
     training = {name: cell for name, cell in known.items() if "year_diff" in cell}
     valid = _parted(faces, run, check(given)) if training else faces
@@ -138,7 +139,7 @@ def check_amounts(
         if notebook in training:
             asked += _trainings(valid, p, cell)
         for name, value, there, what in asked:
-            if value > there:
+            if value > there and (name in given or not name.endswith("batch_size")):
                 raise ParameterError(
                     f"{name} is {value:,} for notebook {notebook}, but there are {there:,} {what}: "
                     f"expected {there:,} or less"

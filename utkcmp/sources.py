@@ -139,14 +139,14 @@ def _chunks(function: Callable, items: Iterator) -> Iterator[tuple[Callable, lis
     chunk, held = [], 0
     for item in items:
         size = len(item[1]) if isinstance(item, tuple) and isinstance(item[-1], bytes) else 0
-        if chunk and (len(chunk) == CHUNK or held + size > CHUNK_BYTES):
+        if size <= CHUNK_BYTES:
+            chunk.append(item)
+            held += size
+        if len(chunk) == CHUNK or held > CHUNK_BYTES or (chunk and size > CHUNK_BYTES):
             yield function, chunk
             chunk, held = [], 0
         if size > CHUNK_BYTES:
             yield _same, [function(item)]
-        else:
-            chunk.append(item)
-            held += size
     if chunk:
         yield function, chunk
 
