@@ -210,12 +210,10 @@ class Params(BaseModel):
 
         check_backbone(self.backbone)
         for name in {self.backbone, *self.search_space.get("resnet_type", [])}:
-            least = least_side(name) * (1 + self.progressive)
-            if self.image_size < least:
-                shown = " that is shown at half its size" if self.progressive else ""
+            if self.image_size < (least := least_side(name)):
                 raise ValueError(
-                    f"image_size {self.image_size}{shown} is too small for {name}: expected "
-                    f"{least} or more"
+                    f"image_size {self.image_size} is too small for {name}: expected {least} or "
+                    "more"
                 )
         known = [one.name for one in get_model_weights(self.backbone)]
         if self.weights is not None and self.weights not in [*known, "DEFAULT"]:
