@@ -267,10 +267,10 @@ def test_an_interrupted_run_leaves_no_kernel_and_goes_on(place, number, status):
 
 
 def test_of_two_runs_into_one_folder_the_second_says_so_and_stops(place):
-    write(place, "02_split", PARAMETERS, SLEEP)
+    write(place, "02_split", PARAMETERS, SLEEP.replace("sleep(60)", "sleep(900)"))
     first, second = start(place), launch(place)
     try:
-        shown, said = second.communicate(timeout=300)
+        shown, said = second.communicate(timeout=600)
         assert (second.returncode, first.poll()) == (1, None)
         assert "02_split" not in shown and len(said.splitlines()) == 1
         assert "another report is being made" in said and "wait for it to end" in said
@@ -285,7 +285,7 @@ from utkcmp.faces import index_faces
 shutil.rmtree(os.environ["UTKFACE"])
 index_faces(os.environ["UTKFACE"])
 """
-FULL = "open('/dev/full', 'w').write('x')"
+FULL = "open('/dev/full', 'wb', buffering=0).write(b'x')"
 
 
 @pytest.mark.parametrize(

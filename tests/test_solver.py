@@ -399,7 +399,6 @@ def test_fifty_epochs_hold_no_more_than_ten(small_run, tmp_path):
     )
     tenth, last = seen[9], seen[49]
     grown = {name: last[name] - tenth[name] for name in last}
-    print(tenth, last)
     assert (grown["files"], grown["threads"]) == (0, 0)
     assert grown["MiB"] <= 10 and grown["KiB on disk"] <= 100, grown
 
