@@ -113,7 +113,10 @@ ATTACKS = {
         lambda f: weights(f, **{HEAD: torch.zeros(8, 7)}),
         r"head.0.weight has shape \(8, 7\), expected \(8, 32\)",
     ),
-    "half precision": (lambda f: weights(f, **{HEAD: torch.zeros(8, 32).half()}), "float16"),
+    "another precision": (
+        lambda f: weights(f, **{HEAD: torch.zeros(8, 32).bfloat16()}),
+        "head.0.weight is of torch.bfloat16, expected torch.float32",
+    ),
     "weights that are no numbers": (
         lambda f: weights(f, **{HEAD: torch.full((8, 32), torch.nan)}),
         "head.0.weight holds what is no finite number",
@@ -265,23 +268,32 @@ def write_graph(path, marks, name, shape, outside=None):
     path.write_bytes(model.SerializeToString())
 
 
-def test_broken_stale_and_hostile_graphs_are_made_anew(folder, photos, capfd):
+GRAPHS = [no_graph, half_a_graph, pickle_as_graph, graph_of_other_names, graph_that_reads_elsewhere]
+
+
+def test_broken_stale_and_hostile_graphs_are_made_anew(folder, photos, capfd, monkeypatch):
+    """Each is noticed; that they are made anew is shown with what was made at the first answer."""
     status, said = answer(folder, photos, capfd)
-    whole = {name: (folder / name).read_bytes() for name in (FACE, PAIR)}
+    whole, made = {name: (folder / name).read_bytes() for name in (FACE, PAIR)}, []
+
+    def make(where):
+        made.append(where)
+        for name, content in whole.items():
+            (folder / name).write_bytes(content)
+
+    monkeypatch.setattr("utkcmp.graphs.write_graphs", make)
     marks = session(folder / FACE).get_modelmeta().custom_metadata_map
     (folder.parent / "outside").write_bytes(bytes(16))
-    for attack, name in (
-        *((no_graph, FACE), (half_a_graph, PAIR), (pickle_as_graph, PAIR)),
-        *((graph_of_other_names, FACE), (graph_that_reads_elsewhere, FACE), (wrong_size, FACE)),
-    ):
+    attacks = [(attack, name) for attack in GRAPHS for name in (FACE, PAIR)]
+    for number, (attack, name) in enumerate([*attacks, (wrong_size, FACE)], start=1):
         attack(folder / name, marks)
         assert answer(folder, photos, capfd) == (status, said) and status == 0
-        assert {name: (folder / name).read_bytes() for name in whole} == whole
+        assert len(made) == number, f"{attack.__name__} as {name} was taken"
     assert not os.path.exists("owned")
 
 
 def test_graphs_of_weights_that_lie_elsewhere_in_the_file_are_made_anew(folder, photos, capfd):
-    """The same tensors in a file of the same length, in another order: graphs hold their places."""
+    """The same tensors in another order: graphs hold their places."""
     status, said = answer(folder, photos, capfd)
     tensors, length = load_file(folder / WEIGHTS), (folder / WEIGHTS).stat().st_size
     head, data = {}, b""

@@ -48,10 +48,8 @@ class Calibration:
             return cls()
         try:
             found = cls(**read_json(path))
-            if (
-                not isinstance(found.temperature, int | float)
-                or not 0 < found.temperature < math.inf
-            ):
+            number = isinstance(found.temperature, int | float)
+            if not (number and 0 < found.temperature < math.inf):
                 raise ValueError(f"temperature {found.temperature!r}, expected one above 0")
             if not isinstance(found.pairs, int) or not isinstance(found.drawn, bool):
                 raise ValueError("expected pairs as a number, and drawn as true or false")

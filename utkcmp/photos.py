@@ -72,12 +72,10 @@ def read_photo(photo: Photo) -> Image.Image:
 
 
 def name_of(photo: Photo) -> str:
-    """What a photo is called in a sentence."""
-    return (
-        printable(str(photo))
-        if isinstance(photo, str | Path)
-        else f"the {type(photo).__name__} given"
-    )
+    """What a photo is called in a sentence, on one line whatever its name holds."""
+    if isinstance(photo, str | Path):
+        return printable(str(photo))
+    return f"the {type(photo).__name__} given"
 
 
 def _read(path: Path) -> bytes:
@@ -90,9 +88,9 @@ def _read(path: Path) -> bytes:
         if path.stat().st_size > MAX_BYTES:  # before it is read
             raise ImageError("too large")
         return path.read_bytes()
-    except (OSError, ValueError) as error:
-        if isinstance(error, ImageError | PhotoError):
-            raise
+    except (ImageError, PhotoError):
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise PhotoError(f"{name} cannot be read ({reason}): expected a photo") from None
 
