@@ -11,7 +11,6 @@ import functools
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -28,8 +27,7 @@ def ends_with_us() -> Iterator[str]:
     Gives the block's mark, for ``end_marked``.
     """
     before = os.environ.get(MARK)
-    token, _ = _watcher(os.getpid())
-    os.environ[MARK] = mark = f"{token}/{next(_numbers)}/"
+    os.environ[MARK] = mark = f"{_watcher(os.getpid())}/{next(_numbers)}/"
     try:
         yield mark
     finally:
@@ -69,23 +67,22 @@ def _has_proc() -> bool:
 
 
 @functools.cache
-def _watcher(pid: int) -> tuple[str, subprocess.Popen | None]:
-    """The token and the watcher of this process, whose number is ``pid``: one, however often asked.
-
-    The open end of the watcher's pipe is kept for as long as the process lives.
-    """
+def _watcher(pid: int) -> str:
+    """The token of this process, whose number is ``pid``, once it has a watcher: one, however often
+    asked. The open end of the watcher's pipe is kept for as long as the process lives."""
     token = uuid.uuid4().hex
-    if not _has_proc():
-        return token, None
-    watcher = subprocess.Popen(
-        [sys.executable, "-IS", __file__, f"{token}/"],
-        env={name: value for name, value in os.environ.items() if name != MARK},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # not killed with the group of the one it watches
-    )
-    return token, watcher
+    if _has_proc():
+        read, _ = os.pipe()
+        nowhere = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
+        os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-IS", __file__, f"{token}/"],
+            {name: value for name, value in os.environ.items() if name != MARK},
+            file_actions=[(os.POSIX_SPAWN_DUP2, read, 0), *nowhere],
+            setsid=True,  # not killed with the group of the one it watches
+        )
+        os.close(read)
+    return token
 
 
 if __name__ == "__main__":
