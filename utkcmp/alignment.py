@@ -28,7 +28,7 @@ POINTS = np.array([[59.2, 57.6], [137.7, 57.9], [97.8, 104.0], [62.9, 137.8], [1
 IN_PLACE = 12.0  # pixels of such a crop; points nearer than that (root mean square) are in place
 LEAST_SCORE = 0.8  # YuNet's; a cat or an engine reaches less, a face of 48 px more
 LEAST_FACE = 20  # pixels per side of a face, fewer say nothing of its age
-SIDES = 400, 800, 1920  # longer side in which faces are looked for; the larger find small ones
+SIDES = 640, 1920  # longer side in which faces are looked for; the second finds small ones
 LEAST_PHOTO = 64  # pixels per side of what YuNet is given
 NAMES = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")  # as MTCNN calls them
 LEAST_SEEN = 80  # pixels of the face in a patch
@@ -139,7 +139,7 @@ def _matrix(turn: complex, move: complex) -> np.ndarray:
 def _detect(photo: Image.Image, scale: float) -> list[Face]:
     """The faces that YuNet sees in the photo at this scale, with all their points."""
     size = [max(1, round(side * scale)) for side in photo.size]
-    small = photo if scale == 1.0 else photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
+    small = photo if scale == 1.0 else photo.resize(size, Image.Resampling.BILINEAR)
     if min(small.size) < LEAST_PHOTO:  # of a smaller one YuNet says anything
         small = _on_grey(small)
     detector = _yunet()
