@@ -72,9 +72,10 @@ def published_models(run: Run) -> list[str]:
     known = [folders[name] for name in ranked if name in folders and "twice" not in name]
     names, room = [], MOST_BYTES
     for name in dict.fromkeys([chosen, *known]):
-        room -= (run.model(name) / WEIGHTS).stat().st_size // 2
-        if room >= 0:
+        size = (run.model(name) / WEIGHTS).stat().st_size // 2
+        if size <= room:
             names.append(name)
+            room -= size
     return names
 
 
