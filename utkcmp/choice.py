@@ -12,7 +12,7 @@ from utkcmp.comparison import model_folders
 from utkcmp.datasets import RunData
 from utkcmp.faces import decode
 from utkcmp.graphs import load_pair_model
-from utkcmp.inference import embeds_once, pair_logits
+from utkcmp.inference import compared_logits, contributions, embeds_once, pair_logits
 from utkcmp.pairs import Pairs
 from utkcmp.params import EMBEDDED, data_source
 from utkcmp.run import Run, atomic
@@ -68,8 +68,14 @@ def calibrate(folder: Path, data: RunData, frame: list[list[float]] | None = Non
 
 def symmetric_logits(model, data: RunData, pairs: Pairs) -> np.ndarray:
     """Logits by both orders of two faces, ``(f(left, right) - f(right, left)) / 2``, (K,)."""
-    swapped = Pairs(pairs.right, pairs.left, 1 - pairs.label)
-    one, other = (pair_logits(model, data.images, asked) for asked in (pairs, swapped))
+    if embeds_once(model):
+        rows, places = np.unique(np.r_[pairs.left, pairs.right], return_inverse=True)
+        brought = contributions(model.eval(), data.images, rows)
+        left, right = np.split(places, 2)
+        one, other = (compared_logits(model, brought, *o) for o in ((left, right), (right, left)))
+    else:
+        swapped = Pairs(pairs.right, pairs.left, 1 - pairs.label)
+        one, other = (pair_logits(model, data.images, asked) for asked in (pairs, swapped))
     return (one - other) / 2
 
 

@@ -131,8 +131,8 @@ def learned(run: Run) -> list[str]:
     heads = read_heads(head_differences(head_trainings(run)))
     return [
         read_best(test),
-        read_siamese_or_concat(table, usual, ranked),
-        read_transfer(table, usual, ranked),
+        f"Siamese or concat? {read_siamese_or_concat(table, usual, ranked)}",
+        f"Is transfer worse than Siamese? {read_transfer(table, usual, ranked)}",
         ages[0].upper() + ages[1:],
         f"Hidden layers or none? {re.sub(r'^- ', '', heads, flags=re.M)}",
     ]
@@ -180,7 +180,7 @@ def model_card(run: Run, name: str) -> str:
     run: the published one; name: a folder below its ``models/``.
     """
     config = read_config(run.model(name))
-    slices = pd.read_csv(run.compared("slices"))
+    slices = pd.read_csv(run.compared("slices"), keep_default_na=False)
     titles = {folder: title for title, folder in model_folders(run).items()}
     title = titles.get(name, config["model"])
     results = run.read_results().query("split == 'test'")
@@ -214,7 +214,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     size = sum(path.stat().st_size for path in target.folder.rglob("*") if path.is_file())
     shown = target.folder.relative_to(outputs_root().parent)
-    print(f"{shown}: {size / 1e6:.1f} MB, models {', '.join(published_models(target))}")
+    models = sorted(path.parent.name for path in target.folder.glob(f"models/*/{WEIGHTS}"))
+    print(f"{shown}: {size / 1e6:.1f} MB, models {', '.join(models)}")
     return 0
 
 
