@@ -180,7 +180,7 @@ def model_card(run: Run, name: str) -> str:
     run: the published one; name: a folder below its ``models/``.
     """
     config = read_config(run.model(name))
-    slices = pd.read_csv(run.compared("slices"), keep_default_na=False)
+    slices = pd.read_csv(run.compared("slices")).fillna({"part": ""})
     titles = {folder: title for title, folder in model_folders(run).items()}
     title = titles.get(name, config["model"])
     results = run.read_results().query("split == 'test'")
