@@ -177,6 +177,7 @@ def listens(port: int) -> bool:
         return knock.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.slow
 def test_trials_outlive_the_machine_they_ran_on(small_run, outputs, storage):
     port = free_port()
     options = ["--include-dashboard=false", f"--ray-client-server-port={free_port()}"]
