@@ -1,6 +1,7 @@
 """What several tests share: a small run on embedded faces, made once a session."""
 
 import os
+import secrets
 import shutil
 import time
 from pathlib import Path
@@ -16,12 +17,14 @@ from utkcmp import models
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests measure the CPU path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's 15 trials starve on a busy machine
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray's choice depends on what ran before
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 torch.set_num_threads(1)  # tiny networks gain nothing from more
 
 
-def processes_of(outputs) -> set[int]:
-    """Processes that run now and were given this outputs folder, this one aside."""
-    found, mark = set(), f"UTKCMP_OUTPUTS={outputs}".encode()
+def processes_of(value, variable: str = "UTKCMP_OUTPUTS") -> set[int]:
+    """Processes that run now and were given this environment variable, this one aside."""
+    found, mark = set(), f"{variable}={value}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if mark in (folder / "environ").read_bytes().split(b"\0"):

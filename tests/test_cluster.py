@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,7 +42,7 @@ def parameters(**changes) -> dict:
 
 def start_driver(outputs, *extra, **changes) -> subprocess.Popen:
     """A search in a process of its own, as a batch job would run it."""
-    environment = os.environ | {"UTKCMP_OUTPUTS": str(outputs)}
+    environment = os.environ | {"UTKCMP_OUTPUTS": str(outputs), "TESTED": " ".join(extra)}
     command = [sys.executable, "-c", DRIVER, json.dumps(parameters(**changes)), *extra]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
@@ -73,8 +74,7 @@ def recorded(storage: Path) -> set[str]:
 @pytest.fixture
 def storage(small_run):
     run, _ = small_run
-    for path in (run.folder / "tuning").glob("*.*"):
-        path.unlink()
+    shutil.rmtree(run.folder / "tuning", ignore_errors=True)
     return run.folder / "tuning" / "ray"
 
 
@@ -83,12 +83,12 @@ def test_no_process_of_ray_outlives_the_run(how, small_run, outputs, storage):
     driver = start_driver(outputs, how, num_samples=2)
     if how != "fail":
         wait_for(lambda: reported(storage))
-        assert len(processes_of(outputs)) > 3
+        assert len(processes_of(how, "TESTED")) > 3
         os.kill(driver.pid, signal.SIGINT if how == "interrupt" else signal.SIGKILL)
     said, _ = driver.communicate(timeout=1200)
     assert driver.returncode != 0
     assert {"fail": "on purpose", "interrupt": "KeyboardInterrupt", "kill": ""}[how] in said
-    wait_for(lambda: not processes_of(outputs), seconds=60)
+    wait_for(lambda: not processes_of(how, "TESTED"), seconds=60)
 
 
 def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):
@@ -177,7 +177,6 @@ def listens(port: int) -> bool:
         return knock.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.slow
 def test_trials_outlive_the_machine_they_ran_on(small_run, outputs, storage):
     port = free_port()
     options = ["--include-dashboard=false", f"--ray-client-server-port={free_port()}"]
@@ -206,7 +205,8 @@ def test_trials_outlive_the_machine_they_ran_on(small_run, outputs, storage):
             killer.start()
             trials = search("SiameseResNet", run, p)
             killer.join()
-            assert ran_there and sum(node["Alive"] for node in ray.nodes()) == 1
+            assert ran_there
+            wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 1, seconds=120)
     finally:
         for node in filter(None, (worker, head)):
             kill_node(node)

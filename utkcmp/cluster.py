@@ -49,11 +49,18 @@ class ray_session:
         sent = {"py_modules": [str(Path(__file__).parent)], "env_vars": SETTINGS}
         try:
             _knock(self.address)
-            ray.init(address=self.address, runtime_env=sent, **options)
         except OSError as error:
             raise ConnectionError(
                 f"ray_address is {self.address!r}, but no Ray cluster answers there: start one "
                 "with 'ray start --head', or set ray_address to local"
+            ) from error
+        try:
+            ray.init(address=self.address, runtime_env=sent, **options)
+        except (OSError, RuntimeError) as error:
+            raise ConnectionError(
+                f"ray_address is {self.address!r}, where Ray cannot be joined: expected a cluster "
+                "of the same Ray and Python versions and, if it was started with a token, that "
+                "token in ~/.ray/auth_token and RAY_AUTH_MODE=token in the environment"
             ) from error
         return self
 

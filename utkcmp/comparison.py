@@ -13,6 +13,7 @@ from utkcmp.run import Run, read_table
 
 FOLDERS = {
     "SiameseResNet": "siamese",
+    "SiameseResNet, larger faces": "siamese_large",
     "ResNetClassifier": "concat",
     "SiameseResNetAge": "transfer",
     "SiameseResNetAge, left face twice": "transfer_blind",
@@ -65,7 +66,7 @@ def model_costs(run: Run, models: dict[str, nn.Module]) -> pd.DataFrame:
 
 def answers_to(models: dict[str, nn.Module], data: RunData, pairs: Pairs) -> dict[str, np.ndarray]:
     """The logits of every model on the same pairs, float64 (K,)."""
-    return {name: pair_logits(model, data.images, pairs) for name, model in models.items()}
+    return {name: pair_logits(model, data.images_for(model), pairs) for name, model in models.items()}
 
 
 def all_answers(model: nn.Module, data: RunData, split: str = "test") -> tuple[Pairs, np.ndarray]:
@@ -77,7 +78,7 @@ def all_answers(model: nn.Module, data: RunData, split: str = "test") -> tuple[P
         raise ValueError("a model that sees two faces at once cannot be asked millions of pairs")
     rows = data.rows(split)
     numbered = AllPairs(data.ages.numpy()[rows])[:]
-    contributed = contributions(model.eval(), data.images, rows)
+    contributed = contributions(model.eval(), data.images_for(model), rows)
     return numbered.take(rows), compared_logits(model, contributed, numbered.left, numbered.right)
 
 
@@ -88,7 +89,7 @@ def circle_answers(model: nn.Module, data: RunData, triples: np.ndarray) -> np.n
     """
     left, right = triples.ravel(), np.roll(triples, -1, axis=1).ravel()
     asked = Pairs(left, right, np.zeros(len(left), np.int8))
-    return (pair_logits(model, data.images, asked) > 0).reshape(triples.shape)
+    return (pair_logits(model, data.images_for(model), asked) > 0).reshape(triples.shape)
 
 
 def head_trainings(run: Run) -> pd.DataFrame:

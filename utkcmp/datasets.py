@@ -1,5 +1,6 @@
 """Torch datasets over a folder of faces, and one run's data as the solver takes them."""
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -92,10 +93,25 @@ class RunData:
         valid = faces[faces.status == "ok"].reset_index(drop=True)
         self.faces = valid.astype({"age": int})
         self.ages = torch.tensor(self.faces.age.to_numpy(), dtype=torch.float32)
-        cached = cache_images(
-            data_source(params), faces, params.image_size, cache=outputs_root() / "cache"
-        )
-        self.images = torch.from_numpy(np.asarray(cached))
+        self._all_faces = faces
+        self.images = self._cached(params.image_size)
+
+    def _cached(self, size: int) -> Tensor:
+        root = outputs_root() / "cache"
+        cached = cache_images(data_source(self.params), self._all_faces, size, cache=root)
+        return torch.from_numpy(np.asarray(cached))
+
+    def at(self, size: int) -> "RunData":
+        """The same faces, split and pairs with images of another size, (N, 3, size, size)."""
+        if size == self.images.shape[-1]:
+            return self
+        other = copy.copy(self)
+        other.images = self._cached(size)
+        return other
+
+    def images_for(self, model: torch.nn.Module) -> Tensor:
+        """The images at the size that a trained model takes, the run's for one that is not."""
+        return self.at(getattr(model, "image_size", self.params.image_size)).images
 
     def rows(self, split: str) -> np.ndarray:
         """Image rows of one split's faces; for training, those that ``duplicates`` leaves."""

@@ -24,11 +24,12 @@ def make_ensemble(run: Run) -> PairEnsemble | None:
     ensemble = build_model("PairEnsemble", members=[one.config for one in members])
     for own, trained in zip(ensemble.members, members, strict=True):
         own.load_state_dict(trained.state_dict())
+    ensemble.image_size = configs[0]["image_size"]
     save_model(
         ensemble.eval(),
         run.model(FOLDERS[ENSEMBLE]),
         settings={name: one["settings"] for name, one in zip(TOGETHER, configs, strict=True)},
-        image_size=configs[0]["image_size"],
+        image_size=ensemble.image_size,
         history=pd.concat([read_history(folder) for folder in folders]),
     )
     return ensemble

@@ -53,12 +53,12 @@ def evaluate_pairs(
     ``seed``: the fixed sample of pairs that all models share. ``all``, on test faces: every pair at
     least a year apart, for models that embed each face once. data: a RunData.
     """
-    row, pairs = {"model": name, "split": split}, data.pairs(split)
+    row, pairs, images = {"model": name, "split": split}, data.pairs(split), data.images_for(model)
     if not embeds_once(model):
         started = time.perf_counter()
-        logits = pair_logits(model, data.images, pairs)
+        logits = pair_logits(model, images, pairs)
         seconds = time.perf_counter() - started
-        swapped = pair_logits(model, data.images, Pairs(pairs.right, pairs.left, 1 - pairs.label))
+        swapped = pair_logits(model, images, Pairs(pairs.right, pairs.left, 1 - pairs.label))
         row["protocol"] = "seed"
         return [_evaluated(row, logits, swapped, pairs, resamples, seconds)]
     rows = data.rows(split)
@@ -66,7 +66,7 @@ def evaluate_pairs(
     if split == "test":
         protocols["all"] = AllPairs(data.ages.numpy()[rows])[:].take(rows)
     started = time.perf_counter()
-    contributed = contributions(model.eval(), data.images, rows)
+    contributed = contributions(model.eval(), images, rows)
     embedding = time.perf_counter() - started
     results = []
     for protocol, asked in protocols.items():

@@ -1,5 +1,7 @@
 """A model over many faces: each face is embedded once, then all pairs are scored from features."""
 
+import contextlib
+
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
@@ -44,12 +46,17 @@ def _device_of(function) -> torch.device:
 
 @torch.no_grad()
 def pair_logits(
-    model: nn.Module, images: Tensor, pairs: Pairs, batch_size: int = 256
+    model: nn.Module,
+    images: Tensor,
+    pairs: Pairs,
+    batch_size: int = 256,
+    embedding=contextlib.nullcontext,
 ) -> np.ndarray:
     """Logits of all pairs, float64 (K,), in evaluation mode; the model's mode is put back.
 
     images: uint8 (N, 3, S, S); pairs: rows into images. A model that embeds faces sees each face
-    once, any other sees each pair.
+    once, any other sees each pair. embedding: makes the context, e.g. ``torch.autocast``, in which
+    faces are embedded.
     """
     was_training = model.training
     model.eval()
@@ -58,7 +65,9 @@ def pair_logits(
             rows, positions = np.unique(
                 np.concatenate([pairs.left, pairs.right]), return_inverse=True
             )
-            contributed = contributions(model, images, rows, batch_size)
+            with embedding():
+                features = apply_rows(model.embed, images, rows, batch_size)
+            contributed = model.contribute(features.to(_device_of(model))).cpu()
             return compared_logits(model, contributed, *np.split(positions, 2))
         return _paired_logits(model, images, pairs, batch_size)
     finally:

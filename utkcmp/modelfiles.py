@@ -48,6 +48,7 @@ def load_model(folder: str | Path) -> nn.Module:
     if wrong := _misfit(model.state_dict(), weights):
         raise _unreadable(folder, f"no weights for this {config['model']}: {wrong}")
     model.load_state_dict(weights)
+    model.image_size = config["image_size"]
     return model.to(memory_format=torch.channels_last).eval()
 
 

@@ -159,6 +159,11 @@ class Params(BaseModel):
 
     compare_pairing: bool = Field(True, description="train with the other pairing too (04)")
     compare_leaky: bool = Field(False, description="train on a split that leaks too (04)")
+    finetune_size: int | None = Field(
+        None, ge=16, le=512, description="pixels of the larger faces that 04 then trains on"
+    )
+    finetune_epochs: int = Field(12, ge=1)
+    finetune_lr: Rate = 5e-4
     ablation_epochs: int | None = Field(
         None, ge=1, description="of these comparisons, all arms alike; None: epochs"
     )

@@ -154,6 +154,7 @@ def fit(
         if (folder / "training.json").exists():  # it was killed between training and its boards
             _conclude(folder, fitted, images, ages, val, settings, tensorboard, show_faces)
         return fitted
+    model.image_size = images.shape[-1]
     # Lightning trains a model in the mode it finds. Convolutions are fastest channels-last.
     model.train().to(memory_format=torch.channels_last)
     bar, lines = progress and shows_bars(), progress and not shows_bars()

@@ -214,7 +214,8 @@ class Task(L.LightningModule):
                 "mae": float(np.abs(got - ages).mean()),
             }
         if self.features is None:
-            return pair_metrics(pair_logits(model, self.images, val), val.label)
+            precision = self.trainer.precision_plugin.forward_context
+            return pair_metrics(pair_logits(model, self.images, val, embedding=precision), val.label)
         model.eval()
         with torch.no_grad():
             contributed = model.contribute(self.features)

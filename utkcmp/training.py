@@ -1,5 +1,7 @@
 """What a run trains beside its notebooks' main models: as its parameters say, one thing changed."""
 
+import copy
+
 import torch
 from torch import nn
 
@@ -23,8 +25,8 @@ def fit_variant(
     from the parameters with the seed that training gets, or one that is built.
     """
     p = data.params
+    torch.manual_seed(changes.get("seed", p.seed))
     if isinstance(model, str):
-        torch.manual_seed(changes.get("seed", p.seed))
         model = build_model(model, **p.model_dump())
     by_faces = p.pairing == "batch" and embeds_once(model)
     options = fit_options(p) | {
@@ -39,6 +41,19 @@ def fit_variant(
         tensorboard=run.tensorboard(name),
         **options | changes,
     )
+
+
+def fit_larger(run: Run, data: RunData, model: nn.Module) -> Fitted:
+    """Train a trained pair model on, with faces of ``finetune_size`` pixels a side.
+
+    Convolutions take any size, so a network learns most of what it will know from small faces, at a
+    fraction of the cost, and ends at the size at which it is to answer (Touvron et al. 2019,
+    "Fixing the train-test resolution discrepancy"). The model handed over stays as it is.
+    """
+    p = data.params
+    epochs = {"epochs": p.finetune_epochs, "patience": p.finetune_epochs}
+    larger, model = data.at(p.finetune_size), copy.deepcopy(model)
+    return fit_variant("siamese_large", run, larger, model, lr=p.finetune_lr, **epochs)
 
 
 def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
