@@ -1,3 +1,4 @@
+import builtins
 import json
 import os
 import signal
@@ -412,7 +413,8 @@ def curve(board) -> dict[int, float]:
     return {event.step: event.value for event in events.Scalars("val_auc")}
 
 
-def test_a_training_into_a_log_file_writes_a_line_an_epoch(tmp_path, capsys):
+def test_a_training_into_a_log_file_writes_a_line_an_epoch(tmp_path, capsys, monkeypatch):
+    monkeypatch.delattr(builtins, "__IPYTHON__", raising=False)  # other tests may have set it
     images, ages, pairs = toy()
     options = SETTINGS | {"epochs": 2, "progress": True}
     fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **options)

@@ -126,7 +126,7 @@ def test_an_earlier_table_of_other_faces_changes_nothing():
 
 def test_a_run_keeps_its_own_split_of_the_same_settings_only(tmp_path):
     run, faces = Run(tmp_path / "run"), table()
-    faces["split"] = split_faces(faces, seed=1)
+    faces["split"], faces["evaluate"] = split_faces(faces, seed=1), True
     assert earlier_split(run, seed=1) is None
     write_split(run, faces, seed=1)
     assert (earlier_split(run, seed=1).split == faces.split).all()

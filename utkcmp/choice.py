@@ -75,7 +75,9 @@ def symmetric_logits(model, data: RunData, pairs: Pairs) -> np.ndarray:
         one, other = (compared_logits(model, brought, *o) for o in ((left, right), (right, left)))
     else:
         swapped = Pairs(pairs.right, pairs.left, 1 - pairs.label)
-        one, other = (pair_logits(model, data.images_for(model), asked) for asked in (pairs, swapped))
+        one, other = (
+            pair_logits(model, data.images_for(model), asked) for asked in (pairs, swapped)
+        )
     return (one - other) / 2
 
 

@@ -66,7 +66,9 @@ def model_costs(run: Run, models: dict[str, nn.Module]) -> pd.DataFrame:
 
 def answers_to(models: dict[str, nn.Module], data: RunData, pairs: Pairs) -> dict[str, np.ndarray]:
     """The logits of every model on the same pairs, float64 (K,)."""
-    return {name: pair_logits(model, data.images_for(model), pairs) for name, model in models.items()}
+    return {
+        name: pair_logits(model, data.images_for(model), pairs) for name, model in models.items()
+    }
 
 
 def all_answers(model: nn.Module, data: RunData, split: str = "test") -> tuple[Pairs, np.ndarray]:

@@ -215,7 +215,9 @@ class Task(L.LightningModule):
             }
         if self.features is None:
             precision = self.trainer.precision_plugin.forward_context
-            return pair_metrics(pair_logits(model, self.images, val, embedding=precision), val.label)
+            return pair_metrics(
+                pair_logits(model, self.images, val, embedding=precision), val.label
+            )
         model.eval()
         with torch.no_grad():
             contributed = model.contribute(self.features)
