@@ -11,9 +11,10 @@ from utkcmp.models import AgeComparison, ResNetAgeRegressor
 from utkcmp.pairs import AllPairs, Pairs
 from utkcmp.run import Run, read_table
 
+LARGER = "SiameseResNet, larger faces"  # what notebook 04 goes on to train
 FOLDERS = {
     "SiameseResNet": "siamese",
-    "SiameseResNet, larger faces": "siamese_large",
+    LARGER: "siamese_large",
     "ResNetClassifier": "concat",
     "SiameseResNetAge": "transfer",
     "SiameseResNetAge, left face twice": "transfer_blind",
@@ -53,9 +54,11 @@ def compare_ages(regressor: ResNetAgeRegressor, history: pd.DataFrame) -> AgeCom
 
 def model_costs(run: Run, models: dict[str, nn.Module]) -> pd.DataFrame:
     """What each model costs: millions of weights, epochs trained, minutes trained, by its name."""
-    rows = {}
-    for name, folder in model_folders(run).items():
+    rows, folders = {}, model_folders(run)
+    for name, folder in folders.items():
         history = read_history(run.model(folder))
+        if name == LARGER:  # which began where the smaller one had ended
+            history = pd.concat([read_history(run.model(FOLDERS["SiameseResNet"])), history])
         rows[name] = {
             "weights (millions)": sum(w.numel() for w in models[name].parameters()) / 1e6,
             "epochs": len(history),

@@ -159,6 +159,7 @@ class Params(BaseModel):
 
     compare_pairing: bool = Field(True, description="train with the other pairing too (04)")
     compare_leaky: bool = Field(False, description="train on a split that leaks too (04)")
+    compare_loss: bool = Field(True, description="train without the age loss too (04)")
     finetune_size: int | None = Field(
         None, ge=16, le=512, description="pixels of the larger faces that 04 then trains on"
     )

@@ -213,6 +213,27 @@ def read_pairings(batch: pd.DataFrame, fixed: pd.DataFrame) -> str:
     )
 
 
+def read_losses(both: pd.DataFrame, alone: pd.DataFrame) -> str:
+    """Whether an age loss beside the pair loss helps. Both: histories, with and without it."""
+    reached, without = both.val_auc.max(), alone.val_auc.max()
+    gain = reached - without
+    return (
+        f"Over {len(both)} epochs the validation AUC reached {reached:.3f} with the ages and "
+        f"{without:.3f} by the pairs alone: predicting ages "
+        f"{'helped' if gain > 0 else 'did not help'} ({gain:+.3f})."
+    )
+
+
+def read_larger(small: dict, large: dict, seconds: float, ranked: pd.DataFrame) -> str:
+    """What larger faces brought. small, large: validation rows of results.csv; seconds: of the
+    training with larger faces; ranked: as from ``paired_differences``, on test pairs."""
+    return (
+        f"{seconds / 60:.0f} more minutes of training took the AUC on validation pairs from "
+        f"{small['auc']:.3f} to {large['auc']:.3f}. On all pairs of the test faces "
+        + read_difference(ranked, small["model"], large["model"])
+    )
+
+
 def read_leak(clean: dict, leaky: dict, contrast: pd.DataFrame) -> str:
     """What leakage is worth. clean, leaky: result rows on all pairs; contrast: of leak_contrast."""
     text = (
