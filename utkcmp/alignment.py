@@ -139,7 +139,9 @@ def _matrix(turn: complex, move: complex) -> np.ndarray:
 def _detect(photo: Image.Image, scale: float) -> list[Face]:
     """The faces that YuNet sees in the photo at this scale, with all their points."""
     size = [max(1, round(side * scale)) for side in photo.size]
-    small = photo if scale == 1.0 else photo.resize(size, Image.Resampling.BILINEAR)
+    small = (
+        photo if scale == 1.0 else photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.5)
+    )
     if min(small.size) < LEAST_PHOTO:  # of a smaller one YuNet says anything
         small = _on_grey(small)
     detector = _yunet()
