@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from utkcmp.models import MODELS, PairEnsemble, build_model
 from utkcmp.params import ParameterError, Params, check
-from utkcmp.run import atomic, read_json, read_table
+from utkcmp.run import atomic, read_json, read_table, write_csv
 
 
 def save_model(model: nn.Module, folder: Path, *, settings: dict, image_size: int, history) -> None:
@@ -20,8 +20,7 @@ def save_model(model: nn.Module, folder: Path, *, settings: dict, image_size: in
     folder.mkdir(parents=True, exist_ok=True)
     for stale in ("config.json", "calibration.json"):  # what notebook 09 measured of other weights
         (folder / stale).unlink(missing_ok=True)
-    with atomic(folder / "history.csv") as temporary:
-        history.to_csv(temporary, index=False)
+    write_csv(history, folder / "history.csv")
     with atomic(folder / "model.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary)
     config = {**model.config, "image_size": image_size, "settings": settings}

@@ -19,7 +19,7 @@ from utkcmp.faces import decode
 from utkcmp.inference import pair_metrics
 from utkcmp.pairs import Pairs
 from utkcmp.params import data_source
-from utkcmp.run import PEER, Run, atomic, installed
+from utkcmp.run import PEER, Run, installed, write_csv
 from utkcmp.sources import read_files
 
 ABSENT = (
@@ -45,8 +45,7 @@ def peer_ages(run: Run, data: RunData, split: str = "test") -> pd.DataFrame | No
         return None
     asked = pd.DataFrame(_ask(data_source(data.params), set(faces.file)))
     table = faces.merge(asked, on="file", how="left", validate="one_to_one")
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(table, path)
     return table
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from utkcmp.comparison import FOLDERS
 from utkcmp.datasets import RunData
 from utkcmp.evaluation import Evaluated, evaluate_pairs
-from utkcmp.run import Run, atomic, read_table
+from utkcmp.run import Run, read_table, write_csv
 from utkcmp.split import split_faces
 from utkcmp.training import fit_variant
 
@@ -35,8 +35,7 @@ def repeat(name: str, run: Run, data: RunData, own: list[Evaluated]) -> pd.DataF
             found = _again(name, f"{folder}_split{seed}", run, other_split(data, seed))
             rows += [row | {"varied": "split", "seed": seed} for row in found]
     table = pd.DataFrame(rows)
-    with atomic(run.folder / "repeats" / f"{folder}.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(table, run.folder / "repeats" / f"{folder}.csv")
     return table
 
 

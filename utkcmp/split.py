@@ -20,7 +20,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from utkcmp.run import Run, atomic
+from utkcmp.run import Run, write_csv
 
 SPLITS = ("train", "val", "test")
 
@@ -167,8 +167,7 @@ def age_shares(ages: pd.Series, split: pd.Series, width: int = 10, last: int = 8
 
 def write_split(run: Run, faces: pd.DataFrame, **settings) -> None:
     """Write faces.csv and, into run.json, the settings it was made with."""
-    with atomic(run.faces_csv) as temporary:
-        faces.to_csv(temporary, index=False)
+    write_csv(faces, run.faces_csv)
     run.record("split", settings=settings, table=_digest(run))
 
 

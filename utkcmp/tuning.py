@@ -21,7 +21,7 @@ from utkcmp.cluster import beside_records
 from utkcmp.datasets import RunData
 from utkcmp.models import build_model
 from utkcmp.params import ParameterError, Params, check, load_files
-from utkcmp.run import Run, atomic, read_json, read_table
+from utkcmp.run import Run, atomic, read_json, read_table, write_csv
 from utkcmp.solver import Fitted
 from utkcmp.training import fit_regressor, fit_variant
 from utkcmp.trials import FIGURES, gather_data, run_trials
@@ -85,8 +85,7 @@ def search(model: str, run: Run, params: Params) -> pd.DataFrame:
     space = search_space(params.search_space)
     trials, epochs = _run(table, settings, model, run, params, space, params.num_samples, asha=True)
     trials = trials.reindex(columns=COLUMNS).sort_values("loss", ignore_index=True)
-    with atomic(_epochs_of(run, model)) as temporary:
-        epochs.to_csv(temporary, index=False)
+    write_csv(epochs, _epochs_of(run, model))
     write_best(run, model, trials)
     _write(table, trials, settings)
     return trials
@@ -117,8 +116,7 @@ def _write(table: Path, rows: pd.DataFrame, settings: dict) -> None:
     """Write a table and, last, the settings that make it valid."""
     note = table.with_suffix(".json")
     note.unlink(missing_ok=True)
-    with atomic(table) as temporary:
-        rows.to_csv(temporary, index=False)
+    write_csv(rows, table)
     with atomic(note) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
 
