@@ -56,7 +56,7 @@ def pair_logits(
 
     images: uint8 (N, 3, S, S); pairs: rows into images. A model that embeds faces sees each face
     once, any other sees each pair. embedding: makes the context, e.g. ``torch.autocast``, in which
-    faces are embedded.
+    faces or pairs are embedded.
     """
     was_training = model.training
     model.eval()
@@ -69,7 +69,7 @@ def pair_logits(
                 features = apply_rows(model.embed, images, rows, batch_size)
             contributed = model.contribute(features.to(_device_of(model))).cpu()
             return compared_logits(model, contributed, *np.split(positions, 2))
-        return _paired_logits(model, images, pairs, batch_size)
+        return _paired_logits(model, images, pairs, batch_size, embedding)
     finally:
         model.train(was_training)
 
@@ -103,7 +103,7 @@ def compared_logits(
     return np.concatenate(parts)
 
 
-def _paired_logits(model: nn.Module, images: Tensor, pairs: Pairs, batch_size: int) -> np.ndarray:
+def _paired_logits(model, images: Tensor, pairs: Pairs, batch_size: int, embedding) -> np.ndarray:
     device, parts = _device_of(model), []
     for start in range(0, len(pairs), batch_size):
         stop = start + batch_size
@@ -111,7 +111,9 @@ def _paired_logits(model: nn.Module, images: Tensor, pairs: Pairs, batch_size: i
             to_float(images[torch.from_numpy(side[start:stop]).to(images.device)].to(device))
             for side in (pairs.left, pairs.right)
         )
-        parts.append(model(*sides).double().cpu().numpy())
+        with embedding():
+            features = model.embed(*sides)
+        parts.append(model.answer(*(one.float() for one in features)).double().cpu().numpy())
     return np.concatenate(parts)
 
 
