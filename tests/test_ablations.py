@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
+import torch
 
 from utkcmp.ablations import fit_other_pairing, leak_contrast, plainly_split
+from utkcmp.comparison import LARGER, answers_to, load_models, model_costs
 from utkcmp.evaluation import Evaluated
+from utkcmp.inference import pair_logits
 from utkcmp.pairs import AllPairs
 from utkcmp.split import parted_pictures
-from utkcmp.training import fit_variant
+from utkcmp.training import fit_larger, fit_variant
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -45,6 +48,25 @@ def test_a_variant_trains_with_what_is_changed(small_run, tmp_path, monkeypatch)
     monkeypatch.setattr(run, "folder", tmp_path)
     fitted = fit_variant("one", run, changed(data), epochs=1, progress=False)
     assert len(fitted.history) == 1 and (tmp_path / "models/one/model.safetensors").exists()
+
+
+def test_a_model_goes_on_with_larger_faces(small_run, tmp_path, monkeypatch):
+    run, data = small_run
+    monkeypatch.setattr(run, "folder", tmp_path)
+    size = data.images.shape[-1] * 2
+    data = changed(data, finetune_size=size, finetune_epochs=2, finetune_lr=1e-4, progress=False)
+    small = fit_variant("siamese", run, data, epochs=1).model
+    before = {name: weight.clone() for name, weight in small.state_dict().items()}
+    fitted = fit_larger(run, data, small)
+    assert len(fitted.history) == 2 and fitted.model.image_size == size
+    assert all(torch.equal(weight, before[name]) for name, weight in small.state_dict().items())
+    assert fit_larger(run, data, small).reused
+    assert load_models(run)[LARGER].image_size == size
+    answers = answers_to(load_models(run), data, data.pairs("val"))
+    expect = pair_logits(fitted.model, data.at(size).images, data.pairs("val"))
+    assert np.allclose(answers[LARGER], expect, atol=1e-5)
+    costs = model_costs(run, load_models(run))
+    assert costs.epochs.to_dict() == {"SiameseResNet": 1, LARGER: 3}
 
 
 def test_the_plain_split_parts_pictures(small_run):

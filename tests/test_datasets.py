@@ -100,3 +100,18 @@ def test_compared_faces_meet_in_every_valid_pair():
     got = zip(shown[left].tolist(), shown[right].tolist(), label.tolist(), strict=True)
     assert set(got) == expect and len(label) == len(expect)
     assert torch.equal(shown, next(iter(FaceBatches(rows, 5, seed=0, epoch=1))))
+
+
+def test_images_at_another_size_are_those_of_a_model_that_takes_it(small_run):
+    _, data = small_run
+    model = torch.nn.Module()
+    assert data.images_for(model) is data.images and data.at(data.images.shape[-1]) is data
+    model.image_size = 24
+    larger = data.at(24)
+    assert torch.equal(data.images_for(model), larger.images)
+    assert larger.images.shape == (len(data.ages), 3, 24, 24)
+    assert larger.faces is data.faces and np.array_equal(larger.rows("val"), data.rows("val"))
+    small = torch.nn.functional.interpolate(
+        larger.images.float(), data.images.shape[-2:], mode="bilinear", antialias=True
+    )
+    assert (small - data.images.float()).abs().mean() < 8

@@ -127,3 +127,19 @@ def test_a_pairing_without_an_epoch_in_time_is_not_compared():
 def test_many_open_differences_are_counted():
     table = pd.concat([ranked(False).assign(other=name) for name in "BCDEF"])
     assert readings.read_differences(table).endswith("do not rank the 5 pairs drawn in grey.")
+
+
+def test_an_age_loss_helps_or_does_not():
+    both, alone = history([0.5, 0.4], [0.8, 0.9]), history([0.5, 0.4], [0.8, 0.85])
+    text = readings.read_losses(both, alone)
+    assert "0.900 with the ages and 0.850" in text and text.endswith("ages helped (+0.050).")
+    assert readings.read_losses(alone, both).endswith("ages did not help (-0.050).")
+
+
+def test_larger_faces_are_held_against_smaller_ones():
+    small, large = {"model": "B", "auc": 0.9}, {"model": "A", "auc": 0.95}
+    text = readings.read_larger(small, large, 600.0, ranked(True))
+    assert text.startswith(
+        "10 more minutes of training took the AUC on validation pairs from 0.900"
+    )
+    assert "A has a higher AUC than B" in text and text.endswith("the difference is real.")

@@ -111,7 +111,8 @@ class RunData:
 
     def images_for(self, model: torch.nn.Module) -> Tensor:
         """The images at the size that a trained model takes, the run's for one that is not."""
-        return self.at(getattr(model, "image_size", self.params.image_size)).images
+        size = getattr(model, "image_size", None)
+        return self.at(size).images if size else self.images
 
     def rows(self, split: str) -> np.ndarray:
         """Image rows of one split's faces; for training, those that ``duplicates`` leaves."""

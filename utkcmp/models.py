@@ -325,7 +325,7 @@ class AgeComparison(FaceByFace):
     def __init__(self, regressor: ResNetAgeRegressor, error: float):
         super().__init__()
         self.regressor, self.features = regressor, 1
-        self.image_size = regressor.image_size
+        self.image_size = getattr(regressor, "image_size", None)
         self.scale = 1.702 / (2**0.5 * error)
 
     def embed(self, images: Tensor) -> Tensor:

@@ -64,8 +64,8 @@ def read_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
     """Whose AUC is higher, and whether that is real. ranked: as from ``paired_differences``."""
     row = ranked[ranked.better.isin([one, other]) & ranked.other.isin([one, other])].iloc[0]
     return (
-        f"{row.better} has the higher AUC, by {row.auc:.3f} (paired 95% interval {row.auc_low:.3f} "
-        f"to {row.auc_high:.3f}): "
+        f"{row.better} has a higher AUC than {row.other}, by {row.auc:.3f} (paired 95 % "
+        f"interval {row.auc_low:.3f} to {row.auc_high:.3f}): "
         + ("the difference is real." if row.real else "these test faces do not decide it.")
     )
 
