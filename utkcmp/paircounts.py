@@ -51,21 +51,24 @@ def fit_pair_counts(
     drawn = {"unique_images": p.unique_images, "duplicate_probability": p.duplicate_probability}
     settings = {"made_from": made_from, "counts": counts, "head_seeds": p.head_seeds}
     path, folder = run.repeats("transfer_pairs"), run.model("transfer_pairs")
-    found = _rows_so_far(path, settings | options | drawn, p.retrain)
+    found = _rows_so_far(path, folder, settings | options | drawn, p.retrain)
     done = {(row["pairs"], row["seed"]) for row in found}
     for seed in range(p.seed, p.seed + p.head_seeds):
         for pairs in (*map(str, counts), EVERY_PAIR):
             if (pairs, seed) in done:
                 continue
             train = rows if pairs == EVERY_PAIR else _draw(data, int(pairs), seed)
+            model = transfer_model(regressor, p.model_copy(update={"seed": seed}))
+            model.regressor = nn.Identity()  # features are known: checkpoints hold the head alone
             fitted = fit(
-                transfer_model(regressor, p.model_copy(update={"seed": seed})),
+                model,
                 data.images,
                 data.ages,
                 train=_at_least(options["steps_per_epoch"] * p.batch_size, train),
                 val=val,
                 folder=folder,
                 features=features,
+                retrain=True,  # a head alone cannot be read back
                 progress=False,
                 **options | {"seed": seed},
             )
@@ -93,8 +96,8 @@ def _at_least(count: int, train: Pairs | np.ndarray) -> Pairs | np.ndarray:
     return train[np.arange(max(count, len(train))) % len(train)]
 
 
-def _rows_so_far(path: Path, settings: dict, retrain: bool) -> list[dict]:
-    """The rows that were made with ``settings``; what others left is removed.
+def _rows_so_far(path: Path, folder: Path, settings: dict, retrain: bool) -> list[dict]:
+    """The rows that were made with ``settings``; what others left, checkpoints too, is removed.
 
     The settings stand in a note beside the table, written first.
     """
@@ -105,6 +108,7 @@ def _rows_so_far(path: Path, settings: dict, retrain: bool) -> list[dict]:
         same = False
     if not same:
         path.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
         with atomic(note) as temporary:
             temporary.write_text(json.dumps(settings, indent=2) + "\n")
     if not path.exists():
