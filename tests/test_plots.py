@@ -49,6 +49,9 @@ GRID = pd.DataFrame([[0.6, np.nan], [0.9, 0.7]], index=[0, 10], columns=[0, 10])
 FIGURES = {
     "learning_curves": lambda: plots.learning_curves(HISTORY),
     "curves_over_time": lambda: plots.curves_over_time({"a": HISTORY, "b": HISTORY}),
+    "auc_by_pairs": lambda: plots.auc_by_pairs(
+        pd.DataFrame({"pairs": ["50", "all"] * 2, "seed": [1, 1, 2, 2], "val_auc": LOGITS[:4]})
+    ),
     "roc_curves": lambda: plots.roc_curves({"m": (LABEL, LOGITS)}),
     "accuracy_by_gap": lambda: plots.accuracy_by_gap(GAPS, LABEL == 1),
     "gaps_and_ceiling": lambda: plots.gaps_and_ceiling(

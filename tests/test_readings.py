@@ -143,3 +143,19 @@ def test_larger_faces_are_held_against_smaller_ones():
         "10 more minutes of training took the AUC on validation pairs from 0.900"
     )
     assert "A has a higher AUC than B" in text and text.endswith("the difference is real.")
+
+
+def test_more_pairs_are_better_where_the_interval_says_so():
+    rows = [("1000", 0.01, 0.03), ("2000", -0.01, 0.05), ("all", -0.05, -0.01)]
+    gains = pd.DataFrame(rows, columns=["pairs", "low", "high"])
+    gains["difference"] = (gains.low + gains.high) / 2
+    gains = gains.assign(fewest="100", seeds=3, auc_fewest=0.8, auc=0.8 + gains.difference)
+    first, *_, some, more, every = readings.read_pair_counts(gains).splitlines()
+    assert first.startswith("Validation AUC: 0.800 from 100 pairs, 0.820 from 1,000 pairs")
+    assert some == "- 1,000 pairs: +0.020 (95 % interval +0.010 to +0.030), better."
+    assert more.endswith("not told apart.")
+    assert every.startswith("- every pair of a batch: -0.030") and every.endswith("worse.")
+    alone = gains.assign(seeds=1, low=np.nan, high=np.nan)
+    got = readings.read_pair_counts(alone)
+    assert "no verdict" in got and "interval" not in got
+    assert readings.read_pair_counts(gains[:0]) == "This run did not try other numbers of pairs."

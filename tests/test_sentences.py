@@ -59,7 +59,7 @@ def test_other_data_make_other_sentences(whole_report):
     from utkcmp.report import make_report
 
     faces = {"data": "embedded", "n_faces": 180, "seed": 7}
-    network = {"hidden_layers": [8], "eval_pairs": 61}  # stated by sentences too
+    network = {"hidden_layers": [8], "eval_pairs": 61, "num_samples": 2}  # stated too
     paths = sorted((whole_report.folder / "notebooks").glob("*.ipynb"))
     make_report(WHOLE | faces | network | {"run": "other"}, only=[path.stem for path in paths])
     compared = 0

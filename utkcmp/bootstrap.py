@@ -219,3 +219,18 @@ def _apart(one: tuple, other: tuple, pairs: Pairs) -> dict[str, float]:
         low, high = _drawn_together(apart[metric], row[metric], *known[metric])
         row |= {f"{metric}_low": low, f"{metric}_high": high}
     return row
+
+
+def t_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of (n,) values, and low and high of its 95 % interval by Student's t.
+
+    One value has no interval: NaN.
+
+    >>> [round(one, 2) for one in t_interval(np.array([1.0, 2.0, 3.0]))]
+    [2.0, -0.48, 4.48]
+    """
+    n, middle = len(values), float(np.mean(values))
+    if n < 2:
+        return middle, float("nan"), float("nan")
+    half = student.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5
+    return middle, float(middle - half), float(middle + half)

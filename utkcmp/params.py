@@ -69,6 +69,7 @@ PairModel = Literal["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Widths = Annotated[list[Width], Field(max_length=8)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+PairCount = Annotated[int, Field(ge=10)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Choices = Annotated[list[T], Field(min_length=1)]
 Range = Annotated[list[T], Field(min_length=2, max_length=2), AfterValidator(_rising)]
@@ -175,6 +176,10 @@ class Params(BaseModel):
     regressor_batch_size: int = Field(32, ge=2)
     regressor_lr: Rate = 1e-3
 
+    pair_counts: list[PairCount] = Field(
+        [], description="numbers of training pairs to compare on the frozen features (06)"
+    )
+
     tune_models: Choices[PairModel] = ["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
     num_samples: int = Field(2, ge=1, description="trials a model")
     max_num_epochs: int = Field(2, ge=1, description="epochs of a trial that is never stopped")
@@ -187,7 +192,9 @@ class Params(BaseModel):
     head_models: list[PairModel] = Field(
         ["SiameseResNetAge"], description="models whose hidden layers are compared over seeds"
     )
-    head_seeds: int = Field(3, ge=1, description="seeds a choice of hidden layers")
+    head_seeds: int = Field(
+        3, ge=1, description="seeds a number of pairs (06) or a choice of hidden layers (07)"
+    )
     ray_address: Annotated[str, AfterValidator(_address)] = Field(
         "local", description="local, auto, host:port or ray://host:port"
     )

@@ -36,6 +36,7 @@ NOTEBOOKS: dict[str, tuple[str, ...]] = {
     "08_comparison": ("04_siamese", "05_concat", "06_age_regressor_transfer", "07_tuning"),
     "09_compare_two_photos": ("08_comparison",),
 }
+CAPPED = ("batch_size", "pair_counts")  # of these a notebook's default may exceed what there is
 READ_TEST = ("04_", "05_", "06_", "08_", "09_")  # notebooks that read the test split
 MODULE = Path(__file__).parent
 
@@ -127,9 +128,9 @@ def check_amounts(
 ) -> None:
     """Check what no parameter says by itself: whether faces and machine suffice for what is asked.
 
-    faces: the index; known: the defaults of the notebooks to run. A default batch that is too
-    large is no error, since training then takes what there is. Raises ParameterError with the first
-    parameter that asks for too much, and how much there is.
+    faces: the index; known: the defaults of the notebooks to run. A default batch or number of
+    pairs that is too large is no error, since training then takes what there is. Raises
+    ParameterError with the first parameter that asks for too much, and how much there is.
     """
     training = {name: cell for name, cell in known.items() if "year_diff" in cell}
     valid = _parted(faces, run, check(given)) if training else faces
@@ -139,7 +140,7 @@ def check_amounts(
         if notebook in training:
             asked += _trainings(valid, p, cell)
         for name, value, there, what in asked:
-            if value > there and (name in given or not name.endswith("batch_size")):
+            if value > there and (name in given or not name.endswith(CAPPED)):
                 raise ParameterError(
                     f"{name} is {value:,} for notebook {notebook}, but there are {there:,} {what}: "
                     f"expected {there:,} or less"
@@ -178,6 +179,8 @@ def _trainings(valid: pd.DataFrame, p: Params, cell: dict) -> list[tuple]:
             asked.append(("batch_size", p.batch_size, *of_faces))
         if both or p.pairing == "list":
             asked.append(("batch_size", p.batch_size, *of_pairs))
+    if p.pair_counts:
+        asked.append(("pair_counts", max(p.pair_counts), possible, "possible training pairs"))
     if "regressor_batch_size" in cell:
         asked.append(("regressor_batch_size", p.regressor_batch_size, *of_faces))
     return asked

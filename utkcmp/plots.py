@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from utkcmp.readings import pairs_named
+
 LEFT, RIGHT = "#c2571a", "#2a6f97"  # left face, right face; also a model and its reference
 MUTED = "#8a8f98"
 GAP_LABELS = ["1", "2", "3–5", "6–10", "11–20", ">20"]
@@ -64,6 +66,21 @@ def curves_over_time(histories: dict[str, pd.DataFrame]) -> Figure:
         axis.plot(history.seconds.cumsum(), history.val_auc, "o-", color=colour, label=name, ms=4)
     axis.set(xlabel="training time (s)", ylabel="validation AUC", title="Learning by the clock")
     axis.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def auc_by_pairs(table: pd.DataFrame) -> Figure:
+    """Validation AUC against the number of training pairs: one point a seed, and the mean.
+
+    table: as from ``paircounts.fit_pair_counts``.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.2))
+    named = table.assign(name=table.pairs.map(pairs_named))
+    mean = named.groupby("name", sort=False).val_auc.mean()
+    axis.plot(named.name, named.val_auc, "o", color=MUTED, ms=4, label="one seed")
+    axis.plot(mean.index, mean, "D--", color=RIGHT, label="mean")
+    axis.set(xlabel="training pairs", ylabel="validation AUC", title="How many pairs are enough?")
+    axis.legend(frameon=False)
     return figure
 
 

@@ -234,6 +234,35 @@ def read_larger(small: dict, large: dict, seconds: float, ranked: pd.DataFrame) 
     )
 
 
+def pairs_named(pairs: str) -> str:
+    """A number of pairs in words. pairs: as in ``paircounts.fit_pair_counts``.
+
+    >>> pairs_named("20000"), pairs_named("all")
+    ('20,000 pairs', 'every pair of a batch')
+    """
+    return "every pair of a batch" if pairs == "all" else f"{int(pairs):,} pairs"
+
+
+def read_pair_counts(gains: pd.DataFrame) -> str:
+    """Whether more pairs teach the head more. gains: as from ``paircounts.pair_count_gains``."""
+    if gains.empty:
+        return "This run did not try other numbers of pairs."
+    first = gains.iloc[0]
+    text = f"Validation AUC: {first.auc_fewest:.3f} from {pairs_named(first.fewest)}, " + ", ".join(
+        f"{row.auc:.3f} from {pairs_named(row.pairs)}" for row in gains.itertuples()
+    )
+    if first.seeds < 2:
+        return f"{text}. One seed does not tell a gain from luck: no verdict."
+    lines = [f"{text} (means of {first.seeds} seeds). Against {pairs_named(first.fewest)}:", ""]
+    for row in gains.itertuples():
+        verdict = "better" if row.low > 0 else "worse" if row.high < 0 else "not told apart"
+        lines.append(
+            f"- {pairs_named(row.pairs)}: {row.difference:+.3f} (95 % interval {row.low:+.3f} to "
+            f"{row.high:+.3f}), {verdict}."
+        )
+    return "\n".join(lines)
+
+
 def read_leak(clean: dict, leaky: dict, contrast: pd.DataFrame) -> str:
     """What leakage is worth. clean, leaky: result rows on all pairs; contrast: of leak_contrast."""
     text = (

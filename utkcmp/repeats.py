@@ -35,7 +35,7 @@ def repeat(name: str, run: Run, data: RunData, own: list[Evaluated]) -> pd.DataF
             found = _again(name, f"{folder}_split{seed}", run, other_split(data, seed))
             rows += [row | {"varied": "split", "seed": seed} for row in found]
     table = pd.DataFrame(rows)
-    write_csv(table, run.folder / "repeats" / f"{folder}.csv")
+    write_csv(table, run.repeats(folder))
     return table
 
 
@@ -64,7 +64,8 @@ def other_split(data: RunData, seed: int) -> RunData:
 def read_repeats(run: Run) -> pd.DataFrame:
     """The rows of all models' repeated trainings; empty if there are none."""
     columns = ["varied", "seed", "model", "protocol", "n_pairs", *METRICS]
-    tables = [read_table(path, columns) for path in sorted(run.folder.glob("repeats/*.csv"))]
+    paths = [path for path in map(run.repeats, sorted(FOLDERS.values())) if path.exists()]
+    tables = [read_table(path, columns) for path in paths]
     return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
 
 

@@ -143,6 +143,10 @@ class Run:
     def tuning(self, model: str) -> Path:
         return self.folder / "tuning" / f"{model}.csv"
 
+    def repeats(self, name: str) -> Path:
+        """A table of trainings that were repeated, with other seeds or on other splits."""
+        return self.folder / "repeats" / f"{name}.csv"
+
     def compared(self, what: str) -> Path:
         """A table of notebook 08: ``differences`` or ``slices``."""
         return self.folder / "comparison" / f"{what}.csv"

@@ -146,7 +146,7 @@ def fit(
         **dict(optimizer=optimizer, schedule=schedule, augment=augment, patience=patience),
         **dict(clip=clip, ema=ema, age_weight=age_weight, steps_per_epoch=steps_per_epoch),
         **dict(precision=precision, devices=devices, seed=seed, year_diff=year_diff),
-        "made_from": _digest(model, images, ages, train, val),
+        "made_from": digest_of(model, images, ages, train, val),
     }
     folder = Path(folder)
     if not retrain and _settings(folder / "config.json") == settings:
@@ -231,8 +231,17 @@ def _known(what: str, value: str, known) -> None:
         raise ValueError(f"{what} {value!r} is not known: expected one of {', '.join(known)}")
 
 
-def _digest(model, images, ages, train, val) -> str:
-    """One hash over the initial weights, the images' first bytes, the labels and the pairs."""
+def digest_of(
+    model: nn.Module,
+    images: Tensor,
+    ages: Tensor,
+    train: Pairs | np.ndarray,
+    val: Pairs | np.ndarray,
+) -> str:
+    """One hash over the initial weights, the images' first bytes, the labels and the pairs.
+
+    The arguments are those of ``fit``.
+    """
     digest = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
     for tensor in model.state_dict().values():
         digest.update(tensor.cpu().numpy().tobytes())

@@ -2,12 +2,14 @@
 
 import copy
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from utkcmp.datasets import RunData
-from utkcmp.inference import embeds_once
+from utkcmp.inference import apply_rows, embeds_once, pick_device
 from utkcmp.models import build_model
+from utkcmp.params import Params
 from utkcmp.run import Run
 from utkcmp.solver import Fitted, fit, fit_options
 
@@ -83,3 +85,26 @@ def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
         tensorboard=run.tensorboard(name),
         **options,
     )
+
+
+def transfer_model(regressor: nn.Module, params: Params, blind: bool = False) -> nn.Module:
+    """A ``SiameseResNetAge`` with the weights of a trained age regressor and a new head.
+
+    blind: both inputs are the left face, see models.py.
+    """
+    torch.manual_seed(params.seed)
+    model = build_model("SiameseResNetAge", blind=blind, **params.model_dump())
+    model.regressor.load_state_dict(regressor.state_dict())
+    return model
+
+
+def frozen_features(model: nn.Module, data: RunData) -> Tensor:
+    """A frozen model's features of all faces, float32 (N, D) on the CPU, for every fit of its head.
+
+    The model ends on the CPU and in evaluation mode.
+    """
+    device = pick_device(data.params.device)
+    model.eval().to(device, memory_format=torch.channels_last)
+    features = apply_rows(model.embed, data.images, np.arange(len(data.images)))
+    model.to("cpu")
+    return features

@@ -12,18 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
-from scipy.stats import t as student
 from sklearn.ensemble import RandomForestRegressor
 
+from utkcmp.bootstrap import t_interval
 from utkcmp.cluster import beside_records
 from utkcmp.datasets import RunData
-from utkcmp.models import build_model
 from utkcmp.params import ParameterError, Params, check, load_files
 from utkcmp.run import Run, atomic, read_json, read_table, write_csv
 from utkcmp.solver import Fitted
-from utkcmp.training import fit_regressor, fit_variant
+from utkcmp.training import fit_regressor, fit_variant, transfer_model
 from utkcmp.trials import FIGURES, gather_data, run_trials
 
 SEARCHED = ["batch_size", "dropout_prob", "hidden_layers", "lr", "resnet_type", "use_dropout"]
@@ -178,11 +176,9 @@ def retrain_best(model: str, run: Run, params: Params) -> Fitted | None:
         return None
     changes = read_best(found) | {"epochs": params.best_epochs, "patience": params.best_epochs}
     p = check(params.model_dump() | changes, source=str(found))
-    torch.manual_seed(p.seed)
-    network = build_model(model, **p.model_dump())
+    network = model
     if model == "SiameseResNetAge":
-        regressor = fit_regressor(RunData(run, params), run, p.backbone).model
-        network.regressor.load_state_dict(regressor.state_dict())
+        network = transfer_model(fit_regressor(RunData(run, params), run, p.backbone).model, p)
     return fit_variant(f"tuned_{model}", run, RunData(run, p), network)
 
 
@@ -244,11 +240,10 @@ def head_differences(heads: pd.DataFrame) -> pd.DataFrame:
             continue
         for head in auc.columns.drop("[]"):
             gain = (auc[head] - auc["[]"]).dropna()
-            half = student.ppf(0.975, len(gain) - 1) * gain.sem() if len(gain) > 1 else np.nan
             row = {"model": model, "hidden_layers": head, "seeds": len(gain)}
             row |= {"auc": auc[head].mean(), "auc_without": auc["[]"].mean()}
-            middle = gain.mean()
-            rows.append(row | {"difference": middle, "low": middle - half, "high": middle + half})
+            found = t_interval(gain.to_numpy())
+            rows.append(row | dict(zip(("difference", "low", "high"), found, strict=True)))
     columns = ["model", "hidden_layers", "seeds", "auc", "auc_without", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
