@@ -100,6 +100,7 @@ def head_intervals(differences: pd.DataFrame) -> Figure:
         axis.axvline(0, color=LEFT, linestyle=":")
         axis.set_yticks(rows.index, rows.hidden_layers)
         axis.set_ylim(max(1, len(rows)) - 0.5, -0.5)
-        axis.set(xlabel="AUC less that without hidden layers", title=model)
+        axis.set(xlabel="gain in AUC over no hidden layers", title=model)
+        axis.locator_params(axis="x", nbins=4)
     axes[0, 0].set_ylabel("hidden layers")
     return figure
