@@ -142,7 +142,10 @@ def readme_block(run: Run) -> str:
     """What README shows of a published run: figure, table, what was learned."""
     place = f"outputs/{run.folder.name}"
     record = run.read_record()
-    faces, size = record["data"]["faces"], record["parameters"]["image_size"]
+    faces, given = record["data"]["faces"], record["parameters"]
+    size = f"{given['image_size']} pixels"
+    if LARGER in run.read_results().model.unique():
+        size += f" ({given['finetune_size']} where they are called larger)"
     pairs = run.read_results().query("split == 'test'").groupby("protocol").n_pairs.max()
     return "\n".join(
         [
@@ -151,7 +154,7 @@ def readme_block(run: Run) -> str:
             "",
             results_table(run),
             "",
-            f"{faces:,} faces at {size} pixels; accuracy and AUC with 95 % intervals (bootstrap "
+            f"{faces:,} faces at {size}; accuracy and AUC with 95 % intervals (bootstrap "
             f"over faces) on {pairs['seed']:,} pairs of test faces, the course project's protocol, "
             f"and on all {pairs['all']:,}; *reported*: accuracy and AUC of the course project, on "
             "its own split. What was learned:",
