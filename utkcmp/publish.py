@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from utkcmp.answering import CHOICE, PUBLISHED, WEIGHTS
 from utkcmp.answers import read_siamese_or_concat, read_transfer
-from utkcmp.comparison import head_trainings, model_folders
+from utkcmp.comparison import LARGER, head_trainings, model_folders
 from utkcmp.evaluation import reported_results
 from utkcmp.graphs import write_graphs
 from utkcmp.modelfiles import read_config
