@@ -1,11 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
 from utkcmp.ablations import fit_other_pairing, leak_contrast, plainly_split
-from utkcmp.comparison import LARGER, answers_to, load_models, model_costs
+from utkcmp.comparison import answers_to, load_models, model_costs
+from utkcmp.ensemble import make_ensemble, members_of
 from utkcmp.evaluation import Evaluated
+from utkcmp.graphs import write_graphs
 from utkcmp.inference import pair_logits
+from utkcmp.modelfiles import load_model
 from utkcmp.pairs import AllPairs
 from utkcmp.split import parted_pictures
 from utkcmp.training import fit_larger, fit_variant
@@ -53,20 +57,43 @@ def test_a_variant_trains_with_what_is_changed(small_run, tmp_path, monkeypatch)
 def test_a_model_goes_on_with_larger_faces(small_run, tmp_path, monkeypatch):
     run, data = small_run
     monkeypatch.setattr(run, "folder", tmp_path)
-    size = data.images.shape[-1] * 2
-    data = changed(data, finetune_size=size, finetune_epochs=2, finetune_lr=1e-4, progress=False)
+    data = changed(data, finetune={40: 2, 48: 1}, finetune_lr=1e-4, finetune_steps=2)
     small = fit_variant("siamese", run, data, epochs=1).model
     before = {name: weight.clone() for name, weight in small.state_dict().items()}
     fitted = fit_larger(run, data, small)
-    assert len(fitted.history) == 2 and fitted.model.image_size == size
+    assert {size: len(one.history) for size, one in fitted.items()} == {40: 2, 48: 1}
     assert all(torch.equal(weight, before[name]) for name, weight in small.state_dict().items())
-    assert fit_larger(run, data, small).reused
-    assert load_models(run)[LARGER].image_size == size
-    answers = answers_to(load_models(run), data, data.pairs("val"))
-    expect = pair_logits(fitted.model, data.at(size).images, data.pairs("val"))
-    assert np.allclose(answers[LARGER], expect, atol=1e-5)
-    costs = model_costs(run, load_models(run))
-    assert costs.epochs.to_dict() == {"SiameseResNet": 1, LARGER: 3}
+    assert all(one.reused for one in fit_larger(run, data, small).values())
+    models = load_models(run)
+    assert list(models) == ["SiameseResNet", "SiameseResNet, 40 px", "SiameseResNet, 48 px"]
+    answers = answers_to(models, data, data.pairs("val"))
+    expect = pair_logits(fitted[48].model, data.at(48).images, data.pairs("val"))
+    assert np.allclose(answers["SiameseResNet, 48 px"], expect, atol=1e-5)
+    assert model_costs(run, models).epochs.tolist() == [1, 3, 4]
+
+
+def test_an_ensemble_reduces_faces_for_its_smaller_member(small_run, tmp_path, monkeypatch):
+    run, data = small_run
+    monkeypatch.setattr(run, "folder", tmp_path)
+    data = changed(data, finetune={40: 1}, finetune_steps=2)
+    small = fit_variant("siamese", run, data, epochs=1).model
+    large = fit_larger(run, data, small)[40].model
+    ensemble = make_ensemble(run)
+    assert ensemble.image_size == 40 and members_of(run) == (
+        "SiameseResNet",
+        "SiameseResNet, 40 px",
+    )
+    left, right = torch.rand(2, 3, 3, 40, 40)
+    reduced = (
+        interpolate(side, data.images.shape[-2:], mode="bilinear", antialias=True)
+        for side in (left, right)
+    )
+    with torch.no_grad():
+        expect = (small(*reduced) + large(left, right)) / 2
+        torch.testing.assert_close(ensemble(left, right), expect, atol=1e-4, rtol=1e-4)
+        again = load_model(run.model("ensemble"))
+        torch.testing.assert_close(again(left, right), expect, atol=1e-4, rtol=1e-4)
+    write_graphs(run.model("ensemble"))  # which compares them with PyTorch
 
 
 def test_the_plain_split_parts_pictures(small_run):

@@ -137,12 +137,11 @@ def test_an_age_loss_helps_or_does_not():
 
 
 def test_larger_faces_are_held_against_smaller_ones():
-    small, large = {"model": "B", "auc": 0.9}, {"model": "A", "auc": 0.95}
-    text = readings.read_larger(small, large, 600.0, ranked(True))
-    assert text.startswith(
-        "10 more minutes of training took the AUC on validation pairs from 0.900"
-    )
+    larger = pd.DataFrame({"model": ["C", "A"], "auc": [0.93, 0.95], "minutes": [10.2, 4.0]})
+    text = readings.read_larger({"model": "B", "auc": 0.9}, larger, ranked(True))
+    assert "0.900 to 0.930 (C, 10 minutes more), 0.950 (A, 4 minutes more)" in text
     assert "A has a higher AUC than B" in text and text.endswith("the difference is real.")
+    assert "one size" in readings.read_larger({}, larger[:0], ranked(True))
 
 
 def test_more_pairs_are_better_where_the_interval_says_so():

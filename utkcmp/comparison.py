@@ -1,5 +1,7 @@
 """The trained models of a run side by side: loading them, their cost, their answers."""
 
+import re
+
 import numpy as np
 import pandas as pd
 from torch import nn
@@ -11,10 +13,8 @@ from utkcmp.models import AgeComparison, ResNetAgeRegressor
 from utkcmp.pairs import AllPairs, Pairs
 from utkcmp.run import Run, read_table
 
-LARGER = "SiameseResNet, larger faces"  # what notebook 04 goes on to train
 FOLDERS = {
     "SiameseResNet": "siamese",
-    LARGER: "siamese_large",
     "ResNetClassifier": "concat",
     "SiameseResNetAge": "transfer",
     "SiameseResNetAge, left face twice": "transfer_blind",
@@ -23,10 +23,23 @@ FOLDERS = {
 AGES_COMPARED = "ages compared"
 
 
+def larger_name(size: int) -> tuple[str, str]:
+    """Of the Siamese model that notebook 04 trains on with faces of ``size`` pixels: its name in
+    results.csv and its folder below ``models/``."""
+    return f"SiameseResNet, {size} px", f"siamese_{size}px"
+
+
+def larger_models(run: Run) -> dict[str, str]:
+    """The models of larger faces that a run has, as ``model_folders``, the smallest faces first."""
+    found = (re.fullmatch(r"siamese_(\d+)px", path.name) for path in run.model(".").glob("*"))
+    return dict(larger_name(size) for size in sorted(int(match[1]) for match in found if match))
+
+
 def model_folders(run: Run) -> dict[str, str]:
     """The finished models of a run: by their name in results.csv, the folder below ``models/``."""
     configs = {path.parent.name: path for path in run.model(".").glob("*/config.json")}
-    found = {name: folder for name, folder in FOLDERS.items() if folder in configs}
+    known = FOLDERS | larger_models(run)
+    found = {name: folder for name, folder in known.items() if folder in configs}
     if "transfer" in configs:  # tuning may have trained regressors of other backbones
         backbone = read_config(configs["transfer"].parent)["options"]["backbone"]
         found[AGES_COMPARED] = f"age_regressor_{backbone}"
@@ -54,11 +67,12 @@ def compare_ages(regressor: ResNetAgeRegressor, history: pd.DataFrame) -> AgeCom
 
 def model_costs(run: Run, models: dict[str, nn.Module]) -> pd.DataFrame:
     """What each model costs: millions of weights, epochs trained, minutes trained, by its name."""
-    rows, folders = {}, model_folders(run)
-    for name, folder in folders.items():
+    rows, before = {}, []
+    for name, folder in model_folders(run).items():
         history = read_history(run.model(folder))
-        if name == LARGER:  # which began where the smaller one had ended
-            history = pd.concat([read_history(run.model(FOLDERS["SiameseResNet"])), history])
+        if name == "SiameseResNet" or name in larger_models(run):  # each began where one had ended
+            before.append(history)
+            history = pd.concat(before)
         rows[name] = {
             "weights (millions)": sum(w.numel() for w in models[name].parameters()) / 1e6,
             "epochs": len(history),

@@ -82,10 +82,13 @@ def _check_network(name: str, options: dict, size: int) -> None:
     checked = {key: options[key] for key in options if key in Params.model_fields}
     check(checked | {"image_size": size, "weights": None})
     if name == PairEnsemble.__name__:
-        for member in options["members"]:
+        sizes = [member.get("image_size", size) for member in options["members"]]
+        if max(sizes) != size:
+            raise ValueError(f"image_size is {size}, the largest of its members {max(sizes)}")
+        for member, own in zip(options["members"], sizes, strict=True):
             if member["model"] == name:
                 raise ValueError(f"{name} holds another {name}")
-            _check_network(member["model"], member["options"], size)
+            _check_network(member["model"], member["options"], own)
 
 
 def read_history(folder: Path) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import inspect
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, l1_loss, linear, mse_loss
+from torch.nn.functional import interpolate, kl_div, l1_loss, linear, mse_loss
 
 from utkcmp.backbones import make_backbone
 
@@ -342,8 +342,9 @@ class AgeComparison(FaceByFace):
 class PairEnsemble(FaceByFace):
     """Trained models that look at each face by itself, answering by the mean of their logits.
 
-    members: the ``config`` of each, as ``build_model`` keeps it. What single networks get wrong by
-    chance averages out (Hansen and Salamon 1990, "Neural Network Ensembles").
+    members: the ``config`` of each, as ``build_model`` keeps it, and, where they differ, its
+    ``image_size``; the ensemble takes the largest and reduces it for the others. What single
+    networks get wrong by chance averages out (Hansen and Salamon 1990, "Neural Network Ensembles").
     """
 
     def __init__(self, members: list[dict]):
@@ -351,6 +352,10 @@ class PairEnsemble(FaceByFace):
         self.members = nn.ModuleList(
             build_model(one["model"], **one["options"] | {"weights": None}) for one in members
         )
+        sizes = [one.get("image_size", 0) for one in members]
+        for number, size in enumerate(sizes):
+            reduction = _reduction(max(sizes), size) if 0 < size < max(sizes) else None
+            self.register_buffer(f"reduction{number}", reduction, persistent=False)
         self.widths = [one.features for one in self.members]
         self.features = sum(self.widths)
         with torch.no_grad():
@@ -359,7 +364,12 @@ class PairEnsemble(FaceByFace):
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to (B, D) features, those of all members."""
-        return torch.cat([one.embed(images) for one in self.members], dim=1)
+        features = []
+        for number, one in enumerate(self.members):
+            matrix = getattr(self, f"reduction{number}")
+            seen = images if matrix is None else matrix @ images @ matrix.T
+            features.append(one.embed(seen))
+        return torch.cat(features, dim=1)
 
     def contribute(self, features: Tensor) -> Tensor:
         parts = zip(self.members, features.split(self.widths, dim=1), strict=True)
@@ -370,6 +380,15 @@ class PairEnsemble(FaceByFace):
         sides = (side.split(self.contributions, dim=1) for side in (left, right))
         logits = [one.join(*both) for one, *both in zip(self.members, *sides, strict=True)]
         return torch.stack(logits).mean(0)
+
+
+def _reduction(size: int, smaller: int) -> Tensor:
+    """The matrix (smaller, size) that resizes rows of pixels, bilinear with antialiasing.
+
+    Multiplied from both sides it does what ``interpolate`` does, of which ONNX knows too little.
+    """
+    rows = torch.eye(size)[None, None]
+    return interpolate(rows, (smaller, size), mode="bilinear", antialias=True)[0, 0]
 
 
 MODELS: dict[str, type[nn.Module]] = {

@@ -68,6 +68,8 @@ def _backbone(name: str) -> str:
 PairModel = Literal["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Widths = Annotated[list[Width], Field(max_length=8)]
+Pixels = Annotated[int, Field(ge=16, le=512)]
+Epochs = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 PairCount = Annotated[int, Field(ge=10)]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -161,11 +163,11 @@ class Params(BaseModel):
     compare_pairing: bool = Field(True, description="train with the other pairing too (04)")
     compare_leaky: bool = Field(False, description="train on a split that leaks too (04)")
     compare_loss: bool = Field(True, description="train without the age loss too (04)")
-    finetune_size: int | None = Field(
-        None, ge=16, le=512, description="pixels of the larger faces that 04 then trains on"
+    finetune: dict[Pixels, Epochs] = Field(
+        {}, description="larger faces to train on with, one after the other: pixels and epochs (04)"
     )
-    finetune_epochs: int = Field(12, ge=1)
     finetune_lr: Rate = 5e-4
+    finetune_steps: int | None = Field(None, ge=1, description="an epoch; None: all batches")
     ablation_epochs: int | None = Field(
         None, ge=1, description="of these comparisons, all arms alike; None: epochs"
     )

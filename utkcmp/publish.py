@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from utkcmp.answering import CHOICE, PUBLISHED, WEIGHTS
 from utkcmp.answers import read_siamese_or_concat, read_transfer
-from utkcmp.comparison import LARGER, head_trainings, model_folders
+from utkcmp.comparison import head_trainings, model_folders
 from utkcmp.evaluation import reported_results
 from utkcmp.graphs import write_graphs
 from utkcmp.modelfiles import read_config
@@ -144,8 +144,8 @@ def readme_block(run: Run) -> str:
     record = run.read_record()
     faces, given = record["data"]["faces"], record["parameters"]
     size = f"{given['image_size']} pixels"
-    if LARGER in run.read_results().model.unique():
-        size += f" ({given['finetune_size']} where they are called larger)"
+    if given.get("finetune"):
+        size += " unless a model's name says otherwise"
     pairs = run.read_results().query("split == 'test'").groupby("protocol").n_pairs.max()
     return "\n".join(
         [

@@ -224,13 +224,18 @@ def read_losses(both: pd.DataFrame, alone: pd.DataFrame) -> str:
     )
 
 
-def read_larger(small: dict, large: dict, seconds: float, ranked: pd.DataFrame) -> str:
-    """What larger faces brought. small, large: validation rows of results.csv; seconds: of the
-    training with larger faces; ranked: as from ``paired_differences``, on test pairs."""
+def read_larger(small: dict, larger: pd.DataFrame, ranked: pd.DataFrame) -> str:
+    """What larger faces brought. small: validation row of results.csv; larger: model, auc (on the
+    same pairs) and minutes of training, in order; ranked: ``paired_differences`` on test pairs."""
+    if larger.empty:
+        return "This run trained with faces of one size."
+    steps = ", ".join(
+        f"{row.auc:.3f} ({row.model}, {row.minutes:.0f} minutes more)"
+        for row in larger.itertuples()
+    )
     return (
-        f"{seconds / 60:.0f} more minutes of training took the AUC on validation pairs from "
-        f"{small['auc']:.3f} to {large['auc']:.3f}. On all pairs of the test faces "
-        + read_difference(ranked, small["model"], large["model"])
+        f"On validation pairs the AUC went from {small['auc']:.3f} to {steps}. On all pairs of the "
+        f"test faces {read_difference(ranked, small['model'], larger.model.iloc[-1])}"
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from utkcmp.comparison import larger_name
 from utkcmp.datasets import RunData
 from utkcmp.inference import apply_rows, embeds_once, pick_device
 from utkcmp.models import build_model
@@ -45,17 +46,28 @@ def fit_variant(
     )
 
 
-def fit_larger(run: Run, data: RunData, model: nn.Module) -> Fitted:
-    """Train a trained pair model on, with faces of ``finetune_size`` pixels a side.
+def fit_larger(run: Run, data: RunData, model: nn.Module) -> dict[int, Fitted]:
+    """Train a trained pair model on with larger faces, as ``finetune`` says; by pixels a side.
 
     Convolutions take any size, so a network learns most of what it will know from small faces, at a
     fraction of the cost, and ends at the size at which it is to answer (Touvron et al. 2019,
-    "Fixing the train-test resolution discrepancy"). The model handed over stays as it is.
+    "Fixing the train-test resolution discrepancy"). Each size begins where the one before it ended;
+    the model handed over stays as it is.
     """
-    p = data.params
-    epochs = {"epochs": p.finetune_epochs, "patience": p.finetune_epochs}
-    larger, model = data.at(p.finetune_size), copy.deepcopy(model)
-    return fit_variant("siamese_large", run, larger, model, lr=p.finetune_lr, **epochs)
+    p, fitted = data.params, {}
+    for size, epochs in p.finetune.items():
+        fitted[size] = fit_variant(
+            larger_name(size)[1],
+            run,
+            data.at(size),
+            copy.deepcopy(model),
+            epochs=epochs,
+            patience=epochs,
+            lr=p.finetune_lr,
+            steps_per_epoch=p.finetune_steps,
+        )
+        model = fitted[size].model
+    return fitted
 
 
 def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
