@@ -111,7 +111,8 @@ def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: 
             | {name: config[name] for name in ("lr", "batch_size", "weight_decay")}
             | {"epochs": p.max_num_epochs, "patience": p.max_num_epochs, "seed": seed}
             | {"device": "cuda" if p.gpus_per_trial else "cpu", "devices": 1}
-            | {"steps_per_epoch": None},
+            | {"steps_per_epoch": None}
+            | {"ema": 0.0},  # of a few hundred steps an average would show the beginning
         )
     except OWN_FAULTS as error:
         nothing = {"loss": math.inf, "accuracy": math.nan, "auc": math.nan}
