@@ -39,8 +39,7 @@ def bootstrap_faces(
     logits: (K,); pairs: K pairs of image rows. Two models asked the same pairs with the same seed
     meet the same resamples, so the difference of their rows is a paired one.
     """
-    faces, places = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
-    left, right = np.split(places, 2)
+    faces, left, right = pairs.by_face()
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(faces), np.full(len(faces), 1 / len(faces)), size=resamples)
     counts = counts.T.astype(np.float32)  # (N, R)
@@ -117,8 +116,7 @@ def standard_errors(influence: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
     and ``faces``, the effective number of faces.
     """
     values, count = influence.to_numpy(), len(influence)
-    faces, places = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
-    left, right = np.split(places, 2)
+    faces, left, right = pairs.by_face()
     by_face = np.square(
         [np.bincount(left, v, len(faces)) + np.bincount(right, v, len(faces)) for v in values.T]
     )

@@ -68,16 +68,13 @@ def calibrate(folder: Path, data: RunData, frame: list[list[float]] | None = Non
 
 def symmetric_logits(model, data: RunData, pairs: Pairs) -> np.ndarray:
     """Logits by both orders of two faces, ``(f(left, right) - f(right, left)) / 2``, (K,)."""
+    images = data.images_for(model)
     if embeds_once(model):
-        rows, places = np.unique(np.r_[pairs.left, pairs.right], return_inverse=True)
-        brought = contributions(model.eval(), data.images_for(model), rows)
-        left, right = np.split(places, 2)
+        rows, left, right = pairs.by_face()
+        brought = contributions(model.eval(), images, rows)
         one, other = (compared_logits(model, brought, *o) for o in ((left, right), (right, left)))
     else:
-        swapped = Pairs(pairs.right, pairs.left, 1 - pairs.label)
-        one, other = (
-            pair_logits(model, data.images_for(model), asked) for asked in (pairs, swapped)
-        )
+        one, other = (pair_logits(model, images, asked) for asked in (pairs, pairs.mirrored()))
     return (one - other) / 2
 
 

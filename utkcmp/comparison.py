@@ -67,10 +67,10 @@ def compare_ages(regressor: ResNetAgeRegressor, history: pd.DataFrame) -> AgeCom
 
 def model_costs(run: Run, models: dict[str, nn.Module]) -> pd.DataFrame:
     """What each model costs: millions of weights, epochs trained, minutes trained, by its name."""
-    rows, before = {}, []
+    rows, before, stages = {}, [], {"SiameseResNet", *larger_models(run)}
     for name, folder in model_folders(run).items():
         history = read_history(run.model(folder))
-        if name == "SiameseResNet" or name in larger_models(run):  # each began where one had ended
+        if name in stages:  # each began where one had ended
             before.append(history)
             history = pd.concat(before)
         rows[name] = {

@@ -93,20 +93,22 @@ class RunData:
         valid = faces[faces.status == "ok"].reset_index(drop=True)
         self.faces = valid.astype({"age": int})
         self.ages = torch.tensor(self.faces.age.to_numpy(), dtype=torch.float32)
-        self._all_faces = faces
-        self.images = self._cached(params.image_size)
+        self._index, self._sized = faces, {}
+        self.images = self._of_size(params.image_size)
 
-    def _cached(self, size: int) -> Tensor:
-        root = outputs_root() / "cache"
-        cached = cache_images(data_source(self.params), self._all_faces, size, cache=root)
-        return torch.from_numpy(np.asarray(cached))
+    def _of_size(self, size: int) -> Tensor:
+        if size not in self._sized:  # shared by copies of these data: the faces are the same
+            root = outputs_root() / "cache"
+            cached = cache_images(data_source(self.params), self._index, size, cache=root)
+            self._sized[size] = torch.from_numpy(np.asarray(cached))
+        return self._sized[size]
 
     def at(self, size: int) -> "RunData":
         """The same faces, split and pairs with images of another size, (N, 3, size, size)."""
         if size == self.images.shape[-1]:
             return self
         other = copy.copy(self)
-        other.images = self._cached(size)
+        other.images = self._of_size(size)
         return other
 
     def images_for(self, model: torch.nn.Module) -> Tensor:

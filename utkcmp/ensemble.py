@@ -32,7 +32,6 @@ def make_ensemble(run: Run) -> PairEnsemble | None:
     ensemble = build_model("PairEnsemble", members=parts)
     for own, trained in zip(ensemble.members, members, strict=True):
         own.load_state_dict(trained.state_dict())
-    ensemble.image_size = max(sizes)
     save_model(
         ensemble.eval(),
         run.model(FOLDERS[ENSEMBLE]),

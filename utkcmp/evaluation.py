@@ -58,7 +58,7 @@ def evaluate_pairs(
         started = time.perf_counter()
         logits = pair_logits(model, images, pairs)
         seconds = time.perf_counter() - started
-        swapped = pair_logits(model, images, Pairs(pairs.right, pairs.left, 1 - pairs.label))
+        swapped = pair_logits(model, images, pairs.mirrored())
         row["protocol"] = "seed"
         return [_evaluated(row, logits, swapped, pairs, resamples, seconds)]
     rows = data.rows(split)

@@ -62,13 +62,9 @@ def pair_logits(
     model.eval()
     try:
         if embeds_once(model):
-            rows, positions = np.unique(
-                np.concatenate([pairs.left, pairs.right]), return_inverse=True
-            )
-            with embedding():
-                features = apply_rows(model.embed, images, rows, batch_size)
-            contributed = model.contribute(features.to(_device_of(model))).cpu()
-            return compared_logits(model, contributed, *np.split(positions, 2))
+            rows, *sides = pairs.by_face()
+            contributed = contributions(model, images, rows, batch_size, embedding)
+            return compared_logits(model, contributed, *sides)
         return _paired_logits(model, images, pairs, batch_size, embedding)
     finally:
         model.train(was_training)
@@ -76,13 +72,18 @@ def pair_logits(
 
 @torch.no_grad()
 def contributions(
-    model: FaceByFace, images: Tensor, rows: np.ndarray, batch_size: int = 256
+    model: FaceByFace,
+    images: Tensor,
+    rows: np.ndarray,
+    batch_size: int = 256,
+    embedding=contextlib.nullcontext,
 ) -> Tensor:
     """What each face brings to a pair, float32 (len(rows), 2*C) on the CPU; each is embedded once.
 
-    The model must be in evaluation mode.
+    The model must be in evaluation mode. embedding: as for ``pair_logits``.
     """
-    features = apply_rows(model.embed, images, rows, batch_size)
+    with embedding():
+        features = apply_rows(model.embed, images, rows, batch_size)
     return model.contribute(features.to(_device_of(model))).cpu()
 
 

@@ -353,8 +353,9 @@ class PairEnsemble(FaceByFace):
             build_model(one["model"], **one["options"] | {"weights": None}) for one in members
         )
         sizes = [one.get("image_size", 0) for one in members]
+        self.image_size = max(sizes)
         for number, size in enumerate(sizes):
-            reduction = _reduction(max(sizes), size) if 0 < size < max(sizes) else None
+            reduction = _reduction(self.image_size, size) if 0 < size < self.image_size else None
             self.register_buffer(f"reduction{number}", reduction, persistent=False)
         self.widths = [one.features for one in self.members]
         self.features = sum(self.widths)

@@ -40,6 +40,12 @@ class Pairs:
         """The same pairs of faces that are numbered anew: each index i becomes rows[i]."""
         return Pairs(rows[self.left], rows[self.right], self.label)
 
+    def by_face(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The faces that the pairs hold, each once, int64 (N,), and both sides, int64 (K,), as
+        places among them."""
+        faces, places = np.unique(np.concatenate([self.left, self.right]), return_inverse=True)
+        return faces, *np.split(places, 2)
+
     def mirrored(self) -> "Pairs":
         """The same pairs with left and right exchanged."""
         return Pairs(self.right, self.left, 1 - self.label)
