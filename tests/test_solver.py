@@ -421,3 +421,20 @@ def test_a_training_into_a_log_file_writes_a_line_an_epoch(tmp_path, capsys, mon
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert "val auc" in lines[-1]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "32"])
+def test_validation_embeds_in_the_precision_of_the_training(tmp_path, monkeypatch, precision):
+    images, ages, pairs = toy()
+    model, seen = build(), []
+    embed = type(model).embed
+
+    def watched(self, faces):
+        if not self.training:
+            seen.append(torch.is_autocast_enabled("cpu"))
+        return embed(self, faces)
+
+    monkeypatch.setattr(type(model), "embed", watched)
+    options = SETTINGS | {"epochs": 1, "precision": precision}
+    fit(model, images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
+    assert seen and set(seen) == {precision == "bf16"}
