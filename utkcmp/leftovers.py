@@ -38,15 +38,17 @@ def ends_with_us() -> Iterator[str]:
 
 
 def end_marked(mark: str) -> None:
-    """Kill all processes that were started with a mark that begins so."""
-    wanted = f"{MARK}={mark}".encode()
-    for _ in range(20):  # what is being started meanwhile is found in the next round
+    """Kill all processes that were started with a mark that begins so.
+
+    One that is just being started shows no mark for a moment, so a few rounds must find nothing.
+    """
+    wanted, empty, end = f"{MARK}={mark}".encode(), 0, time.monotonic() + 60
+    while empty < 5 and time.monotonic() < end:
         found = [pid for pid in _processes() if _carries(pid, wanted)]
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        if not found:
-            break
+        empty = 0 if found else empty + 1
         time.sleep(0.1)
 
 
