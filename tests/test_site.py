@@ -262,6 +262,17 @@ def test_the_overview_shows_the_test_rows_best_last(run):
     assert every["protocol"] == "all" and result_tables(pd.DataFrame()) == []
 
 
+def test_the_answer_is_the_model_that_validation_chose(run):
+    """Not the one that happens to lead on test: to choose there would flatter its figure."""
+    rows = [result(), result(model="B", auc=0.8)]
+    chosen = [result(split="val"), result(split="val", model="B", auc=0.95)]
+    (table,) = result_tables(pd.DataFrame([*rows, *chosen]))
+    assert [row.get("best", False) for row in table["rows"]] == [False, True, False]
+    run.add_results(pd.DataFrame([*rows, *chosen]))
+    said = " ".join(soup(render(run, page_of()) / "index.html").select_one(".answer").text.split())
+    assert said.startswith("Of 2 models the validation pairs chose B, right on 75.0 % of 5,000")
+
+
 def test_the_headline_cells_are_on_the_overview(run):
     notebook = page_of(shown(tags=["headline"], svg=SVG), shown(tags=["headline"], md="It **is**."))
     tree = soup(render(run, notebook) / "index.html")

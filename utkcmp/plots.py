@@ -174,7 +174,8 @@ def compared_models(measured: pd.DataFrame, reported: pd.DataFrame, metric: str 
 
     measured: rows of results.csv (one protocol); reported: columns model and ``metric``.
     """
-    figure, axis = plt.subplots(figsize=(8, 0.6 * len(measured) + 1.6))
+    height = 0.6 * len(measured) + 1.6  # inches
+    figure, axis = plt.subplots(figsize=(8, height))
     for y, row in enumerate(measured.itertuples()):
         value = getattr(row, metric)
         low, high = getattr(row, f"{metric}_low"), getattr(row, f"{metric}_high")
@@ -195,7 +196,8 @@ def compared_models(measured: pd.DataFrame, reported: pd.DataFrame, metric: str 
     axis.invert_yaxis()
     name = "AUC" if metric == "auc" else metric
     axis.set(xlabel=f"{name} on test pairs", title=f"{name} of each model")
-    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)
+    below = 0.6 / (0.77 * height)  # six tenths of an inch
+    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -below), ncols=2)
     return figure
 
 
