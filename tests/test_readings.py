@@ -124,6 +124,8 @@ def test_a_leak_is_read_with_its_contrast():
 def test_many_open_differences_are_counted():
     table = pd.concat([ranked(False).assign(other=name) for name in "BCDEF"])
     assert readings.read_differences(table).endswith("do not rank the 5 pairs drawn in grey.")
+    table = pd.concat([ranked(True).assign(other=name) for name in "BCDEF"])
+    assert readings.read_differences(table) == "Of 5 differences 5 are real."
 
 
 def test_an_age_loss_helps_or_does_not():

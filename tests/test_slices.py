@@ -58,6 +58,18 @@ def test_the_table_counts_and_measures_each_part(asked):
     assert wide.expected == pytest.approx(wide.accuracy)  # a part by gap explains itself
 
 
+def test_a_part_whose_errors_hang_on_one_face_is_small(asked):
+    """A wrong label makes one face wrong in all its pairs: of many faces it alone is to blame."""
+    faces, pairs, _ = asked
+    right = np.where(pairs.label == 1, 3.0, -3.0)
+    often = np.bincount(np.r_[pairs.left, pairs.right]).argmax()
+    of_it = (pairs.left == often) | (pairs.right == often)
+    blamed = slice_table(np.where(of_it, -right, right), pairs, faces, resamples=100).iloc[0]
+    spread = np.random.default_rng(0).random(len(pairs)) < of_it.mean()
+    usual = slice_table(np.where(spread, -right, right), pairs, faces, resamples=100).iloc[0]
+    assert blamed.small and not usual.small
+
+
 def test_the_age_grid_counts_every_pair_once(asked):
     faces, pairs, logits = asked
     accuracy, count = age_grid(logits, pairs, faces.age.to_numpy())

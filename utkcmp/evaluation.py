@@ -80,6 +80,15 @@ def evaluate_pairs(
     return results
 
 
+def validate_and_test(name: str, model: nn.Module, data, resamples: int = 1000) -> list[Evaluated]:
+    """``evaluate_pairs`` on the validation split and then on the test split."""
+    return [
+        one
+        for split in ("val", "test")
+        for one in evaluate_pairs(name, model, data, split, resamples)
+    ]
+
+
 def _evaluated(row, logits, swapped, pairs, resamples, seconds) -> Evaluated:
     measured = pair_metrics(logits, pairs.label) | intervals(logits, pairs, resamples)
     row = row | measured | {"n_pairs": len(pairs), "seconds": round(seconds, 3)}

@@ -125,7 +125,7 @@ def read_agreement(correct: list[np.ndarray]) -> str:
 
 def read_differences(table: pd.DataFrame) -> str:
     """Which models the data rank. table: as from ``bootstrap.paired_differences``; where many are
-    not ranked, the figure names them."""
+    ranked or not, the figure names them."""
     if table.empty:
         return "It takes two trained models to compare."
     real = [f"{row.better} over {row.other}" for row in table.itertuples() if row.real]
@@ -133,7 +133,7 @@ def read_differences(table: pd.DataFrame) -> str:
     named = "; ".join(open_) if len(open_) < 5 else f"the {len(open_)} pairs drawn in grey"
     return (
         f"Of {len(table)} differences {len(real)} are real"
-        + (f" ({'; '.join(real)})" if real else "")
+        + (f" ({'; '.join(real)})" if 0 < len(real) < 5 else "")
         + (f"; the data do not rank {named}." if open_ else ".")
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from utkcmp.bootstrap import intervals
+from utkcmp.bootstrap import intervals_and_faces
 from utkcmp.faces import ETHNICITIES, GENDERS
 from utkcmp.inference import pair_metrics
 from utkcmp.pairs import Pairs
@@ -16,6 +16,7 @@ AGES = (
     "0–4 5–12 13–19 20s 30s 40s 50s 60s 70+".split(),
 )
 FEW_FACES, FEW_PAIRS = 30, 200  # fewer of either make a small cell
+FEW_TO_BLAME = 10  # effective faces: so few bring most of the errors
 
 
 def pair_slices(pairs: Pairs, faces: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -54,7 +55,8 @@ def slice_table(
     logits: (K,); pairs: rows of faces. One row a part: slice, part, faces, pairs, accuracy, auc,
     their ``_low`` and ``_high``; expected, the accuracy of all pairs at the gaps of this part, so
     that a part is not blamed for its narrow gaps; and small (fewer than FEW_FACES faces or
-    FEW_PAIRS pairs: the interval itself is a guess). The first row is the whole.
+    FEW_PAIRS pairs, or fewer than FEW_TO_BLAME faces, with wrong labels perhaps, that bring most of
+    the errors: the interval itself is a guess). The first row is the whole.
     """
     age = faces.age.to_numpy(int)
     gaps = np.abs(age[pairs.left] - age[pairs.right])
@@ -69,9 +71,10 @@ def slice_table(
         used = len(np.unique(np.concatenate([some.left, some.right])))
         row = {"slice": name, "part": part, "faces": used, "pairs": len(some)}
         row |= {k: v for k, v in pair_metrics(answers, some.label).items() if k != "loss"}
-        row |= intervals(answers, some, resamples)
-        row["expected"] = by_gap[gaps[chosen]].mean()
-        rows.append(row | {"small": used < FEW_FACES or len(some) < FEW_PAIRS})
+        bounds, to_blame = intervals_and_faces(answers, some, resamples)
+        row |= bounds | {"expected": by_gap[gaps[chosen]].mean()}
+        small = used < FEW_FACES or len(some) < FEW_PAIRS or to_blame < FEW_TO_BLAME
+        rows.append(row | {"small": small})
     return pd.DataFrame(rows)
 
 
