@@ -136,7 +136,7 @@ def test_a_killed_driver_goes_on_without_repeating_a_finished_trial(small_run, o
         assert kept.total_time[name] == pytest.approx(rows[-1]["time_total_s"])
 
 
-def start_node(*options, hidden=None, home=None) -> subprocess.Popen:
+def start_node(*options, hidden=None, home=None, token=None) -> subprocess.Popen:
     """A Ray node of one processor, in a session of its own; it cannot see the folder ``hidden``.
 
     Workers take any free port: two nodes on one machine would else be given the same ones.
@@ -151,6 +151,7 @@ def start_node(*options, hidden=None, home=None) -> subprocess.Popen:
         ray = ["unshare", "--mount", "sh", "-c", hide, "sh", *ray]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = os.environ | ({"HOME": str(home)} if home else {})
+    environment |= {"RAY_AUTH_TOKEN": token} if token else {}
     return subprocess.Popen(ray, env=environment, start_new_session=True, **quiet)
 
 
@@ -247,3 +248,21 @@ def test_a_cluster_that_is_not_there_is_named():
     with pytest.raises(ConnectionError, match="'127.0.0.1:9', but no Ray cluster answers"):
         with ray_session(Params(ray_address="127.0.0.1:9")):
             pass
+
+
+@pytest.mark.slow
+def test_a_cluster_of_another_token_is_one_sentence():
+    port = free_port()
+    options = ["--include-dashboard=false", f"--ray-client-server-port={free_port()}"]
+    head = start_node("--head", f"--port={port}", *options, token="0" * 32)
+    try:
+        wait_for(lambda: listens(port))
+        join = f"with ray_session(Params(ray_address='127.0.0.1:{port}')): print('joined')"
+        imports = "from utkcmp.cluster import ray_session; from utkcmp.params import Params"
+        process = subprocess.run(
+            [sys.executable, "-c", f"{imports}\n{join}"], capture_output=True, text=True
+        )
+    finally:
+        kill_node(head)
+    assert process.returncode == 1 and "joined" not in process.stdout
+    assert "where Ray cannot be joined: expected" in process.stderr.splitlines()[-1]

@@ -57,10 +57,12 @@ class ray_session:
         try:
             ray.init(address=self.address, runtime_env=sent, **options)
         except (OSError, RuntimeError) as error:
+            said = str(error).strip().splitlines() or [type(error).__name__]
             raise ConnectionError(
                 f"ray_address is {self.address!r}, where Ray cannot be joined: expected a cluster "
                 "of the same Ray and Python versions and, if it was started with a token, that "
-                "token in ~/.ray/auth_token and RAY_AUTH_MODE=token in the environment"
+                "token in ~/.ray/auth_token and RAY_AUTH_MODE=token in the environment; Ray says: "
+                f"{said[0]}"
             ) from error
         return self
 
