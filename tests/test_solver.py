@@ -229,8 +229,21 @@ def test_the_moving_average_is_what_is_kept(tmp_path):
             **options | changes,
         )
         got[name] = weights_of(fitted.model)
-    torch.testing.assert_close(got["mean"], 0.75 * got["one"] + 0.25 * got["two"])
+    young = 2 / 11  # the first step weighs no more, though 0.75 was asked for
+    torch.testing.assert_close(got["mean"], young * got["one"] + (1 - young) * got["two"])
     assert not torch.allclose(got["mean"], got["two"])
+
+
+def test_the_moving_average_grows_old():
+    """After many steps it decays as asked; what came before the last few weighs little at first."""
+    weights = torch.nn.Linear(1, 1, bias=False)
+    average, seen = task.moving_average(weights, 0.9), []
+    for step in range(200):
+        torch.nn.init.constant_(weights.weight, float(step > 99))
+        average.update_parameters(weights)
+        seen.append(average.module.weight.item())
+    assert seen[99] == 0 and seen[100] == pytest.approx(0.1)
+    assert seen[109] == pytest.approx(1 - 0.9**10)
 
 
 def test_an_epoch_takes_the_steps_asked_for(tmp_path):

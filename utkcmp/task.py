@@ -50,6 +50,20 @@ def warm_cosine(step: int, steps: int) -> float:
     return min(1, risen) * (1 + math.cos(math.pi * min(1, step / steps))) / 2
 
 
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a model's weights and buffers, which starts young.
+
+    After n steps the decay is at most (1 + n) / (10 + n), as in TensorFlow's
+    ExponentialMovingAverage: an average over a few hundred steps does not show the beginning.
+    """
+
+    def blend(averaged, current, steps):
+        young = (1 + int(steps)) / (10 + int(steps))
+        get_ema_multi_avg_fn(min(decay, young))(averaged, current, steps)
+
+    return AveragedModel(model, multi_avg_fn=blend, use_buffers=True).requires_grad_(False)
+
+
 class Task(L.LightningModule):
     """A model, the images in memory, and the settings of ``solver.fit``.
 
@@ -76,9 +90,7 @@ class Task(L.LightningModule):
 
     def setup(self, stage):
         if self.settings["ema"] and self.average is None:
-            rule = get_ema_multi_avg_fn(self.settings["ema"])
-            self.average = AveragedModel(self.model, multi_avg_fn=rule, use_buffers=True)
-            self.average.requires_grad_(False)
+            self.average = moving_average(self.model, self.settings["ema"])
 
     @property
     def validated(self):
