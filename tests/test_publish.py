@@ -76,7 +76,7 @@ def test_the_card_tells_use_licence_figures_and_limits(published):
     row = published.read_results().query("split == 'test' and protocol == 'seed'")
     row = row.set_index("model").loc[title]
     assert f"{row.accuracy:.3f} ({row.accuracy_low:.3f}–{row.accuracy_high:.3f})" in card
-    for expected in ("non-commercial", "Not for", "apparent", "## Limits"):
+    for expected in ("non-commercial", "Not for", "apparent", "## Limits", "both female"):
         assert expected in card
 
 

@@ -39,6 +39,21 @@ def test_the_best_model_is_held_against_the_next(second, says):
     assert "**good**" in readings.read_best(table) and says in readings.read_best(table)
 
 
+def test_validation_chooses_and_test_is_only_told():
+    test = results(A=0.95, B=0.93).assign(split="test", protocol="seed")
+    chosen = results(A=0.9, B=0.94).assign(split="val", protocol="seed")
+    text = readings.read_chosen(pd.concat([test, chosen]))
+    assert text.startswith(
+        "Of 2 models the validation pairs chose **B**: on test faces its accuracy"
+    )
+    assert (
+        "its AUC 0.930 (0.910 to 0.950). The highest AUC there, 0.950" in text and "of A." in text
+    )
+    both = pd.concat([test, chosen.assign(auc=[0.94, 0.9])])
+    assert readings.read_chosen(both).count("AUC") == 1
+    assert readings.read_chosen(test) == readings.read_best(test)
+
+
 def test_what_is_not_trained_yet_is_said():
     assert "notebooks 04 to 06" in readings.read_best(results())
     table = results(SiameseResNet=0.9).set_index("model")

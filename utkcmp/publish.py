@@ -26,7 +26,7 @@ from utkcmp.modelfiles import read_config
 from utkcmp.pages import TEMPLATES
 from utkcmp.plan import ReportError
 from utkcmp.plots import compared_models, use_style
-from utkcmp.readings import read_ages_compared, read_best, read_slices
+from utkcmp.readings import read_ages_compared, read_chosen, read_slices
 from utkcmp.run import PROJECT, Run, outputs_root
 from utkcmp.site import replaced
 from utkcmp.tuning import head_differences
@@ -122,15 +122,14 @@ def _cells(rows: pd.DataFrame | None, name: str) -> list[str]:
 
 def learned(run: Run) -> list[str]:
     """What a published run says of the course project's questions, a sentence or two each."""
-    test = run.read_results().query("split == 'test' and protocol == 'seed'")
-    test = test.sort_values("auc", ascending=False)
-    table = test.set_index("model")
+    results = run.read_results()
+    table = results.query("split == 'test' and protocol == 'seed'").set_index("model")
     usual = reported_results().query("split == 'test'").drop_duplicates("model").set_index("model")
     ranked = pd.read_csv(run.compared("differences"))
     ages = read_ages_compared(table)
     heads = read_heads(head_differences(head_trainings(run)))
     return [
-        read_best(test),
+        read_chosen(results),
         f"Siamese or concat? {read_siamese_or_concat(table, usual, ranked)}",
         f"Is transfer worse than Siamese? {read_transfer(table, usual, ranked)}",
         ages[0].upper() + ages[1:],

@@ -96,6 +96,25 @@ def read_best(test: pd.DataFrame) -> str:
     )
 
 
+def read_chosen(results: pd.DataFrame) -> str:
+    """Which model the validation pairs chose, and what it reaches on test. results: results.csv;
+    both by the course project's protocol."""
+    sample = results[results.protocol == "seed"].sort_values("auc", ascending=False)
+    test = sample[sample.split == "test"].set_index("model")
+    able = [name for name in sample.model[sample.split == "val"] if name in test.index]
+    if not able:
+        return read_best(test.reset_index())
+    own = test.loc[able[0]]
+    text = (
+        f"Of {len(test)} models the validation pairs chose **{able[0]}**: on test faces its "
+        f"accuracy is {interval(own, 'accuracy')} and its AUC {interval(own, 'auc')}."
+    )
+    top = test.iloc[0]
+    if top.name == able[0]:
+        return text
+    return f"{text} The highest AUC there, {interval(top, 'auc')}, is that of {top.name}."
+
+
 def read_ensemble(table: pd.DataFrame, name: str, members: tuple[str, ...]) -> str:
     """Whether members answer better together. table: validation results by model; name: the
     ensemble's."""
