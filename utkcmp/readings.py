@@ -136,9 +136,9 @@ def read_agreement(correct: list[np.ndarray]) -> str:
         return "It takes two trained models to see on which pairs they agree."
     together = np.mean(correct, axis=0)
     return (
-        f"The {len(correct)} models are right together on {np.mean(together == 1):.1%} of the test "
-        f"pairs and wrong together on {np.mean(together == 0):.1%}: these pairs are hard for any "
-        "of them, or their labels are wrong."
+        f"Of {len(together):,} test pairs the {len(correct)} models are right together on "
+        f"{np.mean(together == 1):.1%} and wrong together on {np.mean(together == 0):.1%}: these "
+        "are hard for any of them, or their labels are wrong."
     )
 
 
