@@ -34,6 +34,14 @@ def processes_of(value, variable: str = "UTKCMP_OUTPUTS") -> set[int]:
     return found - {os.getpid()}
 
 
+def wait_until_ended(value, variable: str = "UTKCMP_OUTPUTS", seconds=60):
+    """Wait for ``processes_of`` to be none; else say which they are."""
+    end = time.monotonic() + seconds
+    while (left := processes_of(value, variable)) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not left, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]
+
+
 def wait_for(condition, seconds=900):
     end = time.monotonic() + seconds
     while not (got := condition()):

@@ -8,12 +8,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import processes_of, wait_for
+from conftest import processes_of, wait_for, wait_until_ended
 
 from utkcmp.cluster import _start, ray_session
 from utkcmp.params import Params
@@ -47,13 +46,6 @@ def start_driver(outputs, *extra, **changes) -> subprocess.Popen:
     command = [sys.executable, "-c", DRIVER, json.dumps(parameters(**changes)), *extra]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return f"{pid}, which has ended"
 
 
 def reported(storage: Path) -> dict[str, list[dict]]:
@@ -96,10 +88,7 @@ def test_no_process_of_ray_outlives_the_run(how, small_run, outputs, storage):
     said, _ = driver.communicate(timeout=1200)
     assert driver.returncode != 0
     assert {"fail": "on purpose", "interrupt": "KeyboardInterrupt", "kill": ""}[how] in said
-    end = time.monotonic() + 60
-    while (left := processes_of(how, "TESTED")) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert not left, [command_of(pid) for pid in left]
+    wait_until_ended(how, "TESTED")
 
 
 def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):

@@ -8,6 +8,8 @@ import sys
 import pytest
 from conftest import processes_of, wait_for
 
+from utkcmp import leftovers
+
 NESTED = """
 import subprocess, sys, time
 from utkcmp.leftovers import ends_with_us
@@ -45,3 +47,18 @@ def test_what_a_killed_process_started_ends_too(tmp_path, script, started, whole
     finally:
         for pid in outside:
             os.kill(pid, signal.SIGKILL)
+
+
+def test_a_process_without_a_mark_yet_is_known():
+    """One that is being started shows nothing, as one that is given nothing does; a dead one is
+    another thing."""
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    process = subprocess.Popen(sleep, env={})
+    wait_for(lambda: leftovers._environment(process.pid) == b"")
+    process.kill()
+    wait_for(lambda: leftovers._environment(process.pid) is None)  # a zombie
+    process.wait()
+    assert leftovers._environment(process.pid) is None
+    assert leftovers._environment(os.getpid())
+    kernel = [pid for pid in leftovers._processes() if not os.path.exists(f"/proc/{pid}/exe")]
+    assert all(leftovers._environment(pid) is None for pid in kernel)

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import processes_of, wait_for
+from conftest import wait_until_ended
 from safetensors.torch import load_file
 
 SMALL = dict(run="small", n_faces=60, image_size=16, show_faces=False, seed=42, eval_pairs=60)
@@ -110,7 +110,7 @@ def kill(outputs: Path, phase: str, moments: random.Random) -> bool:
         (os.killpg if moments.random() < 0.5 else os.kill)(process.pid, signal.SIGKILL)
     status, _, said = finished(process)
     assert status == (-signal.SIGKILL if killed else 0), said
-    wait_for(lambda: not processes_of(outputs), seconds=60)
+    wait_until_ended(outputs)
     return killed
 
 

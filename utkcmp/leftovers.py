@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 
 MARK = "UTKCMP_ENDS_WITH"  # an environment variable
+KERNEL_THREAD = 0x00200000  # PF_KTHREAD, a flag in /proc/<pid>/stat
 _numbers = itertools.count()
 
 
@@ -40,15 +41,17 @@ def ends_with_us() -> Iterator[str]:
 def end_marked(mark: str) -> None:
     """Kill all processes that were started with a mark that begins so.
 
-    One that is just being started shows no mark for a moment, so a few rounds must find nothing.
+    One that is just being started shows no mark for a moment, a long one where it has to wait for a
+    processor; so it goes on until a few rounds have found neither.
     """
     wanted, empty, end = f"{MARK}={mark}".encode(), 0, time.monotonic() + 60
     while empty < 5 and time.monotonic() < end:
-        found = [pid for pid in _processes() if _carries(pid, wanted)]
+        seen = {pid: _environment(pid) for pid in _processes()}
+        found = [pid for pid, entries in seen.items() if _carries(entries, wanted)]
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        empty = 0 if found else empty + 1
+        empty = 0 if found or b"" in seen.values() else empty + 1
         time.sleep(0.1)
 
 
@@ -56,12 +59,24 @@ def _processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()] if _has_proc() else []
 
 
-def _carries(pid: int, wanted: bytes) -> bool:
+def _carries(entries: bytes | None, wanted: bytes) -> bool:
+    return any(entry.startswith(wanted) for entry in (entries or b"").split(b"\0"))
+
+
+def _environment(pid: int) -> bytes | None:
+    """What a process was started with; empty while it is being started, None if it has ended, is
+    not ours, is the kernel's own, or has had nothing for long. See proc(5)."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return any(entry.startswith(wanted) for entry in file.read().split(b"\0"))
-    except OSError:  # it has ended, or is not ours
-        return False
+            if entries := file.read():
+                return entries
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            facts = file.read().rpartition(b")")[2].split()  # from the third on
+    except OSError:
+        return None
+    state, flags, started = facts[0], int(facts[6]), int(facts[19]) / os.sysconf("SC_CLK_TCK")
+    young = time.clock_gettime(time.CLOCK_BOOTTIME) - started < 60
+    return b"" if young and state != b"Z" and not flags & KERNEL_THREAD else None
 
 
 def _has_proc() -> bool:
