@@ -49,16 +49,38 @@ def test_what_a_killed_process_started_ends_too(tmp_path, script, started, whole
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_process_without_a_mark_yet_is_known():
-    """One that is being started shows nothing, as one that is given nothing does; a dead one is
-    another thing."""
+TITLED = """
+import subprocess, sys, time
+from utkcmp.leftovers import MARK, ends_with_us
+child = "import subprocess, time; subprocess.Popen({!r}, env={{}}); time.sleep(600)"
+with ends_with_us():
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-    process = subprocess.Popen(sleep, env={})
-    wait_for(lambda: leftovers._environment(process.pid) == b"")
+    subprocess.Popen([sys.executable, "-c", child.format(sleep)], start_new_session=True)
+print(0, flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_has_lost_its_mark_ends_with_what_started_it():
+    process = subprocess.Popen([sys.executable, "-c", TITLED], stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    family = wait_for(lambda: three(leftovers._descendants([process.pid])))
+    unmarked = [pid for pid in family if not leftovers._carries(pid, "")]
+    assert len(unmarked) == 2  # the process itself, and the one that was given nothing
     process.kill()
-    wait_for(lambda: leftovers._environment(process.pid) is None)  # a zombie
     process.wait()
-    assert leftovers._environment(process.pid) is None
-    assert leftovers._environment(os.getpid())
-    kernel = [pid for pid in leftovers._processes() if not os.path.exists(f"/proc/{pid}/exe")]
-    assert all(leftovers._environment(pid) is None for pid in kernel)
+    wait_for(lambda: not any(map(alive, family)), seconds=30)
+
+
+def three(family: list[int]) -> list[int] | None:
+    """A process, what it started and what that started, its watcher aside."""
+    own = [pid for pid in family if not leftovers._carries(pid, leftovers.WATCHER)]
+    return own if len(own) == 3 else None
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 
 MARK = "UTKCMP_ENDS_WITH"  # an environment variable
-KERNEL_THREAD = 0x00200000  # PF_KTHREAD, a flag in /proc/<pid>/stat
+WATCHER = "nothing"  # a watcher's own mark
 _numbers = itertools.count()
 
 
@@ -39,44 +39,50 @@ def ends_with_us() -> Iterator[str]:
 
 
 def end_marked(mark: str) -> None:
-    """Kill all processes that were started with a mark that begins so.
+    """Kill all processes that were started with a mark that begins so, and what they have started.
 
-    One that is just being started shows no mark for a moment, a long one where it has to wait for a
-    processor; so it goes on until a few rounds have found neither.
+    A process may overwrite its mark (Ray's agents do, by a title) and shows none while it is being
+    started; so descendants count, and a few rounds must find nothing. Watchers are spared.
     """
-    wanted, empty, end = f"{MARK}={mark}".encode(), 0, time.monotonic() + 60
+    empty, end = 0, time.monotonic() + 60
     while empty < 5 and time.monotonic() < end:
-        seen = {pid: _environment(pid) for pid in _processes()}
-        found = [pid for pid, entries in seen.items() if _carries(entries, wanted)]
+        found = [pid for pid in _descendants(_marked(mark)) if not _carries(pid, WATCHER)]
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        empty = 0 if found or b"" in seen.values() else empty + 1
+        empty = 0 if found else empty + 1
         time.sleep(0.1)
+
+
+def _marked(mark: str) -> list[int]:
+    return [pid for pid in _processes() if _carries(pid, mark)]
+
+
+def _descendants(found: list[int]) -> list[int]:
+    """Processes and all that descend from them; zombies, which cannot be killed, aside."""
+    children = {}
+    for pid in _processes():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+            state, parent = file.read().rpartition(b")")[2].split()[:2]
+            if state != b"Z":
+                children.setdefault(int(parent), []).append(pid)
+    found = list(found)
+    for pid in found:  # it grows
+        found += [child for child in children.get(pid, []) if child not in found]
+    return found
 
 
 def _processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()] if _has_proc() else []
 
 
-def _carries(entries: bytes | None, wanted: bytes) -> bool:
-    return any(entry.startswith(wanted) for entry in (entries or b"").split(b"\0"))
-
-
-def _environment(pid: int) -> bytes | None:
-    """What a process was started with; empty while it is being started, None if it has ended, is
-    not ours, is the kernel's own, or has had nothing for long. See proc(5)."""
+def _carries(pid: int, mark: str) -> bool:
+    wanted = f"{MARK}={mark}".encode()
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            if entries := file.read():
-                return entries
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            facts = file.read().rpartition(b")")[2].split()  # from the third on
-    except OSError:
-        return None
-    state, flags, started = facts[0], int(facts[6]), int(facts[19]) / os.sysconf("SC_CLK_TCK")
-    young = time.clock_gettime(time.CLOCK_BOOTTIME) - started < 60
-    return b"" if young and state != b"Z" and not flags & KERNEL_THREAD else None
+            return any(entry.startswith(wanted) for entry in file.read().split(b"\0"))
+    except OSError:  # it has ended, or is not ours
+        return False
 
 
 def _has_proc() -> bool:
@@ -94,7 +100,7 @@ def _watcher(pid: int) -> str:
         os.posix_spawn(
             sys.executable,
             [sys.executable, "-IS", __file__, f"{token}/"],
-            {name: value for name, value in os.environ.items() if name != MARK},
+            os.environ | {MARK: WATCHER},
             file_actions=[(os.POSIX_SPAWN_DUP2, read, 0), *nowhere],
             setsid=True,  # not killed with the group of the one it watches
         )
