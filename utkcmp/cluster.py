@@ -18,6 +18,7 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without a GPU may still see one
     "RAY_AIR_NEW_OUTPUT": "0",  # progress is shown by trials.Progress
     "RAY_TRAIN_V2_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # trials are the work itself; Ray would put all else before them
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must stop the notebook, not only the search
     "TUNE_GLOBAL_CHECKPOINT_S": "1",  # seconds between records of the search's state
 }
