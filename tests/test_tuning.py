@@ -189,8 +189,12 @@ def test_only_what_matters_is_important():
 
 def test_a_best_trial_that_does_not_hold_is_said_so():
     table = pd.DataFrame({"trial": [0.9, 0.8], "retrained": [0.91, 0.79]}, index=["a", "b"])
-    assert "`b` stays below" in read_retrained(table)
+    table = table.assign(**{"its pairs": 100, "pairs": 100})
+    assert "`b` stays below" in read_retrained(table) and "luckiest" in read_retrained(table)
     assert "Every one of them" in read_retrained(table[:1])
+    shorter = read_retrained(table.assign(pairs=99))
+    assert "`b` stays below the trial, but had seen fewer pairs" in shorter
+    assert "luckiest" not in shorter
 
 
 def test_without_heads_there_is_nothing_to_compare(small_run):

@@ -60,15 +60,26 @@ def _verdict(rows: pd.DataFrame) -> str:
 def read_retrained(table: pd.DataFrame) -> str:
     """Whether the best trials hold when they are trained anew.
 
-    table: by model, columns trial and retrained (validation AUC).
+    table: by model, columns trial and retrained (validation AUC), ``its pairs`` and ``pairs`` (from
+    how many the trial and the other had learnt).
     """
-    lower = table.index[table.retrained < table.trial]
+    lower = table[table.retrained < table.trial]
     if lower.empty:
         return "Every one of them reaches at least what its trial promised."
-    return (
-        f"{_listed(lower)} stay{'s' * (len(lower) == 1)} below what the trial promised. The best "
-        "of several trials is partly the luckiest of them, and the luck does not come twice."
-    )
+    shorter = lower["pairs"] < lower["its pairs"]
+    fair, unfair = lower.index[~shorter], lower.index[shorter]
+    said = []
+    if len(fair):
+        said.append(
+            f"{_listed(fair)} stay{'s' * (len(fair) == 1)} below what the trial promised. The best "
+            "of several trials is partly the luckiest of them, and the luck does not come twice."
+        )
+    if len(unfair):
+        said.append(
+            f"{_listed(unfair)} stay{'s' * (len(unfair) == 1)} below the trial, but had seen fewer "
+            "pairs: `best_epochs` is too small to tell luck from a short training."
+        )
+    return " ".join(said)
 
 
 def _listed(names) -> str:
