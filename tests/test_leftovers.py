@@ -51,7 +51,7 @@ def test_what_a_killed_process_started_ends_too(tmp_path, script, started, whole
 
 TITLED = """
 import subprocess, sys, time
-from utkcmp.leftovers import MARK, ends_with_us
+from utkcmp.leftovers import ends_with_us
 child = "import subprocess, time; subprocess.Popen({!r}, env={{}}); time.sleep(600)"
 with ends_with_us():
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]

@@ -16,7 +16,8 @@ import time
 import uuid
 from collections.abc import Iterator
 
-MARK = "UTKCMP_ENDS_WITH"  # an environment variable
+# Environment variables, all alike: a process that gives itself a title overwrites some of them.
+MARKS = [f"UTKCMP_ENDS_WITH_{number}" for number in range(8)]
 WATCHER = "nothing"  # a watcher's own mark
 _numbers = itertools.count()
 
@@ -27,15 +28,15 @@ def ends_with_us() -> Iterator[str]:
 
     Gives the block's mark, for ``end_marked``.
     """
-    before = os.environ.get(MARK)
-    os.environ[MARK] = mark = f"{_watcher(os.getpid())}/{next(_numbers)}/"
+    before = {name: os.environ[name] for name in MARKS if name in os.environ}
+    mark = f"{_watcher(os.getpid())}/{next(_numbers)}/"
+    os.environ.update(dict.fromkeys(MARKS, mark))
     try:
         yield mark
     finally:
-        if before is None:
-            del os.environ[MARK]
-        else:
-            os.environ[MARK] = before
+        for name in MARKS:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def end_marked(mark: str) -> None:
@@ -77,7 +78,7 @@ def _processes() -> list[int]:
 
 
 def _carries(pid: int, mark: str) -> bool:
-    wanted = f"{MARK}={mark}".encode()
+    wanted = tuple(f"{name}={mark}".encode() for name in MARKS)
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return any(entry.startswith(wanted) for entry in file.read().split(b"\0"))
@@ -100,7 +101,7 @@ def _watcher(pid: int) -> str:
         os.posix_spawn(
             sys.executable,
             [sys.executable, "-IS", __file__, f"{token}/"],
-            os.environ | {MARK: WATCHER},
+            os.environ | dict.fromkeys(MARKS, WATCHER),
             file_actions=[(os.POSIX_SPAWN_DUP2, read, 0), *nowhere],
             setsid=True,  # not killed with the group of the one it watches
         )
