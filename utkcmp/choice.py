@@ -15,7 +15,7 @@ from utkcmp.graphs import load_pair_model
 from utkcmp.inference import compared_logits, contributions, embeds_once, pair_logits
 from utkcmp.pairs import Pairs
 from utkcmp.params import EMBEDDED, data_source
-from utkcmp.run import Run, atomic
+from utkcmp.run import Run, atomic, by_validation
 from utkcmp.sources import read_files
 from utkcmp.trust import fit_temperature
 
@@ -29,10 +29,8 @@ def choose_model(run: Run) -> str:
     only these order an album without asking about every two faces anew.
     Raises FileNotFoundError if the run has no such model.
     """
-    table = run.read_results().query("split == 'val' and protocol == 'seed'")
-    table = table.sort_values("auc", ascending=False)
-    folders = model_folders(run)
-    able = [folders[name] for name in table.model if name in folders and "twice" not in name]
+    folders, ranked = model_folders(run), by_validation(run.read_results())
+    able = [folders[name] for name in ranked if name in folders and "twice" not in name]
     for name in able:
         if embeds_once(load_pair_model(run.model(name))[0]):
             with atomic(run.folder / CHOICE) as temporary:

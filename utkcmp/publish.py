@@ -27,7 +27,7 @@ from utkcmp.pages import TEMPLATES
 from utkcmp.plan import ReportError
 from utkcmp.plots import compared_models, use_style
 from utkcmp.readings import read_ages_compared, read_chosen, read_slices
-from utkcmp.run import PROJECT, Run, outputs_root
+from utkcmp.run import PROJECT, Run, by_validation, outputs_root
 from utkcmp.site import replaced
 from utkcmp.tuning import head_differences
 from utkcmp.tuningreadings import read_heads
@@ -67,8 +67,7 @@ def published_models(run: Run) -> list[str]:
     """Folders of the models to publish: the one that answers, then by validation AUC, as far as
     ``MOST_BYTES`` goes; none that only shows a fault."""
     chosen = json.loads((run.folder / CHOICE).read_text())["model"]
-    results, folders = run.read_results(), model_folders(run)
-    ranked = results[results.split == "val"].sort_values("auc", ascending=False).model
+    folders, ranked = model_folders(run), by_validation(run.read_results())
     known = [folders[name] for name in ranked if name in folders and "twice" not in name]
     names, room = [], MOST_BYTES
     for name in dict.fromkeys([chosen, *known]):

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from utkcmp.run import by_validation
+
 MOST_LOST = 1.5  # points of accuracy that the way through photos may cost
 
 
@@ -99,9 +101,9 @@ def read_best(test: pd.DataFrame) -> str:
 def read_chosen(results: pd.DataFrame) -> str:
     """Which model the validation pairs chose, and what it reaches on test. results: results.csv;
     both by the course project's protocol."""
-    sample = results[results.protocol == "seed"].sort_values("auc", ascending=False)
-    test = sample[sample.split == "test"].set_index("model")
-    able = [name for name in sample.model[sample.split == "val"] if name in test.index]
+    test = results.query("split == 'test' and protocol == 'seed'")
+    test = test.sort_values("auc", ascending=False).set_index("model")
+    able = [name for name in by_validation(results) if name in test.index]
     if not able:
         return read_best(test.reset_index())
     own = test.loc[able[0]]

@@ -253,3 +253,9 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return describe.stdout.strip()
+
+
+def by_validation(results: pd.DataFrame) -> list[str]:
+    """Models of results.csv by their AUC on validation pairs, the highest first."""
+    validated = results.query("split == 'val' and protocol == 'seed'")
+    return validated.sort_values("auc", ascending=False).model.tolist()

@@ -18,7 +18,7 @@ from utkcmp.execute import clock
 from utkcmp.pages import TEMPLATES, Page, read_page
 from utkcmp.params import EMBEDDED
 from utkcmp.plan import READ_TEST, ReportError
-from utkcmp.run import Run
+from utkcmp.run import Run, by_validation
 
 TITLE = "Who is older?"
 QUESTION = "Given two face images, which person is older?"
@@ -194,15 +194,16 @@ def result_tables(results: pd.DataFrame) -> list[dict[str, Any]]:
     if results.empty:
         return []
     tables = []
-    validated = results.query("split == 'val' and protocol == 'seed'").sort_values("auc")
+    validated = by_validation(results)
     for protocol, (title, caption) in PROTOCOLS.items():
         chosen = (results.split == "test") & (results.protocol == protocol)
         measured = results[chosen].sort_values("auc", na_position="first")
         if len(measured):
             coin = {"model": "coin flip", "loss": 0.6931, "accuracy": 0.5, "auc": 0.5}
             rows = [_result_row(pd.Series(coin)), *(_result_row(r) for _, r in measured.iterrows())]
-            able = validated.model[validated.model.isin(measured.model)]
-            best = next((row for row in rows if row["model"] in able[-1:].values), rows[-1])
+            by_name = {row["model"]: row for row in rows}
+            able = [name for name in validated if name in by_name]
+            best = by_name[able[0]] if able else rows[-1]
             best["best"] = True
             tables.append(
                 {
@@ -211,7 +212,7 @@ def result_tables(results: pd.DataFrame) -> list[dict[str, Any]]:
                     "caption": f"{caption} {INTERVALS}",
                     "columns": ["accuracy", "AUC", "pairs", "loss", "changes when swapped"],
                     "rows": rows,
-                    "best": _in_words(best) | {"models": len(measured), "validated": len(able) > 0},
+                    "best": _in_words(best) | {"models": len(measured), "validated": bool(able)},
                 }
             )
     return tables
