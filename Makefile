@@ -11,15 +11,17 @@ UV     := uv==0.13.9
 # Threads that wait let others work: on a shared machine spinning ones cost up to six times.
 export OMP_WAIT_POLICY ?= passive
 
-UNIT := $(BIN)/python -m pytest --doctest-modules utkcmp tests
-# Every notebook with its own defaults, in a folder of its own. What it says comes at its end.
-NBVAL := folder=$$(mktemp -d); UTKCMP_OUTPUTS=$$folder $(BIN)/python -m pytest --nbval-lax \
-    --nbval-current-env notebooks > $$folder/log 2>&1; status=$$?; cat $$folder/log; \
-    rm -rf $$folder; exit $$status
-# Both at once, since neither keeps two cores busy.
-TOGETHER := --no-print-directory -j 2 test-notebooks
+PYTEST := $(BIN)/python -m pytest
+WHICH  := -m "not slow"
+# Three parts, two of them at a time, since none keeps two cores busy. What the first says comes
+# while it runs, what the others say at their end.
+PARTS  := test-modules test-runs test-notebooks
+LATER   = log=$$(mktemp); $(1) > $$log 2>&1; status=$$?; cat $$log; rm -f $$log; exit $$status
+# Every notebook with its own defaults, in a folder of its own.
+NBVAL  := export UTKCMP_OUTPUTS=$$(mktemp -d); $(PYTEST) --nbval-lax --nbval-current-env notebooks; \
+    status=$$?; rm -rf $$UTKCMP_OUTPUTS; exit $$status
 
-.PHONY: help report test test-long test-unit test-all test-notebooks bench bench-long publish lab \
+.PHONY: help report test test-long $(PARTS) bench bench-long publish lab \
     env peers lint pins clean-env
 
 help:  ## say what can be made
@@ -28,20 +30,20 @@ help:  ## say what can be made
 report: env  ## run all notebooks and render the site  [PARAMS="a.yaml b.yaml"] [DATA=folder-or-archive] [SET="epochs=3 ..."]
 	@$(BIN)/python -m utkcmp.report $(PARAMS:%=-f %) $(if $(DATA),--data "$(DATA)") $(SET:%=-p %)
 
-test: env lint  ## every test: lint, unit tests, the notebooks by nbval
-	@$(MAKE) $(TOGETHER) test-unit
+test: env lint  ## every test: lint, the modules, whole runs, the notebooks by nbval
+	@$(MAKE) --no-print-directory -k -j 2 $(PARTS) WHICH='$(WHICH)'
 
-test-long: env lint  ## the same and the slow tests
-	@$(MAKE) $(TOGETHER) test-all
+test-long: WHICH :=
+test-long: test  ## the same and the slow tests
 
-test-unit: env
-	@$(UNIT) -m "not slow"
+test-modules: env
+	@$(PYTEST) $(WHICH) --doctest-modules utkcmp tests --ignore=tests/runs
 
-test-all: env
-	@$(UNIT)
+test-runs: env
+	@$(call LATER,$(PYTEST) $(WHICH) tests/runs)
 
 test-notebooks: env
-	@$(NBVAL)
+	@$(call LATER,($(NBVAL)))
 
 bench: env  ## measure speed, rows on real faces too with  [DATA=folder-or-archive]
 	@$(if $(DATA),UTKFACE="$(abspath $(DATA))") $(BIN)/python -m benchmarks.bench $(BENCH)

@@ -65,7 +65,7 @@ def test_what_has_lost_its_mark_ends_with_what_started_it():
     process = subprocess.Popen([sys.executable, "-c", TITLED], stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
     family = wait_for(lambda: three(leftovers._descendants([process.pid])))
-    unmarked = [pid for pid in family if not leftovers._carries(pid, "")]
+    unmarked = [pid for pid in family if not leftovers._carries(pid, leftovers._entries(""))]
     assert len(unmarked) == 2  # the process itself, and the one that was given nothing
     process.kill()
     process.wait()
@@ -74,7 +74,8 @@ def test_what_has_lost_its_mark_ends_with_what_started_it():
 
 def three(family: list[int]) -> list[int] | None:
     """A process, what it started and what that started, its watcher aside."""
-    own = [pid for pid in family if not leftovers._carries(pid, leftovers.WATCHER)]
+    watchers = leftovers._entries(leftovers.WATCHER)
+    own = [pid for pid in family if not leftovers._carries(pid, watchers)]
     return own if len(own) == 3 else None
 
 

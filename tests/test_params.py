@@ -55,6 +55,10 @@ def test_wrong_values_are_named_in_one_sentence(values, named):
     assert "\n" not in str(caught.value) and "x.yaml" in str(caught.value)
 
 
+def test_larger_faces_come_smallest_first_however_a_record_sorts_them():
+    assert [*check({"finetune": {"112": 8, "96": 12}}).finetune.items()] == [(96, 12), (112, 8)]
+
+
 def test_exponents_without_a_dot_are_numbers(tmp_path):
     path = write(tmp_path, "a.yaml", "lr: 1e-4\n")  # YAML 1.1 reads a string here
     assert check(load_files([path])).lr == 1e-4

@@ -11,6 +11,7 @@ from utkcmp.tuning import (
     COLUMNS,
     RANGES,
     SEARCHED,
+    beside_trials,
     compare_all_heads,
     compare_heads,
     describe_space,
@@ -124,6 +125,12 @@ def test_searches_of_one_session(small_run):
     fitted = retrain_best(model, run, p)
     assert len(fitted.history) == p.best_epochs
     assert run.model(f"tuned_{model}").joinpath("config.json").exists()
+    best = trials.iloc[0]
+    beside = beside_trials({model: best}, {model: fitted}, run, p).loc[model]
+    assert beside.trial == best.auc and beside.retrained == fitted.best.val_auc
+    assert beside["its pairs"] == best["iter"] * p.tune_data_size
+    steps = p.steps_per_epoch or p.data_size
+    assert beside["pairs"] == p.best_epochs * min(p.data_size, steps * best.batch_size)
     assert len(read_epochs(run, model)) == 0  # of the last search, in which all failed
 
 

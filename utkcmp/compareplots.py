@@ -36,7 +36,7 @@ def _bar(figure: Figure, answer: Comparison) -> None:
     axis.set_in_layout(False)
     figure.get_layout_engine().set(rect=(0, 0.16, 1, 0.84))
     axis.axvspan(1 - answer.band, answer.band, color=MUTED, alpha=0.3, lw=0)
-    axis.plot([1 - answer.probability], [0.5], "o", color=LEFT, markersize=9)
+    axis.plot([1 - answer.probability], [0.5], "o", color=LEFT, markersize=9, clip_on=False)
     axis.set(xlim=(0, 1), ylim=(0, 1), yticks=[], xticks=[0, 0.5, 1])
     axis.set_xticklabels(["left is older", TOO_CLOSE, "right is older"], fontsize=9)
     axis.grid(False)

@@ -45,9 +45,9 @@ def end_marked(mark: str) -> None:
     A process may overwrite its mark (Ray's agents do, by a title) and shows none while it is being
     started; so descendants count, and a few rounds must find nothing. Watchers are spared.
     """
-    empty, end = 0, time.monotonic() + 60
+    empty, end, mark, watchers = 0, time.monotonic() + 60, _entries(mark), _entries(WATCHER)
     while empty < 5 and time.monotonic() < end:
-        found = [pid for pid in _descendants(_marked(mark)) if not _carries(pid, WATCHER)]
+        found = [pid for pid in _descendants(_marked(mark)) if not _carries(pid, watchers)]
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -55,8 +55,13 @@ def end_marked(mark: str) -> None:
         time.sleep(0.1)
 
 
-def _marked(mark: str) -> list[int]:
-    return [pid for pid in _processes() if _carries(pid, mark)]
+def _entries(mark: str) -> tuple[bytes, ...]:
+    """A mark as environments hold it."""
+    return tuple(f"{name}={mark}".encode() for name in MARKS)
+
+
+def _marked(entries: tuple[bytes, ...]) -> list[int]:
+    return [pid for pid in _processes() if _carries(pid, entries)]
 
 
 def _descendants(found: list[int]) -> list[int]:
@@ -77,11 +82,10 @@ def _processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()] if _has_proc() else []
 
 
-def _carries(pid: int, mark: str) -> bool:
-    wanted = tuple(f"{name}={mark}".encode() for name in MARKS)
+def _carries(pid: int, entries: tuple[bytes, ...]) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return any(entry.startswith(wanted) for entry in file.read().split(b"\0"))
+            return any(entry.startswith(entries) for entry in file.read().split(b"\0"))
     except OSError:  # it has ended, or is not ours
         return False
 

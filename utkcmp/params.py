@@ -52,6 +52,10 @@ def _address(text: str) -> str:
     return text
 
 
+def _smallest_first(epochs: dict[int, int]) -> dict[int, int]:
+    return dict(sorted(epochs.items()))
+
+
 def _rising(ends: list[float]) -> list[float]:
     if ends[0] >= ends[1]:
         raise ValueError("expected [low, high], the lower one first")
@@ -163,8 +167,8 @@ class Params(BaseModel):
     compare_pairing: bool = Field(True, description="train with the other pairing too (04)")
     compare_leaky: bool = Field(False, description="train on a split that leaks too (04)")
     compare_loss: bool = Field(True, description="train without the age loss too (04)")
-    finetune: dict[Pixels, Epochs] = Field(
-        {}, description="larger faces to train on with, one after the other: pixels and epochs (04)"
+    finetune: Annotated[dict[Pixels, Epochs], AfterValidator(_smallest_first)] = Field(
+        {}, description="larger faces to train on with, smallest first: pixels and epochs (04)"
     )
     finetune_lr: Rate = 5e-4
     finetune_steps: int | None = Field(None, ge=1, description="an epoch; None: all batches")

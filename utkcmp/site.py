@@ -161,7 +161,7 @@ def facts(record: dict, pages: list[Page], drawn: bool) -> list[tuple[str, str]]
         "Faces": f"{faces:,} {'drawn' if drawn else 'of UTKFace'}{rejected}" if faces else "",
         "Data fingerprint": str(data.get("fingerprint", ""))[:12],
         "Made": made[:16].replace("T", " ") + " UTC" if made else "",
-        "Time of all notebooks": clock(total) if total else "",
+        "Time of the last executions": clock(total) if total else "",
         "Test split read": f"by {reads} executed notebooks" if reads else "",
         "Device": str(record.get("device", "")),
         "PyTorch": str(record.get("packages", {}).get("torch", "")),

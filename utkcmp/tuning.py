@@ -212,6 +212,27 @@ def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
     return rows
 
 
+def beside_trials(
+    best: dict[str, pd.Series], fitted: dict[str, Fitted], run: Run, params: Params
+) -> pd.DataFrame:
+    """The best trials beside the same trained anew: validation AUC, and from how many pairs.
+
+    best: rows of the tuning tables; fitted: as ``retrain_best`` gives them; both by model. Returns,
+    by model, trial and retrained (AUC), ``its pairs`` (the trial's) and ``pairs``, each counted as
+    often as it was seen.
+    """
+    listed, rows = len(RunData(run, params).pairs("train")), {}
+    for model, trial in best.items():
+        steps = params.steps_per_epoch or listed
+        rows[model] = {
+            "trial": trial.auc,
+            "its pairs": int(trial["iter"]) * params.tune_data_size,
+            "retrained": fitted[model].best.val_auc,
+            "pairs": len(fitted[model].history) * min(listed, steps * int(trial.batch_size)),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def _by_size(column: pd.Series) -> pd.Series:
     return column.map(sum) if column.name == "hidden_layers" else column
 
