@@ -61,6 +61,12 @@ def table(rows: list[dict]) -> str:
     )
 
 
+def keep(rows: list[dict]) -> None:
+    """Write what has been measured so far: a row that fails must not cost the others."""
+    with atomic(outputs_root() / "bench.json") as temporary:
+        temporary.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
     source = os.environ.get("UTKFACE")
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
@@ -85,9 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name in given.groups or calls:
         print(f"measuring: {name}", file=sys.stderr, flush=True)
         rows += calls[name]()
+        keep(rows)
     print(table(rows))
-    with atomic(outputs_root() / "bench.json") as temporary:
-        temporary.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     return 0 if all(one["holds"] for one in rows) else 1
 
 

@@ -83,7 +83,7 @@ def data_rows(source: str) -> list[dict]:
 
 def prepared_run(source: str, folder: str, size: int) -> RunData:
     """The data of a run below ``folder`` that has its split and its cache; the latter is kept."""
-    params = Params(run=folder, data=source, image_size=size, data_size=100_000)
+    params = Params(data=source, image_size=size, data_size=100_000)
     faces = index_faces(source, cache=outputs_root() / "cache", progress=False)
     faces["split"], faces["evaluate"] = split_faces(faces), keep_for_evaluation(faces)
     write_split(Run(folder), faces)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks import bench, faces, learning, networks, rows
+from utkcmp.sample import draw_sample
 
 
 def test_a_rows_ratio_is_the_median_of_the_rounds():
@@ -77,6 +78,12 @@ def test_the_cache_beats_decoding():
     assert got["holds"], got
 
 
+def test_a_full_run_takes_a_folder_anywhere(tiny, outputs, tmp_path):
+    source = draw_sample(tmp_path / "faces", n=60)
+    faces.full_run(str(source), str(tmp_path / "run"), size=16, steps=1)
+    assert (tmp_path / "run" / "model" / "config.json").exists()
+
+
 def test_utilisation_is_the_mean_of_what_nvidia_smi_says(tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 90\necho 100\necho 95\nexec sleep 60\n")
@@ -100,6 +107,10 @@ def test_the_table_is_printed_and_kept(outputs, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].endswith("holds") and lines[-1].endswith("FALLS SHORT")
     written = json.loads((outputs / "bench.json").read_text())
+    monkeypatch.setattr(bench, "GROUPS", {"one": lambda: kept[:1], "broken": lambda: 1 / 0})
+    with pytest.raises(ZeroDivisionError):
+        bench.main([])
+    assert json.loads((outputs / "bench.json").read_text())["rows"] == kept[:1]
     assert written["rows"] == kept and written["machine"]["cores"] >= 1
 
 
