@@ -45,12 +45,12 @@ def row(
     """A row that holds where ``ratio`` is at least ``least``, or at most ``most``."""
     return {
         "name": name,
-        "ours": round(ours, 4),
-        "against": round(against, 4),
+        "ours": round(float(ours), 4),
+        "against": round(float(against), 4),
         "unit": unit,
-        "ratio": round(ratio, 4),
+        "ratio": round(float(ratio), 4),
         "target": f"at most {most:g}" if least is None else f"at least {least:g}",
-        "holds": ratio <= most if least is None else ratio >= least,
+        "holds": bool(ratio <= most if least is None else ratio >= least),
     }
 
 

@@ -101,7 +101,7 @@ def test_the_steps_to_an_auc_are_counted(tiny, small_run):
 
 
 def test_the_table_is_printed_and_kept(outputs, monkeypatch, capsys):
-    kept = [rows.bound("memory", 1.0, 4, "GB"), rows.bound("time", 2.0, 1, "s")]
+    kept = [rows.bound("memory", np.float32(1.0), 4, "GB"), rows.bound("time", 2.0, 1, "s")]
     monkeypatch.setattr(bench, "GROUPS", {"one": lambda: kept[:1], "two": lambda: kept[1:]})
     assert bench.main(["one"]) == 0 and bench.main(["one", "two"]) == 1
     lines = capsys.readouterr().out.splitlines()

@@ -33,7 +33,12 @@ def test_metrics_agree_with_scikit_learn(seed, ties):
     got = pair_metrics(logits, pairs.label)
     assert got["loss"] == pytest.approx(log_loss(pairs.label, 1 / (1 + np.exp(-logits))), abs=1e-9)
     assert got["accuracy"] == accuracy_score(pairs.label, logits > 0)
-    assert got["auc"] == roc_auc_score(pairs.label, logits)
+    assert got["auc"] == pytest.approx(roc_auc_score(pairs.label, logits), abs=1e-12)
+
+
+@pytest.mark.parametrize(("logits", "label"), [([1.0, 2.0], [1, 1]), ([np.nan, 1.0], [1, 0])])
+def test_an_auc_that_means_nothing_is_no_number(logits, label):
+    assert np.isnan(pair_metrics(np.array(logits), np.array(label))["auc"])
 
 
 def test_swap_disagreement_counts_answers_that_contradict_themselves():
