@@ -48,7 +48,7 @@ test-notebooks: env
 bench: env  ## measure speed, rows on real faces too with  [DATA=folder-or-archive]
 	@$(if $(DATA),UTKFACE="$(abspath $(DATA))") $(BIN)/python -m benchmarks.bench $(BENCH)
 
-bench-long: BENCH += --long
+bench-long: override BENCH += --long
 bench-long: bench  ## the same, and how soon in-batch pairs and fixed ones teach a network
 
 publish: env  ## copy a finished run to outputs/utkface/ and its figures into README  [RUN=utkface-cpu]

@@ -15,7 +15,10 @@ from pathlib import Path
 
 from benchmarks import faces, learning, networks
 from benchmarks.rows import use_processor_time
-from utkcmp.run import atomic, environment, outputs_root
+from utkcmp.publish import END, replace_block
+from utkcmp.run import PROJECT, atomic, environment, outputs_root
+
+BEGIN = "<!-- speed: written by `make bench-long BENCH=--readme` -->"
 
 GROUPS = {
     "pairs": faces.pairs_rows,
@@ -61,6 +64,19 @@ def table(rows: list[dict]) -> str:
     )
 
 
+def readme_block(here: dict, rows: list[dict]) -> str:
+    """The rows as a table of README, between the lines that mark its place."""
+    lines = [
+        f"| {one['name']} | {one['ours']:.3g} {one['unit']} | {one['against']:.3g} {one['unit']} | "
+        f"{one['ratio']:.3g} | {one['target']}{'' if one['holds'] else ': **falls short**'} |"
+        for one in rows
+    ]
+    device = here["processor"] if here["device"] == "cpu" else here["device"]
+    measured = f"{device}, {here['cores']} cores, PyTorch {here['torch']}, commit {here['commit']}"
+    head = ["| what | ours | against | ratio | target |", "|---|---|---|---|---|"]
+    return "\n".join([BEGIN, *head, *lines, "", f"Measured on: {measured}.", END])
+
+
 def keep(rows: list[dict]) -> None:
     """Write what has been measured so far: a row that fails must not cost the others."""
     with atomic(outputs_root() / "bench.json") as temporary:
@@ -77,6 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="count the seconds that the two sides compute, for a machine that is busy otherwise",
     )
+    parser.add_argument("--readme", action="store_true", help="put the table into README, too")
     given = parser.parse_args(arguments)
     if given.processor_time:
         use_processor_time()
@@ -93,6 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
         rows += calls[name]()
         keep(rows)
     print(table(rows))
+    if given.readme:
+        replace_block(PROJECT / "README.md", readme_block(machine(), rows))
     return 0 if all(one["holds"] for one in rows) else 1
 
 

@@ -13,7 +13,7 @@ from utkcmp.datasets import RunData
 from utkcmp.models import build_model
 from utkcmp.solver import fit
 
-STEPS = 25  # between two looks at the validation pairs
+STEPS = 50  # between two looks at the validation pairs
 
 
 class Reached(Exception):

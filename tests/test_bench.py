@@ -96,7 +96,7 @@ def test_the_steps_to_an_auc_are_counted(tiny, small_run):
     _, data = small_run
     steps, each = learning.time_to_auc(data, "batch", auc=0.0)
     assert steps == learning.STEPS and each > 0
-    with pytest.raises(RuntimeError, match="AUC 1.1 was not reached in 50 steps"):
+    with pytest.raises(RuntimeError, match="AUC 1.1 was not reached in 100 steps"):
         learning.time_to_auc(data, "list", auc=1.1, most=2 * learning.STEPS)
 
 
@@ -112,6 +112,19 @@ def test_the_table_is_printed_and_kept(outputs, monkeypatch, capsys):
         bench.main([])
     assert json.loads((outputs / "bench.json").read_text())["rows"] == kept[:1]
     assert written["rows"] == kept and written["machine"]["cores"] >= 1
+
+
+def test_readme_gets_the_table(outputs, monkeypatch, tmp_path):
+    kept = [rows.bound("memory", 1.0, 4, "GB"), rows.bound("time", 2.0, 1, "s")]
+    monkeypatch.setattr(bench, "GROUPS", {"one": lambda: kept})
+    monkeypatch.setattr(bench, "PROJECT", tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{bench.BEGIN}\nold\n{bench.END}\nafter\n")
+    bench.main(["one", "--readme"])
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| memory | 1 GB | 4 GB | 0.25 | at most 1 |" in text
+    assert "| time | 2 s | 1 s | 2 | at most 1: **falls short** |" in text
 
 
 def test_rows_of_another_name_are_refused(monkeypatch, capsys):

@@ -167,12 +167,21 @@ def readme_block(run: Run) -> str:
 
 def update_readme(run: Run, readme: Path) -> None:
     """Replace README's block of published figures. Raises ReportError if it has no such block."""
+    replace_block(readme, readme_block(run))
+
+
+def replace_block(readme: Path, block: str) -> None:
+    """Put a block of lines in the place of the one that begins, and ends, with the same line.
+
+    Raises ReportError if the file has no such block.
+    """
+    begin, *_, end = block.splitlines()
     text = readme.read_text(encoding="utf-8")
-    before, mark, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (mark and end):
-        raise ReportError(f"{readme} has no lines {BEGIN!r} and {END!r} to write between")
-    readme.write_text(before + readme_block(run) + after, encoding="utf-8")
+    before, mark, rest = text.partition(begin)
+    _, close, after = rest.partition(end)
+    if not (mark and close):
+        raise ReportError(f"{readme} has no lines {begin!r} and {end!r} to write between")
+    readme.write_text(before + block + after, encoding="utf-8")
 
 
 def model_card(run: Run, name: str) -> str:
