@@ -184,6 +184,15 @@ def test_a_diverging_loss_stops_with_epoch_step_and_rate(tmp_path):
         fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
 
 
+def test_what_the_last_step_spoils_is_seen_in_validation(tmp_path):
+    images, ages, pairs = toy()
+    reported, options = [], SETTINGS | {"lr": 1e30, "optimizer": "sgd", "epochs": 2}
+    options |= {"batch_size": len(pairs), "on_epoch": reported.append}
+    with pytest.raises(DivergedError, match=r"validation loss is (nan|inf) in epoch 1, learning"):
+        fit(build(), images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
+    assert not reported
+
+
 def test_a_late_divergence_keeps_the_best_weights_so_far(tmp_path, monkeypatch):
     images, ages, pairs = toy()
     epochs, real = [], task.binary_cross_entropy_with_logits

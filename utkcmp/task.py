@@ -37,7 +37,7 @@ KEPT_LOGITS = 256  # a step, for the training AUC
 
 
 class DivergedError(ArithmeticError):
-    """The training loss is no longer a finite number."""
+    """The training or the validation loss is no longer a finite number."""
 
 
 def warm_cosine(step: int, steps: int) -> float:
@@ -188,11 +188,7 @@ class Task(L.LightningModule):
             self.average.update_parameters(self.model)
         watched = self.device.type == "cpu" or step % 50 == 49  # a GPU is not made to wait
         if watched and not torch.isfinite(self.losses[-1]):
-            raise DivergedError(
-                f"the training loss is {self.losses[-1].item()} in epoch {self.current_epoch + 1}, "
-                f"step {step + 1}, learning rate {self.optimizers().param_groups[0]['lr']:.3g}: "
-                "try a smaller learning rate"
-            )
+            self.diverged("training", self.losses[-1].item(), f", step {step + 1}")
 
     def on_train_epoch_end(self):
         row = {"epoch": self.current_epoch + 1}
@@ -206,6 +202,8 @@ class Task(L.LightningModule):
         # One process measures for all, so that all stop in the same epoch.
         measured = self.validate() if self.global_rank == 0 else None
         measured = self.trainer.strategy.broadcast(measured)
+        if not math.isfinite(measured["loss"]):  # the last step's loss was that before the step
+            self.diverged("validation", measured["loss"])
         row |= {f"val_{name}": value for name, value in measured.items()}
         row["lr"] = self.optimizers().param_groups[0]["lr"]
         row["seconds"] = time.perf_counter() - self.started
@@ -215,6 +213,13 @@ class Task(L.LightningModule):
             print(epoch_line(row, self.trainer.max_epochs), file=sys.stderr, flush=True)
         if self.on_epoch:
             self.on_epoch(row)
+
+    def diverged(self, which: str, loss: float, step: str = ""):
+        rate = self.optimizers().param_groups[0]["lr"]
+        raise DivergedError(
+            f"the {which} loss is {loss} in epoch {self.current_epoch + 1}{step}, learning rate "
+            f"{rate:.3g}: try a smaller learning rate"
+        )
 
     def validate(self) -> dict[str, float]:
         """The validation figures, with dropout off and batch-norm statistics fixed."""
