@@ -24,6 +24,7 @@ from utkcmp.compare import (
     Order,
     compare,
     compare_many,
+    load,
     main,
     put_in_order,
 )
@@ -392,17 +393,34 @@ def test_the_command_without_pytorch(photos, outputs_here, model, tmp_path):
 
 
 def test_a_pair_takes_a_fifth_of_a_second(photos, tmp_path):
-    """Of processor time, once the model is loaded: from two files of 640 pixels, 128 px a face."""
+    """Of processor time, once the model is loaded: from two files of 640 pixels, 128 px a face.
+
+    On a slow machine that is at most four times what the network alone takes for the two faces.
+    """
     answerer = Answerer(make_model(tmp_path / "model", image_size=128))
     for name in ("0", "1"):
         with Image.open(photos / f"{name}.png") as photo:
             photo.resize((640, 640)).save(tmp_path / f"{name}.jpg", quality=95)
-    took = []
+    took, network = [], []
     for _ in range(6):
         start = time.process_time()
-        compare(tmp_path / "0.jpg", tmp_path / "1.jpg", answerer)
+        found = compare(tmp_path / "0.jpg", tmp_path / "1.jpg", answerer)
         took.append(time.process_time() - start)
-    assert min(took) < 0.2, took
+        start = time.process_time()
+        answerer.embed([found.left.crop, found.right.crop])
+        network.append(time.process_time() - start)
+    assert min(took) < max(0.2, 4 * min(network)), (took, network)
+
+
+def test_a_folder_is_loaded_once_until_it_changes(tmp_path):
+    folder = make_model(tmp_path / "model")
+    assert load(folder).image_size == SIZE  # asked for, the graphs are written
+    before = load(folder)
+    assert load(str(folder)) is before
+    Calibration(temperature=2.0).write(folder)
+    assert load(folder) is not before and load(folder).calibration.temperature == 2
+    with pytest.raises(ValueError, match="no finished model"):
+        load(tmp_path / "nothing")
 
 
 def test_the_exported_model_is_the_same(photos, outputs_here, model, tmp_path, capsys):

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -235,8 +235,20 @@ def order_faces(
 
 
 def load(model: str | Path | Answerer | None) -> Answerer:
-    """A model by its folder, by default ``find_model``'s; one that is loaded is given back."""
-    return model if isinstance(model, Answerer) else Answerer(model or find_model())
+    """A model by its folder, by default ``find_model``'s; one that is loaded is given back.
+
+    The last two folders are kept loaded, until one of their files changes.
+    """
+    if isinstance(model, Answerer):
+        return model
+    folder = Path(model or find_model())
+    stats = [(path.name, path.stat()) for path in sorted(folder.glob("*"))]
+    return _loaded(folder, tuple((name, one.st_mtime_ns, one.st_size) for name, one in stats))
+
+
+@lru_cache(maxsize=2)
+def _loaded(folder: Path, files: tuple) -> Answerer:
+    return Answerer(folder)
 
 
 def _answers(
