@@ -88,10 +88,10 @@ def bare_steps(model: nn.Module, size: int, batch: int, steps: int) -> Callable:
     return run
 
 
-def training_rows(backbone="resnet18", size=None, steps=None, batch=BATCH, rounds=7) -> list[dict]:
+def training_rows(backbone="resnet18", size=None, steps=None, batch=BATCH, rounds=13) -> list[dict]:
     """The solver beside the bare network, and how busy it keeps a GPU."""
     gpu = pick_device().type == "cuda"
-    size, steps = size or (128 if gpu else 64), steps or (200 if gpu else 10)
+    size, steps = size or (128 if gpu else 64), steps or (200 if gpu else 5)
     images, ages = random_faces(max(256, steps * batch), size)
     one = sample_pairs(ages.numpy(), data_size=1)  # validating takes next to no time
     given = OPTIONS | dict(train=np.arange(len(ages)), val=one)
