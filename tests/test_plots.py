@@ -112,6 +112,5 @@ def test_faces_are_drawn_only_where_they_may_be_shown(show):
         plots.face_tiles(images[:4], list("abcd"), show_faces=show),
     ):
         figure.savefig(io.BytesIO())
-        drawn = [axis for axis in figure.axes if axis.get_images()]
-        assert len(drawn) == (4 if show else 0)
+        assert len(figure.axes[0].get_images()) == (4 if show else 0)
         plt.close(figure)

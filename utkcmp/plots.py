@@ -29,6 +29,7 @@ def use_style() -> None:
             "axes.titleweight": "bold",
             "axes.spines.top": False,
             "axes.spines.right": False,
+            "image.composite_image": False,  # each face of a sheet keeps its pixels
             "svg.fonttype": "path",
         }
     )
@@ -223,29 +224,36 @@ def face_tiles(
 
     images: uint8 (K, 3, S, S).
     """
-    count = len(captions)
-    rows = -(-count // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.18 * columns, 1.42 * rows), squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
-        _show(axis, image, show_faces)
-        axis.set_title(caption, fontsize=9, loc="center", fontweight="normal")
+    figure, axis = _sheet(columns * 1.1, -(-len(captions) // columns) * 1.25, inches=1.07)
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x, y = 1.1 * (number % columns), 1.25 * (number // columns) + 0.2
+        _show(axis, image, show_faces, x, y)
+        axis.text(x + 0.5, y - 0.04, caption, fontsize=9, ha="center", va="bottom")
     return figure
 
 
-def _show(axis, image: np.ndarray, show_faces: bool) -> None:
-    """One face on an axis, or a grey head and shoulders in its place."""
+def _sheet(width: float, height: float, inches: float) -> tuple[Figure, plt.Axes]:
+    """A figure that is one empty axis, its y downwards; a unit (a face's side) takes ``inches``.
+
+    An axis for each face would take a second to lay out.
+    """
+    figure = plt.figure(figsize=(width * inches, height * inches), layout="none")
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     axis.set_axis_off()
+    return figure, axis
+
+
+def _show(axis, image: np.ndarray, show_faces: bool, x: float, y: float) -> None:
+    """One face on a sheet, its upper left corner at x, y, or a grey head and shoulders there."""
     if show_faces:
-        axis.imshow(np.asarray(image).transpose(1, 2, 0), interpolation="nearest")
+        pixels, place = np.asarray(image).transpose(1, 2, 0), (x, x + 1, y + 1, y)
+        axis.imshow(pixels, interpolation="nearest", extent=place, aspect="auto")
         return
-    axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axis.add_patch(plt.Rectangle((0, 0), 1, 1, color="#e3e6ea"))
-    axis.add_patch(plt.Circle((0.5, 0.6), 0.22, color="#b9bfc7"))
-    shoulders = Ellipse((0.5, 0.0), 0.8, 0.62, color="#b9bfc7")
-    axis.add_patch(shoulders)
-    shoulders.set_clip_path(plt.Rectangle((0, 0), 1, 1, transform=axis.transData))
+    square = plt.Rectangle((x, y), 1, 1, color="#e3e6ea")
+    shoulders = Ellipse((x + 0.5, y + 1), 0.8, 0.62, color="#b9bfc7")
+    for patch in (square, plt.Circle((x + 0.5, y + 0.4), 0.22, color="#b9bfc7"), shoulders):
+        axis.add_patch(patch)
+    shoulders.set_clip_path(square)
 
 
 def pair_tiles(images, pairs: pd.DataFrame, *, show_faces: bool = True, columns: int = 3) -> Figure:
@@ -255,33 +263,24 @@ def pair_tiles(images, pairs: pd.DataFrame, *, show_faces: bool = True, columns:
     and, where a model has answered, answer ("left" or "right") and confidence (0.5 to 1), or else
     ``caption`` where the label is not what the pair is about.
     """
+    width, height = 2.37, 1.42  # of a pair with its texts, in faces
     rows = max(1, -(-len(pairs) // columns))
-    figure, axes = plt.subplots(
-        rows,
-        3 * columns,
-        figsize=(3.2 * columns, 1.9 * rows),
-        width_ratios=[1, 1, 0.2] * columns,  # the third stays empty, between two pairs
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis in axes.flat:
-        axis.set_axis_off()
-    slots = axes.reshape(-1, 3)
-    for (left, right, _), pair in zip(slots, pairs.itertuples(), strict=False):
-        for axis, row, age, other in (
-            (left, pair.left, pair.left_age, pair.right_age),
-            (right, pair.right, pair.right_age, pair.left_age),
+    figure, axis = _sheet(columns * width - 0.3, rows * height, inches=1.35)
+    for number, pair in enumerate(pairs.itertuples()):
+        x, y = width * (number % columns), height * (number // columns) + 0.19
+        for start, row, age, other in (
+            (x, pair.left, pair.left_age, pair.right_age),
+            (x + 1.06, pair.right, pair.right_age, pair.left_age),
         ):
-            _show(axis, images[row], show_faces)
+            _show(axis, images[row], show_faces, start, y)
             colour = LEFT if age > other else MUTED
-            axis.set_title(f"{age} years", fontsize=10, loc="center", color=colour)
+            text = axis.text(start + 0.5, y - 0.04, f"{age} years", color=colour, fontsize=10)
+            text.set(weight="bold", ha="center", va="bottom")
         if hasattr(pair, "answer"):
             text = f"answer: {pair.answer} ({pair.confidence:.0%})"
         elif hasattr(pair, "caption"):
             text = pair.caption
         else:
             text = f"label {int(pair.left_age > pair.right_age)}"
-        below = left.text(1.05, -0.06, text, transform=left.transAxes, ha="center", va="top")
-        below.set(fontsize=9, in_layout=False)
-    figure.get_layout_engine().set(h_pad=0.12, hspace=0.02)  # room for the lines below
+        axis.text(x + 1.03, y + 1.04, text, fontsize=9, ha="center", va="top")
     return figure
