@@ -22,6 +22,10 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 torch.set_num_threads(1)  # tiny networks gain nothing from more
 
 
+# Trials one after the other, in one process of Ray's: each takes ten seconds to start.
+ONE_WORKER = {"cpus_per_trial": os.cpu_count()}
+
+
 def processes_of(value, variable: str = "UTKCMP_OUTPUTS") -> set[int]:
     """Processes that run now and were given this environment variable, this one aside."""
     found, mark = set(), f"{variable}={value}".encode()
@@ -112,7 +116,7 @@ WHOLE = dict(
     **dict(run="whole", show_faces=False, epochs=1, regressor_epochs=1, data_size=64),
     **dict(eval_pairs=60, resamples=100, compare_leaky=True, seeds=[43], split_seeds=[44]),
     **dict(age_weight=0.2, finetune={40: 1, 48: 1}, finetune_steps=2),
-    **dict(pair_counts=[60], head_seeds=2),
+    **dict(pair_counts=[60], head_seeds=2, **ONE_WORKER),
     **dict(tune_models=["SiameseResNet"], num_samples=1, max_num_epochs=1, tune_data_size=32),
 )
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ONE_WORKER
 
 from utkcmp.cluster import ray_session
 from utkcmp.evaluation import reported_tuning
@@ -84,6 +85,7 @@ def test_the_best_trial_becomes_a_parameter_file(tmp_path):
 
 SMALL = dict(run="small", n_faces=120, image_size=16, data_size=200, eval_pairs=60, batch_size=16)
 SMALL |= dict(num_samples=2, tune_data_size=60, max_num_epochs=2, regressor_epochs=1, head_seeds=2)
+SMALL |= ONE_WORKER
 NARROW = {"resnet_type": ["resnet18"], "batch_size": [16, 32], "hidden_layers": [[], [8]]}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import processes_of, wait_for, wait_until_ended
+from conftest import ONE_WORKER, processes_of, wait_for, wait_until_ended
 
 from utkcmp.cluster import _start, ray_session
 from utkcmp.params import Params
@@ -78,9 +78,9 @@ def storage(small_run):
     return run.folder / "tuning" / "ray"
 
 
-@pytest.mark.parametrize("how", ["fail", "interrupt", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("fail", marks=pytest.mark.slow), "interrupt", "kill"])
 def test_no_process_of_ray_outlives_the_run(how, small_run, outputs, storage):
-    driver = start_driver(outputs, how, num_samples=1 if how == "fail" else 2)
+    driver = start_driver(outputs, how, num_samples=1 if how == "fail" else 2, **ONE_WORKER)
     if how != "fail":
         wait_for(lambda: reported(storage))
         assert len(processes_of(how, "TESTED")) > 3
@@ -109,13 +109,13 @@ def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):
 
 
 def test_a_killed_driver_goes_on_without_repeating_a_finished_trial(small_run, outputs, storage):
-    driver = start_driver(outputs)
+    driver = start_driver(outputs, **ONE_WORKER)
     ended = wait_for(lambda: recorded(storage))
     os.killpg(driver.pid, signal.SIGKILL)
     driver.communicate()
     finished = {name: rows for name, rows in reported(storage).items() if name in ended}
     assert finished.keys() == ended
-    run, p = small_run[0], Params(**parameters())
+    run, p = small_run[0], Params(**parameters(**ONE_WORKER))
     with ray_session(p):
         trials = search("SiameseResNet", run, p)
     assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}

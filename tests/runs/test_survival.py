@@ -19,13 +19,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import wait_until_ended
+from conftest import ONE_WORKER, wait_until_ended
 from safetensors.torch import load_file
 
 SMALL = dict(run="small", n_faces=60, image_size=16, show_faces=False, seed=42, eval_pairs=60)
 SMALL |= dict(backbone="mobilenet_v2", epochs=2, batch_size=16, compare_pairing=False)
 SMALL |= dict(tune_models=["SiameseResNet"], head_models=[], num_samples=2, max_num_epochs=1)
-SMALL |= dict(tune_data_size=32, best_epochs=1, data_size=64, resamples=100)
+SMALL |= dict(tune_data_size=32, best_epochs=1, data_size=64, resamples=100, **ONE_WORKER)
 SMALL |= dict(search_space={"resnet_type": ["mobilenet_v2"], "batch_size": [16]})
 NOTEBOOKS = ["04_siamese", "07_tuning"]  # and what they depend on
 # Where a run is killed: a file that shows that it is there, and how many seconds it has at most.
