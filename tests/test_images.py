@@ -6,6 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+    affine,
+)
 
 from utkcmp import images as module
 from utkcmp.faces import DataError, decode, index_faces
@@ -221,6 +228,66 @@ def test_a_full_augmentation_changes_each_face_its_own_way_and_is_seeded():
     assert len({face.sum().item() for face in got}) > 4
     torch.manual_seed(3)
     assert torch.equal(augment(same), got)
+
+
+def test_faces_are_moved_no_further_than_stated():
+    """A dot beside the middle: mirrored in half of the faces, else near where it was."""
+    torch.manual_seed(0)
+    size, at = 64, 48
+    dot = torch.zeros(2000, 3, size, size)
+    dot[:, :, 32, at] = 1.0
+    got = module._moved(dot)[:, 0]
+    places = torch.arange(size) + 0.5 - size / 2  # pixels from the middle
+    mass = got.sum((1, 2)).clamp_min(1e-6)
+    down, across = ((got.sum(other) * places).sum(1) / mass for other in (2, 1))
+    assert 0.45 < (across < 0).float().mean() < 0.55
+    start, shift = at + 0.5 - size / 2, 0.06 * size
+    assert across.abs().max() < 1.11 * start + 1.5 * shift
+    assert down.abs().max() < 0.5 + 1.11 * start * np.sin(np.pi / 18) + 1.5 * shift
+    plain = dot[:, 0]
+    changed = torch.minimum((got - plain).abs(), (got - plain.flip(-1)).abs()).amax((1, 2))
+    assert 0.15 < (changed < 1e-3).float().mean() < 0.25
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_turn_a_shift_and_a_scale_are_those_of_torchvision(monkeypatch, mirrored):
+    draws = [0.0 if mirrored else 1.0, 0.0, 0.1, 0.05, -0.1, 0.08]  # of the range: angle to scale
+    monkeypatch.setattr(module, "_drawn", lambda batch, *_: torch.full((1, 1, 1, 1), draws.pop(0)))
+    face = resize(Image.fromarray(np.arange(27, dtype=np.uint8).reshape(3, 3, 3) * 9), 64)
+    face = torch.from_numpy(face)[None].float() / 255
+    got = module._moved(face)
+    start = face.flip(-1) if mirrored else face
+    # where the pixels are read that come to lie at a place: the face goes the other way
+    read = [-0.05 * 32 if mirrored else 0.05 * 32, -0.1 * 32]
+    turned = np.array([[np.cos(0.1), np.sin(0.1)], [-np.sin(0.1), np.cos(0.1)]])
+    moved = (-1.08 * turned @ read).tolist()
+    expect = affine(
+        start, -np.degrees(0.1), moved, 1.08, [0.0], interpolation=InterpolationMode.BILINEAR
+    )
+    inner = slice(14, 50)
+    torch.testing.assert_close(got[..., inner, inner], expect[..., inner, inner], atol=0.02, rtol=0)
+
+
+def test_colours_are_changed_as_torchvision_does(monkeypatch):
+    draws = [0.0, 0.15, -0.2, 0.1]
+    monkeypatch.setattr(module, "_drawn", lambda batch, *_: torch.full((1, 1, 1, 1), draws.pop(0)))
+    face = 0.3 + 0.4 * batch_of(1).float() / 255  # nothing to clamp on the way
+    got = module._recoloured(face)
+    expect = adjust_contrast(adjust_saturation(face, 1.15), 0.8)
+    torch.testing.assert_close(got, adjust_brightness(expect, 1.1), atol=2e-3, rtol=0)
+
+
+def test_a_quarter_of_the_faces_loses_a_rectangle_of_two_to_ten_per_cent():
+    torch.manual_seed(0)
+    erased = module._erased(torch.ones(2000, 3, 50, 50))[:, 0] == 0.5
+    gone = erased[erased.any((1, 2))]
+    assert 0.2 < len(gone) / 2000 < 0.3
+    area, high, wide = gone.float().mean((1, 2)), gone.any(2).sum(1), gone.any(1).sum(1)
+    assert torch.equal(gone.sum((1, 2)), high * wide)  # nothing but a rectangle
+    assert 0.01 < area.min() < 0.03 and 0.09 < area.max() < 0.12
+    assert 1.5 < (high / wide).max() < 4.5 and 1.5 < (wide / high).max() < 4.5
+    edges = gone.any(0)
+    assert edges[0].any() and edges[-1].any() and edges[:, 0].any() and edges[:, -1].any()
 
 
 def test_an_unknown_augmentation_is_answered_with_the_known_ones():
