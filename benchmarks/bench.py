@@ -64,10 +64,16 @@ def table(rows: list[dict]) -> str:
     )
 
 
+def plain(value: float) -> str:
+    """Three digits, no power of ten."""
+    return f"{float(f'{value:.3g}'):g}"
+
+
 def readme_block(here: dict, rows: list[dict]) -> str:
     """The rows as a table of README, between the lines that mark its place."""
     lines = [
-        f"| {one['name']} | {one['ours']:.3g} {one['unit']} | {one['against']:.3g} {one['unit']} | "
+        f"| {one['name']} | {plain(one['ours'])} {one['unit']} | {plain(one['against'])} "
+        f"{one['unit']} | "
         f"{one['ratio']:.3g} | {one['target']}{'' if one['holds'] else ': **falls short**'} |"
         for one in rows
     ]

@@ -115,7 +115,7 @@ def test_the_table_is_printed_and_kept(outputs, monkeypatch, capsys):
 
 
 def test_readme_gets_the_table(outputs, monkeypatch, tmp_path):
-    kept = [rows.bound("memory", 1.0, 4, "GB"), rows.bound("time", 2.0, 1, "s")]
+    kept = [rows.bound("memory", 441.237, 1000, "MB"), rows.bound("time", 2.0, 1, "s")]
     monkeypatch.setattr(bench, "GROUPS", {"one": lambda: kept})
     monkeypatch.setattr(bench, "PROJECT", tmp_path)
     readme = tmp_path / "README.md"
@@ -123,7 +123,7 @@ def test_readme_gets_the_table(outputs, monkeypatch, tmp_path):
     bench.main(["one", "--readme"])
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert "| memory | 1 GB | 4 GB | 0.25 | at most 1 |" in text
+    assert "| memory | 441 MB | 1000 MB | 0.441 | at most 1 |" in text
     assert "| time | 2 s | 1 s | 2 | at most 1: **falls short** |" in text
 
 
