@@ -14,17 +14,20 @@ from utkcmp.models import build_model
 from utkcmp.solver import fit
 
 STEPS = 50  # between two looks at the validation pairs
+LONGEST = 3  # times our steps: then fixed pairs are given up, and the ratio is at least what it is
 
 
 class Reached(Exception):
     """The figure that was waited for is reached."""
 
 
-def time_to_auc(data: RunData, pairing: str, auc: float, most: int = 5000) -> tuple[int, float]:
-    """Steps until the validation AUC reaches ``auc``, and the median seconds a step.
+def time_to_auc(
+    data: RunData, pairing: str, auc: float, most: int = 5000
+) -> tuple[int, float, bool]:
+    """Steps until the validation AUC reaches ``auc``, the median seconds a step, and whether it did
+    in ``most`` steps.
 
     pairing: "batch", BATCH faces a step and all their pairs, or "list", half as many fixed pairs.
-    Raises RuntimeError where ``most`` steps were not enough.
     """
     history = []
 
@@ -52,21 +55,28 @@ def time_to_auc(data: RunData, pairing: str, auc: float, most: int = 5000) -> tu
                 optimizer="adamw",
                 lr=1e-3,
                 augment="flip",
+                ema=0.99,
                 precision="auto",
                 progress=False,
                 on_epoch=on_epoch,
             )
+            reached = False
         except Reached:
-            return len(history) * STEPS, statistics.median(history) / STEPS
-    raise RuntimeError(f"validation AUC {auc} was not reached in {most} steps")
+            reached = True
+    return len(history) * STEPS, statistics.median(history) / STEPS, reached
 
 
 def learning_rows(source: str, size=48, auc=0.93) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         data = prepared_run(source, folder, size)
-    ours, against = (
-        steps * each for steps, each in (time_to_auc(data, one, auc) for one in ("batch", "list"))
-    )
+    steps, each, reached = time_to_auc(data, "batch", auc)
+    if not reached:
+        raise RuntimeError(
+            f"in-batch pairs did not reach a validation AUC of {auc} in {steps} steps"
+        )
     name = f"validation AUC {auc} at {size} px, in-batch pairs against fixed ones"
-    name += " (steps times seconds a step)"
-    return [row(name, "s", ours, against, against / ours, least=2.5)]
+    name += " (steps times seconds a step"
+    ours, longest = steps * each, LONGEST * steps
+    steps, each, reached = time_to_auc(data, "list", auc, longest)
+    name += ")" if reached else f"; not reached by fixed ones in {steps:,} steps)"
+    return [row(name, "s", ours, steps * each, steps * each / ours, least=2.5)]

@@ -94,10 +94,24 @@ def test_utilisation_is_the_mean_of_what_nvidia_smi_says(tmp_path, monkeypatch):
 
 def test_the_steps_to_an_auc_are_counted(tiny, small_run):
     _, data = small_run
-    steps, each = learning.time_to_auc(data, "batch", auc=0.0)
-    assert steps == learning.STEPS and each > 0
-    with pytest.raises(RuntimeError, match="AUC 1.1 was not reached in 100 steps"):
-        learning.time_to_auc(data, "list", auc=1.1, most=2 * learning.STEPS)
+    steps, each, reached = learning.time_to_auc(data, "batch", auc=0.0)
+    assert steps == learning.STEPS and each > 0 and reached
+    steps, _, reached = learning.time_to_auc(data, "list", auc=1.1, most=2 * learning.STEPS)
+    assert steps == 2 * learning.STEPS and not reached
+
+
+def test_fixed_pairs_are_given_up_where_the_answer_is_known(monkeypatch):
+    asked = {"batch": (100, 0.5, True), "list": (300, 0.4, False)}
+    monkeypatch.setattr(learning, "prepared_run", lambda *_: None)
+    monkeypatch.setattr(learning, "time_to_auc", lambda data, pairing, *_: asked[pairing])
+    (got,) = learning.learning_rows("faces")
+    assert got["ratio"] == 2.4 and not got["holds"]
+    assert "not reached by fixed ones in 300 steps" in got["name"]
+    asked["list"] = (290, 0.5, True)
+    assert learning.learning_rows("faces")[0]["holds"]
+    asked["batch"] = (5000, 0.5, False)
+    with pytest.raises(RuntimeError, match="did not reach a validation AUC of 0.93 in 5000 steps"):
+        learning.learning_rows("faces")
 
 
 def test_the_table_is_printed_and_kept(outputs, monkeypatch, capsys):
