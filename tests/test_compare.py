@@ -395,7 +395,7 @@ def test_the_command_without_pytorch(photos, outputs_here, model, tmp_path):
 def test_a_pair_takes_a_fifth_of_a_second(photos, tmp_path):
     """Of processor time, once the model is loaded: from two files of 640 pixels, 128 px a face.
 
-    On a slow machine that is at most four times what the network alone takes for the two faces.
+    On a slow machine that is at most six times what the network alone takes for the two faces.
     """
     answerer = Answerer(make_model(tmp_path / "model", image_size=128))
     for name in ("0", "1"):
@@ -409,7 +409,7 @@ def test_a_pair_takes_a_fifth_of_a_second(photos, tmp_path):
         start = time.process_time()
         answerer.embed([found.left.crop, found.right.crop])
         network.append(time.process_time() - start)
-    assert min(took) < max(0.2, 4 * min(network)), (took, network)
+    assert min(took) < max(0.2, 6 * min(network)), (took, network)
 
 
 def test_a_folder_is_loaded_once_until_it_changes(tmp_path):
