@@ -277,6 +277,19 @@ def test_colours_are_changed_as_torchvision_does(monkeypatch):
     torch.testing.assert_close(got, adjust_brightness(expect, 1.1), atol=2e-3, rtol=0)
 
 
+def test_colours_change_by_a_fifth_at_most_in_four_of_five_faces():
+    torch.manual_seed(0)
+    grey = torch.full((2000, 3, 4, 4), 0.5)  # which only brightness changes
+    got = module._recoloured(grey)[:, 0, 0, 0] / 0.5
+    assert 0.15 < torch.isclose(got, torch.ones(())).float().mean() < 0.25
+    assert 0.8 <= got.min() < 0.81 and 1.19 < got.max() <= 1.2001
+    half_red = torch.zeros(2000, 3, 4, 4)
+    half_red[:, 0, :, 2:] = 0.5
+    red, green = module._recoloured(half_red)[:, :2, 0].unbind(1)
+    assert (red[:, 3] - red[:, 0]).std() > 0.02  # contrast
+    assert (green[:, 3] - green[:, 0]).std() > 0.002  # saturation
+
+
 def test_a_quarter_of_the_faces_loses_a_rectangle_of_two_to_ten_per_cent():
     torch.manual_seed(0)
     erased = module._erased(torch.ones(2000, 3, 50, 50))[:, 0] == 0.5

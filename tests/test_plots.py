@@ -1,6 +1,7 @@
 """Every figure: it draws, labels its axes, and shows no face where none may be shown."""
 
 import io
+import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -112,5 +113,11 @@ def test_faces_are_drawn_only_where_they_may_be_shown(show):
         plots.face_tiles(images[:4], list("abcd"), show_faces=show),
     ):
         figure.savefig(io.BytesIO())
-        assert len(figure.axes[0].get_images()) == (4 if show else 0)
+        axis = figure.axes[0]
+        assert len(axis.get_images()) == (4 if show else 0)
+        places = [image.get_extent() for image in axis.get_images()]
+        assert all(0 <= x < end <= axis.get_xlim()[1] for x, end, _, _ in places)
+        assert all(0 <= y < end <= axis.get_ylim()[0] for _, _, end, y in places)
+        side_by_side = sorted(places)
+        assert all(a[1] < b[0] for a, b in itertools.pairwise(side_by_side))
         plt.close(figure)

@@ -105,14 +105,19 @@ def _erased(batch: Tensor) -> Tensor:
     """A grey rectangle in a quarter of the faces, 2 to 10 % of them, at most 3.3 times as long."""
     area = _some(batch, 0.25) * _drawn(batch, 0.02, 0.1)
     ratio = _drawn(batch, -math.log(3.3), math.log(3.3)).exp()
-    inside = True
-    for side, length in ((2, (area * ratio).sqrt()), (3, (area / ratio).sqrt())):
-        start = _drawn(batch, 0, 1) * (1 - length)
-        count = batch.shape[side]
-        places = (torch.arange(count, device=batch.device) + 0.5) / count
-        places = places.view(-1, 1) if side == 2 else places
-        inside = inside & (places >= start) & (places < start + length)
-    return batch.masked_fill(inside, 0.5)
+    down = _span(batch.shape[2], (area * ratio).sqrt())
+    across = _span(batch.shape[3], (area / ratio).sqrt())
+    return batch.masked_fill(down.transpose(2, 3) & across, 0.5)
+
+
+def _span(count: int, length: Tensor) -> Tensor:
+    """Which of ``count`` pixels in a row lie in a stretch of it that begins anywhere.
+
+    length: its share of the row, (B, 1, 1, 1). Returns bool (B, 1, 1, count).
+    """
+    start = _drawn(length, 0, 1) * (1 - length)
+    places = (torch.arange(count, device=length.device) + 0.5) / count
+    return (places >= start) & (places < start + length)
 
 
 def cache_images(
