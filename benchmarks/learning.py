@@ -1,6 +1,7 @@
 """The long row, on real faces: how soon in-batch pairs and fixed pairs teach a network to order."""
 
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def time_to_auc(
 
     def on_epoch(one):
         history.append(one["seconds"])
+        steps = len(history) * STEPS
+        print(f"  {pairing}, {steps} steps: {one['val_auc']:.4f}", file=sys.stderr, flush=True)
         if one["val_auc"] >= auc:
             raise Reached
 
