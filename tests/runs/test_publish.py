@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -122,6 +123,21 @@ def test_what_must_not_be_published_is_refused(fault, published, tmp_path):
 def test_readme_says_what_the_published_run_says():
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert readme_block(Run(PUBLISHED)) in readme
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="no run is published here")
+def test_readme_says_what_the_last_step_to_larger_faces_gained():
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8").replace("−", "-")
+    published = Run(PUBLISHED)
+    step = pd.read_csv(published.compared("sizes")).iloc[0]
+    validated = published.read_results().query("split == 'val'").set_index("model").auc
+    auc, accuracy = (
+        f"{step[one]:+.4f}, paired 95 % interval {step[f'{one}_low']:+.4f} to "
+        f"{step[f'{one}_high']:+.4f}"
+        for one in ("auc", "accuracy")
+    )
+    assert f"(AUC {validated[step.better]:.4f} against {validated[step.other]:.4f})" in readme
+    assert f"(AUC {auc}; accuracy {accuracy.replace(' paired 95 % interval', '')})" in readme
 
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="no run is published here")
