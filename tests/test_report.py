@@ -203,9 +203,18 @@ def test_files_and_overrides_in_order(place, tmp_path):
 def test_the_recorded_command_tells_no_path_of_this_machine():
     words = ["-f", "/home/me/a.yaml", "-f", str(PROJECT / "params/quick.yaml")]
     words += ["-p", "data=/home/me/x.zip", "-p", "lr=0.1", "--data", "/home/me/UTK Face.tar.gz"]
-    got = report._command(report._arguments(words))["make"]
+    got = report._command(report._arguments(words), {})["make"]
     expect = "make report PARAMS='a.yaml params/quick.yaml' SET='data=/path/to/x.zip lr=0.1' "
     assert got == expect + "DATA='/path/to/UTK Face.tar.gz'"
+
+
+def test_the_recorded_command_names_data_that_the_environment_gave(monkeypatch):
+    monkeypatch.setenv("UTKFACE", "/home/me/UTKFace.tar.gz")
+    args = report._arguments(["-f", str(PROJECT / "params/utkface.yaml")])
+    expect = "make report PARAMS=params/utkface.yaml"
+    said = report._command(args, {"data": "$UTKFACE"})["make"]
+    assert said == f"{expect} DATA=/path/to/UTKFace.tar.gz"
+    assert report._command(args, {"data": "embedded"})["make"] == expect
 
 
 def test_a_second_run_into_the_same_folder_stops(place, monkeypatch):

@@ -191,8 +191,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _command(args: argparse.Namespace) -> dict[str, str]:
-    """What to type to make this again; of a path outside of the project only its name is told."""
+def _command(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, str]:
+    """What to type to make this again; of a path outside of the project only its name is told.
+
+    given: the parameters. Where they leave the data to the environment, ``DATA`` says it instead.
+    """
     files = [Path(file).resolve() for file in args.file]
     shown = [
         path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else path.name
@@ -200,7 +203,9 @@ def _command(args: argparse.Namespace) -> dict[str, str]:
     ]
     set_here = [re.sub(r"=\s*[/~].*/", "=/path/to/", text) for text in args.parameter]
     words = {"PARAMS": shown, "SET": set_here}
-    words["DATA"] = ["/path/to/" + Path(args.data).name] if args.data else []
+    from_environment = given.get("data") == ENVIRONMENT_DATA
+    source = os.environ.get(ENVIRONMENT_DATA[1:]) if from_environment else args.data
+    words["DATA"] = ["/path/to/" + Path(source).name] if source else []
     line = [f"{name}={shlex.quote(' '.join(word))}" for name, word in words.items() if word]
     return {"make": " ".join(["make report", *line])}
 
@@ -227,7 +232,7 @@ def main(argv: list[str] | None = None, **options: Any) -> int:
             given,
             only=args.only,
             execute_notebooks=not args.no_run,
-            command=_command(args),
+            command=_command(args, given),
             **options,
         )
     except KeyboardInterrupt:
