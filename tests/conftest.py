@@ -118,6 +118,7 @@ WHOLE = dict(
     **dict(age_weight=0.2, finetune={40: 1, 48: 1}, finetune_steps=2),
     **dict(pair_counts=[60], head_seeds=2, **ONE_WORKER),
     **dict(tune_models=["SiameseResNet"], num_samples=1, max_num_epochs=1, tune_data_size=32),
+    searcher="bayesian",
 )
 
 

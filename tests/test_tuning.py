@@ -1,27 +1,17 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ONE_WORKER
 
-from utkcmp.cluster import ray_session
 from utkcmp.evaluation import reported_tuning
 from utkcmp.params import Params, check, load_file
 from utkcmp.run import Run
 from utkcmp.tuning import (
     CHOICES,
-    COLUMNS,
     RANGES,
-    SEARCHED,
-    beside_trials,
     compare_all_heads,
-    compare_heads,
     describe_space,
     head_differences,
     parameter_importance,
-    read_epochs,
-    read_trials,
-    retrain_best,
-    search,
     search_space,
     write_best,
 )
@@ -81,59 +71,6 @@ def test_the_best_trial_becomes_a_parameter_file(tmp_path):
     assert (got.batch_size, got.backbone, got.hidden_layers) == (64, "resnet50", [])
     assert (got.lr, got.use_dropout, got.pairing) == (1e-2, False, "list")
     assert write_best(Run(tmp_path), "SiameseResNet", trials[:1]) is None and not path.exists()
-
-
-SMALL = dict(run="small", n_faces=120, image_size=16, data_size=200, eval_pairs=60, batch_size=16)
-SMALL |= dict(num_samples=2, tune_data_size=60, max_num_epochs=2, regressor_epochs=1, head_seeds=2)
-SMALL |= ONE_WORKER
-NARROW = {"resnet_type": ["resnet18"], "batch_size": [16, 32], "hidden_layers": [[], [8]]}
-
-
-def test_searches_of_one_session(small_run):
-    """The same trials again, a searcher that learns, failures with reasons, heads, the best."""
-    run, _ = small_run
-    p = Params(**SMALL, search_space=NARROW)
-    model = "SiameseResNetAge"
-    with ray_session(p):
-        trials = search(model, run, p)
-        heads = compare_heads(model, run, p)
-        kept = read_trials(run.tuning(model))
-        pd.testing.assert_frame_equal(search(model, run, p), kept)  # read, not run
-        run.tuning(model).unlink()
-        again = search(model, run, p)
-        learnt = search(model, run, p.model_copy(update={"searcher": "bayesian"}))
-        diverging = NARROW | {"lr": [1e29, 1e30], "hidden_layers": [[8]]}
-        failed = search(model, run, p.model_copy(update={"search_space": diverging}))
-
-    assert list(trials.columns) == COLUMNS and trials.loss.is_monotonic_increasing
-    drawn = [set(map(str, table[SEARCHED].to_numpy().tolist())) for table in (trials, again)]
-    assert drawn[0] == drawn[1]
-    assert set(learnt.status) <= {"finished", "stopped early"}
-    assert not set(learnt.lr) & set(trials.lr)
-
-    assert all(failed.status.str.match(r"failed: .*(loss is (nan|inf)|diverged|NaN)")), (
-        failed.status
-    )
-    assert failed.auc.isna().all() and not run.tuning(model).with_suffix(".yaml").exists()
-    assert retrain_best(model, run, p) is None
-    with pytest.raises(ValueError, match="no trial of SiameseResNetAge has finished"):
-        compare_heads(model, run, p)
-
-    assert len(heads) == 4 and set(heads.status) == {"finished"}
-    assert heads.groupby(heads.hidden_layers.astype(str)).loss.nunique().eq(2).all()
-    assert len(head_differences(heads)) == 1
-
-    write_best(run, model, trials)
-    fitted = retrain_best(model, run, p)
-    assert len(fitted.history) == p.best_epochs
-    assert run.model(f"tuned_{model}").joinpath("config.json").exists()
-    best = trials.iloc[0]
-    beside = beside_trials({model: best}, {model: fitted}, run, p).loc[model]
-    assert beside.trial == best.auc and beside.retrained == fitted.best.val_auc
-    assert beside["its pairs"] == best["iter"] * p.tune_data_size
-    steps = p.steps_per_epoch or p.data_size
-    assert beside["pairs"] == p.best_epochs * min(p.data_size, steps * best.batch_size)
-    assert len(read_epochs(run, model)) == 0  # of the last search, in which all failed
 
 
 def heads_table(gains, model="m"):
@@ -207,7 +144,7 @@ def test_a_best_trial_that_does_not_hold_is_said_so():
 
 
 def test_without_heads_there_is_nothing_to_compare(small_run):
-    none = compare_all_heads(small_run[0], Params(**SMALL | {"tune_models": ["SiameseResNet"]}))
+    none = compare_all_heads(small_run[0], Params(run="small", tune_models=["SiameseResNet"]))
     differences = head_differences(none)
     assert none.empty and differences.empty and head_intervals(differences).axes
     assert "nothing to compare" in read_heads(differences)

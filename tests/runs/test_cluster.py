@@ -78,7 +78,9 @@ def storage(small_run):
     return run.folder / "tuning" / "ray"
 
 
-@pytest.mark.parametrize("how", [pytest.param("fail", marks=pytest.mark.slow), "interrupt", "kill"])
+@pytest.mark.parametrize(
+    "how", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("fail", "interrupt")), "kill"]
+)
 def test_no_process_of_ray_outlives_the_run(how, small_run, outputs, storage):
     driver = start_driver(outputs, how, num_samples=1 if how == "fail" else 2, **ONE_WORKER)
     if how != "fail":

@@ -174,6 +174,7 @@ def test_a_run_survives_a_kill_in_each_phase(unbroken, tmp_path, seed):
     assert survive(tmp_path / "outputs", PHASES, seed, unbroken) >= len(PHASES) - 1
 
 
+@pytest.mark.slow
 @needs_mounts
 def test_what_a_full_disk_stopped_goes_on_with_more_room(unbroken, tmp_path):
     """The disk is too small for a checkpoint, then grows: the results are those of any run."""
