@@ -4,7 +4,7 @@ import pytest
 
 from utkcmp.evaluation import reported_tuning
 from utkcmp.params import Params, check, load_file
-from utkcmp.run import Run
+from utkcmp.run import Run, write_csv
 from utkcmp.tuning import (
     CHOICES,
     RANGES,
@@ -12,10 +12,12 @@ from utkcmp.tuning import (
     describe_space,
     head_differences,
     parameter_importance,
+    read_epochs,
+    read_trials,
     search_space,
     write_best,
 )
-from utkcmp.tuningplots import head_intervals
+from utkcmp.tuningplots import head_intervals, trials_over_time
 from utkcmp.tuningreadings import read_heads, read_importance, read_retrained
 
 
@@ -141,6 +143,17 @@ def test_a_best_trial_that_does_not_hold_is_said_so():
     shorter = read_retrained(table.assign(pairs=99))
     assert "`b` stays below the trial, but had seen fewer pairs" in shorter
     assert "luckiest" not in shorter
+
+
+def test_an_id_of_digits_stays_a_text(tmp_path):
+    run, ids = Run(tmp_path), ["52254193", "1234e567"]
+    trials = pd.DataFrame({"trial": ids, "status": "finished", "hidden_layers": "[]"})
+    trials = trials.assign(loss=0.5, accuracy=0.7, auc=[0.7, 0.8])
+    write_csv(trials, run.tuning("m"))
+    write_csv(trials.assign(epoch=1, seconds=2.0), run.tuning("m_epochs"))
+    by_epoch, table = read_epochs(run, "m"), read_trials(run.tuning("m"))
+    assert table.trial.tolist() == by_epoch.trial.tolist() == ids
+    assert trials_over_time({"m": by_epoch}, {"m": table}).axes
 
 
 def test_without_heads_there_is_nothing_to_compare(small_run):

@@ -28,6 +28,7 @@ SEARCHED = ["batch_size", "dropout_prob", "hidden_layers", "lr", "resnet_type", 
 SEARCHED += ["weight_decay"]
 COLUMNS = ["trial", *SEARCHED, "iter", "total_time", "loss", "accuracy", "auc", "status"]
 HEAD_COLUMNS = ["model", "hidden_layers", "seed", "iter", "loss", "accuracy", "auc", "status"]
+TRIAL_IDS = {"trial": str}  # hexadecimal: 52254193 and 1234e567 are no numbers
 RANGES = {"lr": [1e-4, 1e-1], "weight_decay": [1e-6, 1e-2], "dropout_prob": [0.1, 0.7]}
 CHOICES = {
     "batch_size": [4, 8, 16, 32, 64, 128],
@@ -122,7 +123,8 @@ def _write(table: Path, rows: pd.DataFrame, settings: dict) -> None:
 def read_trials(table: Path) -> pd.DataFrame:
     """A tuning table, its hidden layers as lists. Raises RunError if it is damaged."""
     layers = {"hidden_layers": json.loads}
-    return read_table(table, ["hidden_layers", *FIGURES], FIGURES, converters=layers)
+    columns = ["hidden_layers", *FIGURES]
+    return read_table(table, columns, FIGURES, converters=layers, dtype=TRIAL_IDS)
 
 
 def _epochs_of(run: Run, model: str) -> Path:
@@ -131,7 +133,8 @@ def _epochs_of(run: Run, model: str) -> Path:
 
 def read_epochs(run: Run, model: str) -> pd.DataFrame:
     """Every epoch of a search: trial, epoch, seconds (since the first one ended) and figures."""
-    return read_table(_epochs_of(run, model), ["trial", "epoch", "seconds", *FIGURES])
+    columns = ["trial", "epoch", "seconds", *FIGURES]
+    return read_table(_epochs_of(run, model), columns, dtype=TRIAL_IDS)
 
 
 def write_best(run: Run, model: str, trials: pd.DataFrame) -> Path | None:
