@@ -18,7 +18,13 @@ from utkcmp.tuning import (
     write_best,
 )
 from utkcmp.tuningplots import head_intervals, trials_over_time
-from utkcmp.tuningreadings import read_heads, read_importance, read_retrained
+from utkcmp.tuningreadings import (
+    read_heads,
+    read_importance,
+    read_rates,
+    read_retrained,
+    read_spread,
+)
 
 
 def test_the_space_is_the_course_projects():
@@ -143,6 +149,23 @@ def test_a_best_trial_that_does_not_hold_is_said_so():
     shorter = read_retrained(table.assign(pairs=99))
     assert "`b` stays below the trial, but had seen fewer pairs" in shorter
     assert "luckiest" not in shorter
+
+
+def test_the_learning_rate_is_read_only_where_it_varies():
+    reported = pd.DataFrame({"lr": [1e-3, 1e-2, 1e-1], "auc": [0.9, 0.8, 0.7]})
+    said = read_rates(reported.assign(auc=[0.6, 0.7, 0.8]), reported)
+    assert "-1.00 in the 3 reported trials and +1.00 in our 3" in said and "±1.41" in said
+    assert "our 2 do not differ enough" in read_rates(reported[:2].assign(lr=1e-3), reported)
+
+
+def test_the_wider_of_two_spreads_weighs_more():
+    narrow, wide = pd.DataFrame({"auc": [0.8, 0.79, None]}), pd.DataFrame({"auc": [0.81, 0.6]})
+    said = read_spread({"a": narrow, "b": wide})
+    assert "up to 0.210 of AUC apart (b), the best of the 2 networks 0.010" in said
+    assert said.endswith("the choice of parameters weighs more than that of model.")
+    near = read_spread({"a": narrow, "b": narrow - 0.3})
+    assert near.endswith("the choice of model weighs more than that of parameters.")
+    assert "one trial" in read_spread({"a": narrow[:1], "b": wide[:1]})
 
 
 def test_an_id_of_digits_stays_a_text(tmp_path):

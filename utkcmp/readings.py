@@ -62,6 +62,17 @@ def read_mistakes(worst: pd.DataFrame) -> str:
     )
 
 
+def read_symmetry(share: float, symmetric: bool) -> str:
+    """What changing places does. share: of the pairs whose answer changes; symmetric: whether the
+    model answers by both orders.
+
+    >>> read_symmetry(0.022, symmetric=False)
+    '2.2% of the answers change when the faces change places: nothing in the network forbids it.'
+    """
+    why = "each is made of both orders" if symmetric else "nothing in the network forbids it"
+    return f"{share:.1%} of the answers change when the faces change places: {why}."
+
+
 def read_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
     """Whose AUC is higher, and whether that is real. ranked: as from ``paired_differences``."""
     row = ranked[ranked.better.isin([one, other]) & ranked.other.isin([one, other])].iloc[0]

@@ -85,3 +85,42 @@ def read_retrained(table: pd.DataFrame) -> str:
 def _listed(names) -> str:
     *most, last = [f"`{name}`" for name in names]
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def read_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
+    """How the AUC goes with the learning rate. ours, reported: trials, with columns lr and auc."""
+
+    def ranks(one):
+        return one.lr.corr(one.auc, method="spearman")
+
+    known = ours.dropna(subset=["auc"])
+    said = f"The rank correlation of learning rate and AUC is {ranks(reported):+.2f} in the "
+    said += f"{len(reported)} reported trials"
+    if min(known.lr.nunique(), known.auc.nunique()) < 2:
+        return f"{said}; our {len(known)} do not differ enough to have one."
+    return (
+        f"{said} and {ranks(known):+.2f} in our {len(known)}, of which one within "
+        f"±{2 / (len(known) - 1) ** 0.5:.2f} of zero would say nothing."
+    )
+
+
+def read_spread(trials: dict[str, pd.DataFrame]) -> str:
+    """Whether parameters or models lie further apart. trials: by model, as from ``search``."""
+    known = {model: table.auc.dropna() for model, table in trials.items()}
+    known = {model: auc for model, auc in known.items() if len(auc)}
+    gaps = {model: auc.max() - auc.min() for model, auc in known.items() if len(auc) > 1}
+    if not gaps:
+        return "one trial of a network does not tell what its parameters are worth."
+    widest = max(gaps, key=gaps.get)
+    said = f"trials of one network lie up to {gaps[widest]:.3f} of AUC apart ({widest})"
+    if len(known) < 2:
+        return f"{said}."
+    best = [auc.max() for auc in known.values()]
+    apart = max(best) - min(best)
+    first, second = "parameters", "model"
+    if gaps[widest] <= apart:
+        first, second = second, first
+    return (
+        f"{said}, the best of the {len(best)} networks {apart:.3f}: here the choice of {first} "
+        f"weighs more than that of {second}."
+    )
