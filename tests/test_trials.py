@@ -2,9 +2,12 @@ import math
 
 import numpy as np
 import pandas as pd
+from optuna.samplers import TPESampler
+from ray.tune.search import BasicVariantGenerator
+from ray.tune.search.optuna import OptunaSearch
 
 from utkcmp.params import Params
-from utkcmp.trials import _left_whole, _tables, gather_data
+from utkcmp.trials import _left_whole, _tables, _tune_config, gather_data
 
 
 class Result:
@@ -65,3 +68,12 @@ def test_a_search_goes_on_only_from_records_that_are_whole(tmp_path):
     assert not _left_whole(tmp_path)
     state.write_text('{"trial_data": []}')
     assert _left_whole(tmp_path)
+
+
+def test_the_searcher_is_the_one_that_was_asked_for():
+    random, learning = (
+        _tune_config(Params(searcher=name), count=2, asha=True).search_alg
+        for name in ("random", "bayesian")
+    )
+    assert isinstance(random, BasicVariantGenerator)
+    assert isinstance(learning, OptunaSearch) and isinstance(learning._sampler, TPESampler)

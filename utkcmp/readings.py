@@ -68,6 +68,8 @@ def read_symmetry(share: float, symmetric: bool) -> str:
 
     >>> read_symmetry(0.022, symmetric=False)
     '2.2% of the answers change when the faces change places: nothing in the network forbids it.'
+    >>> read_symmetry(0.0, symmetric=True)
+    '0.0% of the answers change when the faces change places: each is made of both orders.'
     """
     why = "each is made of both orders" if symmetric else "nothing in the network forbids it"
     return f"{share:.1%} of the answers change when the faces change places: {why}."
