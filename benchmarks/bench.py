@@ -15,8 +15,9 @@ from pathlib import Path
 
 from benchmarks import faces, learning, networks
 from benchmarks.rows import use_processor_time
-from utkcmp.publish import END, replace_block
-from utkcmp.run import PROJECT, atomic, environment, outputs_root
+from utkcmp.files import atomic
+from utkcmp.report.publish import END, replace_block
+from utkcmp.run import PROJECT, environment, outputs_root
 
 BEGIN = "<!-- speed: written by `make bench-long BENCH=--readme` -->"
 

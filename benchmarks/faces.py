@@ -8,17 +8,20 @@ import torch
 
 from benchmarks.networks import OPTIONS
 from benchmarks.rows import MB, Rounds, bound, faster, in_turn, measured
-from utkcmp.datasets import PairBatches, RunData, UTKDataset
-from utkcmp.evaluation import evaluate_pairs
-from utkcmp.faces import index_faces, resize
-from utkcmp.images import cache_images, to_float
-from utkcmp.models import build_model
-from utkcmp.pairs import sample_pairs
+from utkcmp.data.datasets import RunData, UTKDataset
+from utkcmp.data.decode import resize
+from utkcmp.data.image_cache import cache_images
+from utkcmp.data.index import index_faces
+from utkcmp.data.pairs import sample_pairs
+from utkcmp.data.split import keep_for_evaluation, split_faces, write_split
+from utkcmp.data.synthetic import draw_sample
+from utkcmp.evaluation.results import evaluate_pairs
+from utkcmp.models.inference import to_float
+from utkcmp.models.networks import build_model
 from utkcmp.params import Params
 from utkcmp.run import Run, outputs_root
-from utkcmp.sample import draw_sample
-from utkcmp.solver import fit
-from utkcmp.split import keep_for_evaluation, split_faces, write_split
+from utkcmp.training.batches import PairBatches
+from utkcmp.training.solver import fit
 
 
 def draw_pairs(faces: int, count: int) -> None:

@@ -10,9 +10,9 @@ import torch
 from benchmarks.faces import prepared_run
 from benchmarks.networks import BATCH
 from benchmarks.rows import row
-from utkcmp.datasets import RunData
-from utkcmp.models import build_model
-from utkcmp.solver import fit
+from utkcmp.data.datasets import RunData
+from utkcmp.models.networks import build_model
+from utkcmp.training.solver import fit
 
 STEPS = 50  # between two looks at the validation pairs
 LONGEST = 3  # times our steps: then fixed pairs are given up, and the ratio is at least what it is

@@ -16,12 +16,17 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.rows import Rounds, clock, faster, in_turn, rate, row, seconds, slower
-from utkcmp.evaluation import pair_metrics
-from utkcmp.images import to_float
-from utkcmp.inference import compared_logits, contributions, pair_logits, pick_device
-from utkcmp.models import build_model
-from utkcmp.pairs import AllPairs, Pairs, sample_pairs
-from utkcmp.solver import fit, pick_precision
+from utkcmp.data.pairs import AllPairs, Pairs, sample_pairs
+from utkcmp.evaluation.metrics import pair_metrics
+from utkcmp.models.inference import (
+    compared_logits,
+    contributions,
+    pair_logits,
+    pick_device,
+    to_float,
+)
+from utkcmp.models.networks import build_model
+from utkcmp.training.solver import fit, pick_precision
 
 BATCH = 128  # faces a step, as in params/utkface.yaml
 # What the run on real faces trains with, as far as it costs time.
@@ -43,7 +48,10 @@ def epochs_in_turn(other: Callable, rounds: int, model: nn.Module, *data, **opti
     data, options: as ``fit`` takes them. What an epoch takes is the ``seconds`` of its history,
     which leaves out the checkpoints.
     """
-    timed, same_clock = [], mock.patch("utkcmp.task.time", SimpleNamespace(perf_counter=clock))
+    timed, same_clock = (
+        [],
+        mock.patch("utkcmp.training.lightning_module.time", SimpleNamespace(perf_counter=clock)),
+    )
     with tempfile.TemporaryDirectory() as folder, same_clock:
         fit(
             model,

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from utkcmp import models
+from utkcmp.models import networks as models
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests measure the CPU path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
@@ -96,11 +96,13 @@ def outputs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def small_run(outputs):
     """A run with 120 embedded faces of 32 px, split; gives (Run, RunData)."""
-    from utkcmp.datasets import RunData
-    from utkcmp.faces import index_faces
-    from utkcmp.params import Params, data_source
-    from utkcmp.run import Run, atomic
-    from utkcmp.split import keep_for_evaluation, split_faces
+    from utkcmp.data.archives import data_source
+    from utkcmp.data.datasets import RunData
+    from utkcmp.data.index import index_faces
+    from utkcmp.data.split import keep_for_evaluation, split_faces
+    from utkcmp.files import atomic
+    from utkcmp.params import Params
+    from utkcmp.run import Run
 
     params = Params(run="small", n_faces=120, data_size=200, eval_pairs=60, batch_size=16)
     faces = index_faces(data_source(params), cache=outputs / "cache", progress=False)
@@ -147,8 +149,8 @@ def whole_report(outputs, marked_faces):
 
     Without 09, which asks about faces that can be found in photos; these patterns cannot.
     """
-    from utkcmp.plan import NOTEBOOKS
-    from utkcmp.report import make_report
+    from utkcmp.report.plan import NOTEBOOKS
+    from utkcmp.report.runner import make_report
     from utkcmp.run import Run
 
     with pytest.MonkeyPatch.context() as patch:

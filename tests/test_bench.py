@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import bench, faces, learning, networks, rows
-from utkcmp.sample import draw_sample
+from utkcmp.data.synthetic import draw_sample
 
 
 def test_a_rows_ratio_is_the_median_of_the_rounds():

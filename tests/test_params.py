@@ -1,14 +1,7 @@
 import pytest
 
-from utkcmp.params import (
-    ParameterError,
-    Params,
-    check,
-    check_names,
-    data_source,
-    load_files,
-    parse_override,
-)
+from utkcmp.data.archives import data_source
+from utkcmp.params import ParameterError, Params, check, check_names, load_files, parse_override
 from utkcmp.run import PROJECT
 
 FILES = sorted((PROJECT / "params").glob("*.yaml"))

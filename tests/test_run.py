@@ -1,7 +1,8 @@
 import pandas as pd
 import pytest
 
-from utkcmp.run import Run, atomic, outputs_root
+from utkcmp.files import atomic
+from utkcmp.run import Run, outputs_root
 
 
 def test_atomic_leaves_the_old_file_when_the_block_fails(tmp_path):
@@ -27,11 +28,11 @@ def test_a_run_without_a_split_says_what_to_do(tmp_path):
 
 def test_a_result_replaces_the_one_of_the_same_model_split_and_protocol(tmp_path):
     run = Run(tmp_path)
-    row = {"model": "a", "split": "test", "protocol": "seed", "auc": 0.5}
+    row = {"model": "a", "split": "test", "protocol": "sample", "auc": 0.5}
     run.add_results(pd.DataFrame([row, row | {"protocol": "all"}]))
     run.add_results(pd.DataFrame([row | {"auc": 0.9}]))
     got = run.read_results().set_index("protocol").auc
-    assert got.to_dict() == {"all": 0.5, "seed": 0.9}
+    assert got.to_dict() == {"all": 0.5, "sample": 0.9}
 
 
 def test_the_record_keeps_what_others_wrote(tmp_path):

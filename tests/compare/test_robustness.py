@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from utkcmp.compare import robustness
+from utkcmp.compare.alignment import POINTS
+from utkcmp.compare.robustness import (
+    CHANGES,
+    PHOTO,
+    SIDE,
+    measured,
+    paste,
+    path_difference,
+    photos_of,
+    robustness_table,
+    through_photos,
+)
+from utkcmp.report.sentences import describe_path, describe_robustness
+
+
+class Brightness:
+    """A model that calls the brighter face older."""
+
+    frame = POINTS
+
+    def embed(self, crops):
+        return np.array([[np.asarray(crop).mean()] for crop in crops]), None
+
+    def logits(self, left, right):
+        return (left - right)[:, 0]
+
+
+def grey(level, side=200):
+    return Image.new("RGB", (side, side), (level,) * 3)
+
+
+def test_a_pasted_crop_lies_in_the_middle():
+    photo = np.asarray(paste(grey(255), 100, 0.0, 300, np.random.default_rng(0)))
+    assert (photo[100:200, 100:200] == 255).all() and (photo[:99] < 255).all()
+    turned = np.asarray(paste(grey(255), 100, 45.0, 300, np.random.default_rng(0)))
+    assert (turned[150, 85:215] == 255).all() and (turned[105, 105] < 255).all()
+
+
+def test_photos_depend_on_the_seed_alone():
+    crops = [grey(200), grey(10)]
+    one, other, third = (photos_of(crops, seed) for seed in (1, 1, 2))
+    assert (
+        [p.tobytes() for p in one] == [p.tobytes() for p in other] != [p.tobytes() for p in third]
+    )
+    assert {photo.size for photo in one} == {(640, 640)}
+
+
+def test_accuracy_counts_pairs_of_found_faces():
+    ages = np.array([10, 20, 30, 40])
+    crops = [grey(10), grey(30), grey(20), None]  # 30 is called younger than 20; 40 is not found
+    got = measured(crops, ages, Brightness())
+    assert got["found"] == 0.75 and got["pairs"] == 3 and got["accuracy"] == pytest.approx(2 / 3)
+    nothing = measured([None] * 4, ages, Brightness())
+    assert nothing["found"] == 0 and np.isnan(nothing["accuracy"])
+
+
+def test_what_the_way_costs():
+    ages = np.array([10, 20, 30, 40, 50])
+    crops = [grey(level) for level in (10, 20, 30, 40, 50)]
+    aligned = [grey(20), grey(10), grey(30), grey(40), None]
+    got = path_difference(crops, aligned, ages, Brightness())
+    assert got["found"] == 0.8 and got["pairs"] == 6
+    assert got["direct"] == 1 and got["through"] == pytest.approx(5 / 6)
+    assert got["low"] <= -1 / 6 <= got["high"]
+    assert "-16.7 points" in describe_path(got) and "more than 1.5 points" in describe_path(got)
+
+
+def test_only_one_face_makes_a_crop(monkeypatch):
+    found = {1: ["a"], 2: ["a", "b"], 3: []}
+    monkeypatch.setattr(robustness, "find_faces", lambda photo, frame: found[photo])
+    monkeypatch.setattr(robustness, "align", lambda photo, face, frame: face)
+    assert through_photos([1, 2, 3], Brightness()) == ["a", None, None]
+
+
+def test_changes_change_what_they_say():
+    photo = paste(grey(200), SIDE, 0.0, PHOTO, np.random.default_rng(0))
+    middle = np.s_[60:180, 60:180]
+
+    def changed(name, level):
+        return np.asarray(CHANGES[name].apply(photo, level)).astype(int)
+
+    assert changed("brightness", 0.5)[middle] == pytest.approx(100)
+    assert changed("size", 80).shape == (120, 120, 3)
+    covered = changed("occlusion", 50)
+    assert (covered[50:118, 50:190] == 200).all() and (covered[122:198, 50:190] == 128).all()
+    edges = [np.abs(np.diff(changed("blur", level), axis=0)).max() for level in (1, 4)]
+    assert edges[0] > 2 * edges[1]
+    assert changed("rotation", 45)[2, 2].tolist() == [128] * 3
+    errors = [np.abs(changed("JPEG", q) - np.asarray(photo).astype(int)).mean() for q in (40, 5)]
+    assert errors[0] < errors[1]
+
+
+def test_the_table_has_a_row_a_level(monkeypatch):
+    monkeypatch.setattr(robustness, "through_photos", lambda photos, predictor: photos)
+    ages = np.arange(10, 60, 10)
+    table = robustness_table([grey(50 + 30 * k) for k in range(5)], ages, Brightness())
+    assert len(table) == sum(1 + len(change.levels) for change in CHANGES.values())
+    plain = table[table.level.isna()]
+    assert plain.accuracy.nunique() == 1 and (table.found == 1).all()
+    worst = table.loc[table.accuracy.idxmin()]
+    assert f"{worst.accuracy:.1%} are right" in describe_robustness(table)

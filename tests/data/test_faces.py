@@ -1,0 +1,408 @@
+import io
+import os
+import struct
+import tarfile
+import warnings
+import zipfile
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageFile, ImageOps
+
+from utkcmp.data import index as module
+from utkcmp.data.archives import DataError
+from utkcmp.data.decode import ImageError, decode
+from utkcmp.data.index import COLUMNS, fingerprint, index_faces, parse_name
+
+STAMP = "20170116174525125"
+CLOSE = 12  # of 255, what JPEG does to the blots; two pictures are 70 apart
+NAME = f"25_0_1_{STAMP}.jpg.chip.jpg"
+
+
+def picture(seed=0, mode="RGB", side=64) -> Image.Image:
+    """Blots of colour, fine enough for a hash: no two seeds look alike."""
+    blots = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
+    return Image.fromarray(blots).resize((side, side), Image.Resampling.BICUBIC).convert(mode)
+
+
+def stored(image: Image.Image, kind="JPEG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def write(folder, files: dict[str, bytes]):
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size that its few bytes unpack to."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = b"IDAT" + zlib.compress(bytes(1000))
+    chunks = [
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, body)
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+NAMES = {
+    f"1_0_0_{STAMP}.jpg": (1, 0, 0, []),
+    NAME: (25, 0, 1, []),
+    f"0_1_4_{STAMP}.JPEG": (0, 1, 4, []),
+    f"25_0_1_{STAMP}.PNG": (25, 0, 1, []),
+    f"110_0_1_{STAMP}.jpg": (110, 0, 1, []),
+    f"116_1_0_{STAMP}.jpg": (116, 1, 0, ["age above 110"]),
+    f"61_1_{STAMP}.jpg.chip.jpg": (61, 1, None, ["ethnicity missing"]),
+    f"61_3_{STAMP}.jpg.chip.jpg": (61, None, 3, ["gender missing"]),
+    f"61_{STAMP}.jpg.chip.jpg": (61, None, None, ["gender missing", "ethnicity missing"]),
+    f"53__0_{STAMP}.jpg": (53, None, 0, ["gender missing"]),
+    f"53_0__{STAMP}.jpg": (53, 0, None, ["ethnicity missing"]),
+    f"44_3_7_{STAMP}.jpg": (44, None, None, ["gender missing", "ethnicity missing"]),
+    "14_0_0_2017011022340900.jpg.chip.jpg": (14, 0, 0, ["odd time source_fingerprint"]),
+    "28_1_2_201701161846515488.jpg": (28, 1, 2, ["odd time source_fingerprint"]),
+    "28_1_20170116184651.jpg": (28, 1, None, ["ethnicity missing", "odd time source_fingerprint"]),
+    "28_1_2_.jpg": (28, 1, 2, ["odd time source_fingerprint"]),
+    f"55_0_0_{STAMP}jpg.chip.jpg": (55, 0, 0, ["dot missing"]),
+    f"24_0_1_{STAMP} .jpg": (24, 0, 1, ["blank in name"]),
+    f"24_0_1_{STAMP} .jpg.chip.jpg": (24, 0, 1, ["blank in name"]),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_says_age_gender_and_ethnicity(name):
+    got = parse_name(name)
+    assert (got["age"], got["gender"], got["ethnicity"], got["notes"]) == NAMES[name]
+    assert got["taken"].isdigit() or name == "28_1_2_.jpg"
+
+
+BAD_NAMES = {
+    "face.jpg": "name without age",
+    "39.jpg": "name without age",
+    "20170116_123456.jpg": "name without age",
+    "100_1234.jpg": "name without age",
+    f"-5_0_1_{STAMP}.jpg": "name without age",
+    f"2.5_0_1_{STAMP}.jpg": "name without age",
+    f"٢٥_0_1_{STAMP}.jpg": "name without age",
+    f"_0_1_{STAMP}.jpg": "name without age",
+    f"117_0_1_{STAMP}.jpg": "age above 116",
+    "readme.txt": "not an image",
+    f"25_0_1_{STAMP}.jpg.txt": "not an image",
+    f"25_0_1_{STAMP}.gif": "not an image",
+    f"25_0_1_{STAMP}": "not an image",
+}
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_without_a_plausible_age_is_rejected(name):
+    with pytest.raises(ImageError) as error:
+        parse_name(name)
+    assert str(error.value) == BAD_NAMES[name]
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+def difference(got: Image.Image, expect: Image.Image) -> float:
+    assert got.mode == expect.mode == "RGB" and got.size == expect.size
+    return np.abs(np.asarray(got).astype(int) - np.asarray(expect)).mean()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_every_mode_becomes_rgb(mode):
+    image = picture(mode=mode)
+    assert difference(decode(stored(image, "PNG")), image.convert("RGB")) == 0
+
+
+def test_cmyk_and_grey_jpegs_become_rgb():
+    for mode in ("CMYK", "L"):
+        image = picture(mode=mode)
+        assert difference(decode(stored(image, quality=95)), image.convert("RGB")) < CLOSE
+
+
+def test_sixteen_bits_are_scaled_not_cut_off():
+    deep = Image.fromarray(np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16))
+    got = np.asarray(decode(stored(deep, "PNG")))[..., 0]
+    assert np.array_equal(got.ravel(), np.linspace(0, 255, 64 * 64).round()) or (
+        np.abs(got.ravel() - np.linspace(0, 255, 64 * 64)).max() <= 0.51
+    )
+
+
+def test_transparent_parts_lie_on_white():
+    image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
+    image.paste((0, 0, 255, 255), (0, 0, 10, 20))
+    for transparent in (image, image.quantize()):
+        got = decode(stored(transparent, "PNG"))
+        assert got.getpixel((15, 10)) == (255, 255, 255)
+        assert got.getpixel((5, 10)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_the_picture_upright(orientation):
+    upright = picture().resize((64, 48))
+    turn = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # its inverse
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = upright if turn is None else upright.transpose(Image.Transpose(turn))
+    assert difference(decode(stored(image, quality=95, exif=exif)), upright) < CLOSE
+
+
+def test_broken_exif_is_no_reason_to_reject():
+    image = picture()
+    for exif in (b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0" + bytes(range(40))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert difference(decode(stored(image, exif=exif, quality=95)), image) < CLOSE
+
+
+def test_two_pictures_in_one_photo_file_give_the_first():
+    photo = stored(picture(1), "MPO", save_all=True, append_images=[picture(2)], quality=95)
+    assert difference(decode(photo), picture(1)) < CLOSE
+
+
+JPEG, PNG = stored(picture()), stored(picture(), "PNG")
+BAD_PICTURES = {
+    "zero bytes": [b""],
+    "not an image": [b"<html>404</html>", b"%!PS-Adobe-3.0 EPSF-3.0", stored(picture(), "TIFF")],
+    "truncated": [JPEG[: len(JPEG) // 2], JPEG[:-20], PNG[: len(PNG) // 2], JPEG[:200]],
+    "damaged": [PNG[:300] + bytes(300) + PNG[600:]],
+    "animated": [
+        stored(picture(), "GIF", save_all=True, append_images=[picture(1)]),
+        stored(picture(), "PNG", save_all=True, append_images=[picture(1)]),
+        stored(picture(), "WEBP", save_all=True, append_images=[picture(1)]),
+    ],
+    "too small": [stored(Image.new("RGB", (15, 40)))],
+    "too large": [bomb(10_000, 5_001), bomb(10_000, 10_000), bomb(60_000, 60_000)],
+}
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("reason", BAD_PICTURES)
+def test_a_bad_picture_is_rejected_with_its_reason(reason):
+    for data in BAD_PICTURES[reason]:
+        with pytest.raises(ImageError) as error:
+            decode(data)
+        assert str(error.value) == reason
+
+
+def test_a_bomb_is_never_unpacked(monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("unpacked"))
+    for data in (bomb(10_000, 5_001), stored(Image.new("L", (8000, 6251)), "PNG")):
+        with pytest.raises(ImageError, match="too large"):
+            decode(data)
+
+
+def test_no_damage_escapes_as_another_error():
+    rng = np.random.default_rng(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for whole in (JPEG, PNG, stored(picture(), "GIF"), stored(picture(), "WEBP")):
+            for _ in range(150):
+                data = np.frombuffer(whole, np.uint8).copy()
+                data[rng.integers(0, 200, 4)] = rng.integers(0, 256, 4)
+                try:
+                    assert decode(data.tobytes()).mode == "RGB"
+                except ImageError:
+                    pass
+
+
+# ---- the index -----------------------------------------------------------------------------------
+
+
+def test_the_index_has_one_row_a_file_in_order_with_its_reason(tmp_path):
+    files = {
+        f"30_0_2_{STAMP}.jpg": JPEG,
+        f"116_0_2_{STAMP}.png": stored(picture(1, "L"), "PNG"),
+        f"117_0_2_{STAMP}.jpg": JPEG,
+        f"5_1_{STAMP}.jpg": JPEG[:300],
+        f"7_1_4_{STAMP}.jpg": b"",
+        "readme.txt": b"text",
+        ".DS_Store": b"hidden",
+    }
+    got = index_faces(write(tmp_path / "a", files), progress=False)
+    assert {name: str(kind) for name, kind in got.dtypes.items()} == {
+        name: getattr(kind, "__name__", kind) for name, kind in COLUMNS.items()
+    }
+    assert list(got.file) == sorted(set(files) - {".DS_Store"})
+    assert list(got.status) == [
+        "ok",
+        "age above 116",
+        "ok",
+        "truncated",
+        "zero bytes",
+        "not an image",
+    ]
+    assert got.age.tolist() == [116, pd.NA, 30, 5, 7, pd.NA]
+    assert got.notes.tolist() == ["age above 110; greyscale", "", "", "ethnicity missing", "", ""]
+    assert got.group.tolist() == [0, 1, 2, 3, 4, 5]
+    assert (got.width[2], got.height[2], got.bytes[2]) == (64, 64, len(JPEG))
+    assert got.taken[0] == STAMP and len(got.sha256[1]) == 64 and len(got.phash[0]) == 64
+
+
+def test_what_is_odd_about_a_picture_is_noted(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    deep = Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16)
+    files = {
+        "1_0_0_1.jpg": stored(picture(1, "L")),
+        "2_0_0_1.jpg": stored(picture(2, "CMYK")),
+        "3_0_0_1.png": stored(picture(3).quantize(), "PNG"),
+        "4_0_0_1.png": stored(deep, "PNG"),
+        "5_0_0_1.png": stored(picture(5, "RGBA"), "PNG"),
+        "6_0_0_1.jpg": stored(picture(6), exif=exif),
+    }
+    got = index_faces(write(tmp_path / "a", files), progress=False)
+    assert got.notes.str.removeprefix("odd time source_fingerprint; ").tolist() == [
+        "greyscale",
+        "CMYK",
+        "palette",
+        "greyscale; 16-bit",
+        "transparent",
+        "EXIF rotation",
+    ]
+    assert (got.status == "ok").all()
+
+
+def copies(tmp_path):
+    """Two pictures of two files each and a third one; one of the pairs is 20 years apart."""
+    return write(
+        tmp_path / "copies",
+        {
+            f"10_0_0_{STAMP}.jpg": stored(picture(1)),
+            f"30_0_0_{STAMP}.jpg": stored(picture(1)),
+            f"40_0_0_{STAMP}.jpg": stored(picture(2)),
+            f"40_0_1_{STAMP}.jpg": stored(picture(2), quality=40),
+            f"50_0_0_{STAMP}.jpg": stored(picture(3)),
+            f"60_0_0_{STAMP}.jpg": stored(picture(3))[:-50],  # rejected, so no member of a group
+        },
+    )
+
+
+def test_copies_form_groups_and_say_how_far_their_ages_are_apart(tmp_path):
+    got = index_faces(copies(tmp_path), progress=False)
+    assert got.group.tolist() == [0, 0, 1, 1, 2, 3]
+    assert got.conflict.tolist() == [20, 20, 0, 0, 0, 0]
+
+
+def archived(folder, path):
+    """The files of a folder in an archive, in the opposite order."""
+    files = sorted(folder.iterdir(), reverse=True)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in files:
+                archive.write(file, file.name)
+    else:
+        with tarfile.open(path, "w:gz") as tar:
+            for file in files:
+                tar.add(file, file.name)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.zip"])
+def test_the_order_of_files_and_the_kind_of_source_do_not_matter(tmp_path, name):
+    folder = copies(tmp_path)
+    got = index_faces(archived(folder, tmp_path / name), progress=False)
+    pd.testing.assert_frame_equal(got, index_faces(folder, progress=False))
+
+
+def test_no_valid_face_is_one_sentence_with_the_reasons(tmp_path):
+    folder = write(tmp_path / "bad", {"a.txt": b"x", "b.txt": b"x", f"1_0_0_{STAMP}.jpg": b""})
+    with pytest.raises(DataError) as error:
+        index_faces(folder, progress=False)
+    got = str(error.value)
+    assert got.startswith(f"{folder} holds no valid face (2 not an image, 1 zero bytes): expected")
+
+
+def test_a_missing_folder_is_an_error_with_and_without_a_cache(tmp_path):
+    for cache in (None, tmp_path / "cache"):
+        with pytest.raises(DataError, match="none does not exist: expected a folder"):
+            index_faces(tmp_path / "none", cache=cache, progress=False)
+
+
+# ---- the stored index ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forbid_decoding(monkeypatch):
+    return lambda: monkeypatch.setattr(module, "_examine", lambda item: pytest.fail("decoded"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "a.tar.gz"])
+def test_the_second_call_reads_the_stored_index_only(tmp_path, forbid_decoding, kind):
+    source = copies(tmp_path)
+    if kind != "folder":
+        source = archived(source, tmp_path / kind)
+    expect = index_faces(source, cache=tmp_path / "cache", progress=False)
+    forbid_decoding()
+    got = index_faces(source, cache=tmp_path / "cache", progress=False)
+    pd.testing.assert_frame_equal(got, expect)
+
+
+def test_a_changed_folder_is_indexed_anew(tmp_path):
+    folder, cache = copies(tmp_path), tmp_path / "cache"
+    before = index_faces(folder, cache=cache, progress=False)
+    write(folder, {f"70_0_0_{STAMP}.jpg": stored(picture(7))})
+    after = index_faces(folder, cache=cache, progress=False)
+    assert len(after) == len(before) + 1
+
+
+def test_a_damaged_or_half_written_index_is_built_anew(tmp_path):
+    folder, cache = copies(tmp_path), tmp_path / "cache"
+    expect = index_faces(folder, cache=cache, progress=False)
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-9], whole[:500], whole.replace(b"30_0", b"31_0")):
+        path.write_bytes(damaged)
+        got = index_faces(folder, cache=cache, progress=False)
+        pd.testing.assert_frame_equal(got, expect)
+        assert path.read_bytes() == whole
+
+
+def test_the_fingerprint_follows_the_content_of_valid_faces_only(tmp_path):
+    folder = copies(tmp_path)
+    faces = index_faces(folder, progress=False)
+    got = fingerprint(faces)
+    assert fingerprint(faces.sample(frac=1, random_state=0)) == got
+    write(folder, {"notes.txt": b"more"})
+    assert fingerprint(index_faces(folder, progress=False)) == got
+    data = bytearray((folder / f"50_0_0_{STAMP}.jpg").read_bytes())
+    data[-3] ^= 1
+    write(folder, {f"50_0_0_{STAMP}.jpg": bytes(data)})
+    assert fingerprint(index_faces(folder, progress=False)) != got
+
+
+def test_the_size_is_the_stored_one(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide = ImageOps.pad(picture(), (400, 300))
+    folder = write(tmp_path / "a", {NAME: stored(wide, exif=exif)})
+    got = index_faces(folder, progress=False)
+    assert (got.width[0], got.height[0]) == (400, 300)
+
+
+def test_a_jpeg_decoded_at_least_so_large_is_the_reduced_picture():
+    image = picture(side=400)
+    got = decode(stored(image, quality=95), at_least=90)
+    assert difference(got, image.resize((100, 100), Image.Resampling.BOX)) < CLOSE
+    assert decode(stored(image), at_least=201).size == (400, 400)
+    assert decode(stored(image, "PNG"), at_least=90).size == (400, 400)
+
+
+# ---- the real faces ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("UTKFACE" not in os.environ, reason="UTKFACE names no UTKFace")
+def test_utkface_is_indexed_whole(tmp_path):
+    got = index_faces(os.environ["UTKFACE"], cache=tmp_path, progress=False)
+    assert (got.status == "ok").sum() > 20_000
+    assert got.age[got.status == "ok"].between(0, 116).all()
+    identical = got[got.sha256.duplicated(keep=False)]
+    assert len(identical) > 500 and identical.groupby("sha256").group.nunique().eq(1).all()
+    assert got.group.value_counts().iloc[0] < 10, "groups chain"

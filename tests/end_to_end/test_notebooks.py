@@ -1,0 +1,126 @@
+"""What every notebook must be: stored clean, with parameters that exist, no logic of its own."""
+
+import ast
+import inspect
+import re
+
+import nbformat
+import pytest
+
+from utkcmp.params import Params, check
+from utkcmp.run import PROJECT
+from utkcmp.training.solver import fit
+
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+NAMES = [
+    "01_data_exploration",
+    "02_split",
+    "03_pair_dataset",
+    "04_siamese",
+    "05_concat",
+    "06_age_regressor_transfer",
+    "07_tuning",
+    "08_comparison",
+    "09_compare_two_photos",
+]
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path, kind):
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == kind]
+
+
+def parameters(path) -> dict:
+    """The literals of the cell tagged ``parameters``."""
+    tagged = [c for c in cells(path, "code") if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    tree = ast.parse(tagged[0].source)
+    assert all(isinstance(node, ast.Assign) for node in tree.body), "plain literals only"
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body}
+
+
+def test_all_notebooks_are_there():
+    assert [path.stem for path in NOTEBOOKS] == NAMES
+
+
+@every_notebook
+def test_stored_without_outputs(path):
+    for cell in cells(path, "code"):
+        assert cell.outputs == [] and cell.execution_count is None
+
+
+@every_notebook
+def test_no_cell_is_empty_and_no_code_is_commented_out(path):
+    for cell in nbformat.read(path, 4).cells:
+        assert cell.source.strip()
+    for cell in cells(path, "code"):
+        assert not re.search(r"^\s*# ?\w+ = |^\s*# ?\w+\(", cell.source, re.M)
+
+
+@every_notebook
+def test_opens_with_a_title_a_takeaway_and_what_is_read_and_written(path):
+    first = nbformat.read(path, 4).cells[0].source
+    assert first.startswith("# ") and "\n> " in first
+    assert all(f"**{word}**" in first for word in ("Goal", "Reads", "Writes"))
+
+
+@every_notebook
+def test_parameters_are_known_and_their_defaults_valid(path):
+    values = parameters(path)
+    assert set(values) <= set(Params.model_fields)
+    check(values)
+    assert values["run"] == "lab" and values["data"] == "embedded"
+
+
+@every_notebook
+def test_closes_with_findings_computed_from_results(path):
+    headings = [c.source for c in cells(path, "markdown") if c.source.startswith("## ")]
+    assert headings[-1].splitlines()[0] == "## What we found"
+    last = nbformat.read(path, 4).cells[-1]
+    assert last.cell_type == "code" and re.search(r"\{[^}]+\}", last.source)
+
+
+@every_notebook
+def test_every_figure_is_followed_by_a_reading(path):
+    all_cells = nbformat.read(path, 4).cells
+    for cell, after, *_ in zip(all_cells, all_cells[1:], all_cells[2:], strict=False):
+        if cell.cell_type == "code" and cell.source.rstrip().endswith(");"):
+            shown = after.source
+            assert after.cell_type == "markdown" or "Markdown(" in shown or ".round(" in shown, (
+                cell.source
+            )
+
+
+@every_notebook
+def test_no_result_is_typed_into_prose(path):
+    for cell in cells(path, "markdown"):
+        assert not re.search(r"\b0\.\d{2,}\b", cell.source), cell.source
+
+
+def test_a_name_is_defined_in_one_notebook_only():
+    found: dict[str, str] = {}
+    for path in NOTEBOOKS:
+        for cell in cells(path, "code"):
+            for node in ast.walk(ast.parse(cell.source.replace("%", "#"))):
+                if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                    assert node.name not in found, f"{node.name} in {path} and {found[node.name]}"
+                    found[node.name] = path.stem
+
+
+def test_shared_parameters_have_one_default_of_the_data():
+    """Notebooks that read one run's faces must agree on how these were made."""
+    names = ["n_faces", "seed", "image_size", "eval_pairs", "duplicates", "year_diff"]
+    for name in names:
+        values = {p.stem: parameters(p)[name] for p in NOTEBOOKS if name in parameters(p)}
+        assert len({str(v) for v in values.values()}) == 1, (name, values)
+
+
+def test_the_notebooks_that_share_a_regressor_train_it_alike():
+    """06 trains (or reads) the age regressor, 07 reads (or trains) it for its trials."""
+    by_name = {path.stem: parameters(path) for path in NOTEBOOKS}
+    taken = set(inspect.signature(fit).parameters) | {"weights", "age_loss"}
+    taken |= {name for name in Params.model_fields if name.startswith("regressor_")}
+    taken -= {"epochs", "batch_size", "lr", "retrain", "train", "val", "steps_per_epoch"}
+    first, second = by_name["06_age_regressor_transfer"], by_name["07_tuning"]
+    shared = [{k: v for k, v in one.items() if k in taken} for one in (first, second)]
+    assert shared[0] == shared[1]

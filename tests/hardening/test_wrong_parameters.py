@@ -1,0 +1,315 @@
+"""Parameters that are misspelt, of another type, out of range or contradictory: each explained."""
+
+import datetime
+import math
+import string
+import typing
+
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from utkcmp.params import (
+    ParameterError,
+    Params,
+    SearchSpace,
+    check,
+    check_names,
+    load_files,
+    parse_override,
+)
+from utkcmp.report import runner
+from utkcmp.report.command import main
+from utkcmp.report.plan import NOTEBOOKS, check_amounts, defaults, read_notebooks
+from utkcmp.run import PROJECT, Run
+from utkcmp.tuning.tuner import CHOICES, RANGES, search_space
+
+NAMES = sorted(Params.model_fields)
+FUZZ = settings(max_examples=200, deadline=None)
+
+
+def explained(function, *arguments):
+    """What a function of params.py returns; None where it says in one sentence why not."""
+    try:
+        return function(*arguments)
+    except ParameterError as error:
+        said = str(error)
+        assert said.isprintable() and 10 < len(said) < 1500, said
+        return None
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def misspellings(name: str) -> set[str]:
+    """A name with a letter twice, one too few or two exchanged, in capitals, or by dashes."""
+    middle = len(name) // 2
+    found = {
+        name[:middle] + name[middle:][0] + name[middle:],
+        name.upper(),
+        name.replace("_", "-"),
+        f" {name} ",
+    }
+    if len(name) > 4:
+        found |= {name[:middle] + name[middle + 1 :]}
+        found |= {name[: middle - 1] + name[middle] + name[middle - 1] + name[middle + 1 :]}
+    return found - set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_misspelt_gets_the_right_one(name):
+    assert len(misspellings(name)) >= 3
+    for wrong in misspellings(name):
+        with pytest.raises(ParameterError, match=f"did you mean '{name}'") as caught:
+            check_names([wrong])
+        assert repr(wrong) in str(caught.value)
+
+
+# ---- types and ranges ----------------------------------------------------------------------------
+
+NONSENSE = [
+    *(b"bytes", datetime.date(2020, 1, 1), {"a": 1}, [[["x"]]], object(), math.nan, 10**400),
+    *(-(10**30), "", "\n\0", [None], {1: 2}, [b"x"], [True, "no"], (), {1}, 1j),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_of_another_type_is_explained(name):
+    refused = [explained(check, {name: value}) is None for value in NONSENSE]
+    assert sum(refused) >= len(NONSENSE) - 2  # an empty list, or a tuple, is one of no choices
+    with pytest.raises(ParameterError, match=rf"parameter {name}(\.\w+)* = .*: \w"):
+        check({name: object()})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_bound_of_a_number_can_be_passed(name):
+    field, checked = Params.model_fields[name], 0
+    for bound in field.metadata:
+        for kind, past in (("ge", -1), ("gt", 0), ("le", 1), ("lt", 0)):
+            limit = getattr(bound, kind, None)
+            if limit is not None:
+                checked += 1
+                with pytest.raises(ParameterError, match=f"parameter {name} = .* should be "):
+                    check({name: limit + past})
+    kinds = [field.annotation, *typing.get_args(field.annotation)]
+    assert checked or not (int in kinds or float in kinds) or name == "data_size"
+
+
+WRONG = {
+    "image_size: 8": "image_size = 8 .*greater than or equal to 16",
+    "epochs: true": "epochs = True .*expected a number",
+    "epochs: 2.5": "epochs = 2.5 .*valid integer",
+    "epochs: !!binary aGVsbG8=": "epochs = b'hello'",
+    "run: !!binary aGVsbG8=": "run = b'hello' .*expected a number or a word",
+    "lr: .nan": "lr = nan .*finite number",
+    "weight_decay: .inf": "weight_decay = inf .*finite number",
+    "seed: 0x" + "f" * 5000: "seed = a value too long to show .*smaller number",
+    "seed: " + "9" * 5000: "is not valid YAML",
+    "data_size: 0": "data_size is 0, expected 1 or more, or null for all",
+    "year_diff: 117": "year_diff = 117 .*less than or equal to 116",
+    "hidden_layers: [1000000000]": r"hidden_layers.0 = 1000000000 .*4096",
+    "pair_counts: [5]": "pair_counts.0 = 5 .*greater than or equal to 10",
+    "hidden_layers: 64": "hidden_layers = 64 .*valid list",
+    "device: tpu": "'auto', 'cpu', 'cuda' or 'mps'",
+    "ray_address: here": "expected local, auto, host:port or ray://host:port",
+    "run: ../elsewhere": "expected the name of one folder below outputs/",
+    "run: /tmp/elsewhere": "expected the name of one folder below outputs/",
+    "run: cache": "and not 'cache'",
+    "tune_models: []": "at least 1 item",
+    "train: 80": "train . val . test is 110, expected 100",
+    "{train: 50, val: 20, test: 20}": "train . val . test is 90, expected 100",
+    "{backbone: vgg16, image_size: 24}": "image_size 24 is too small for vgg16: expected 32",
+    "search_space: {lrr: [1, 2]}": "search_space .* knows no 'lrr': did you mean 'lr'",
+    "search_space: {lr: [0.1, 0.01]}": "lr = .0.1, 0.01. .*the lower one first",
+    "search_space: {lr: [0.1]}": "at least 2 items",
+    "search_space: {lr: [0, 0.1]}": "greater than 0",
+    "search_space: {dropout_prob: [0.1, 1.5]}": "less than 1",
+    "search_space: {batch_size: []}": "at least 1 item",
+    "search_space: {batch_size: [1]}": "batch_size.0 = 1 .*greater than or equal to 2",
+    "search_space: {batch_size: 32}": "batch_size = 32 .*valid list",
+    "search_space: {resnet_type: [resnet81]}": "did you mean 'resnet18'",
+    "search_space: {resnet_type: [vgg16]}\nimage_size: 16": "too small for vgg16",
+    "search_space: {use_dropout: [perhaps]}": "use_dropout.0 = 'perhaps'",
+    "search_space: {hidden_layers: [[0]]}": "hidden_layers.0.0 = 0",
+    "epochs: 3\nepochs: 4": "line 2: states 'epochs' twice",
+    "seeds: &a [*a]": "line 1: holds an alias",
+    "run: !!python/object/apply:os.system [ls]": "is not valid YAML",
+    "epochs: !!int x": "is not valid YAML",
+    "? [a]\n: 3": "is not valid YAML",
+    "1: 2": "knows the parameter 1 ",
+    "true: 2": "knows the parameter True ",
+    "seeds: " + "[" * 5000: "is not valid YAML",
+}
+
+
+@pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
+def test_a_wrong_file_says_what_would_be_right(text, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(ParameterError, match=WRONG[text]) as caught:
+        load_files([path])
+    assert str(caught.value).isprintable() and "a.yaml" in str(caught.value)
+
+
+def test_a_few_lines_of_aliases_are_not_unfolded(tmp_path):
+    lines = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"b{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    with pytest.raises(ParameterError, match="line 2: holds an alias"):
+        load_files([tmp_path / "a.yaml"])
+    (tmp_path / "b.yaml").write_bytes(b"#" * (2**20 + 1))
+    with pytest.raises(ParameterError, match="more than 1 MiB"):
+        load_files([tmp_path / "b.yaml"])
+    with pytest.raises(ParameterError, match="more than 1 MiB"):
+        load_files(["/dev/zero"])
+
+
+def test_a_date_is_a_name_and_an_exponent_a_number(tmp_path):
+    (tmp_path / "a.yaml").write_text("run: 2024-05-01\nlr: 1e-4")
+    assert check(load_files([tmp_path / "a.yaml"])).run == "2024-05-01"
+
+
+def test_the_space_to_search_is_that_of_the_search():
+    assert set(SearchSpace.__annotations__) == RANGES.keys() | CHOICES.keys()
+    whole = {**RANGES, **CHOICES}
+    assert check({"search_space": whole}).search_space == whole
+    assert set(search_space(whole)) == set(whole)
+
+
+# ---- anything at all -----------------------------------------------------------------------------
+
+leaves = st.one_of(
+    *(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.dates()),
+    *(st.complex_numbers(), st.just(object()), st.sampled_from(NAMES)),
+    st.integers(min_value=10**300, max_value=10**301),
+)
+values = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(leaves, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@FUZZ
+@given(st.dictionaries(st.sampled_from(NAMES), values, min_size=1, max_size=3))
+def test_any_values_are_taken_or_explained(found):
+    taken = explained(check, found)
+    assert taken is None or isinstance(taken, Params)
+
+
+@FUZZ
+@given(st.lists(leaves.filter(lambda one: one.__hash__ is not None), max_size=3))
+def test_any_names_are_taken_or_explained(names):
+    explained(check_names, names)
+
+
+alphabet = st.sampled_from([*string.printable, *"é\ufeff\u2028\x85\x00", *NAMES, "!!", "&a ", "*a"])
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+documents = st.one_of(
+    st.binary(max_size=200),
+    st.lists(alphabet, max_size=60).map(lambda parts: "".join(parts).encode()),
+    st.dictionaries(st.sampled_from(NAMES) | plain.filter(lambda x: isinstance(x, str)), plain).map(
+        lambda content: yaml.safe_dump(content).encode()
+    ),
+)
+
+
+@FUZZ
+@given(documents)
+@example(b"lr: 2020-13-45")
+@example(b"lr: !!timestamp x")
+@example(b"lr: !!float x")
+@example(b"use_dropout: !!bool x")
+@example(b"lr: " + b"1:" * 500 + b"1")
+@example(b"{" * 3000)
+def test_any_file_is_taken_or_explained(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
+    path.write_bytes(content)
+    taken = explained(load_files, [path])
+    assert taken is None or set(taken) <= set(NAMES)
+
+
+@FUZZ
+@given(st.lists(alphabet, max_size=30).map("".join) | st.text())
+@example("epochs=!!int x")
+@example("epochs=" + "[" * 5000)
+def test_any_override_is_taken_or_explained(text):
+    taken = explained(parse_override, text)
+    assert taken is None or isinstance(taken[0], str)
+
+
+# ---- what only the faces and the machine can tell ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def known():
+    notebooks = read_notebooks(PROJECT / "notebooks", NOTEBOOKS)
+    return {name: defaults(notebook) for name, notebook in notebooks.items()}
+
+
+def faces_of(count: int, spread: int = 80) -> pd.DataFrame:
+    """An index of valid faces, each a picture of its own."""
+    numbers = pd.Series(range(count))
+    return pd.DataFrame(
+        {
+            "file": numbers.map("{}.jpg".format),
+            "age": numbers % spread + 1,
+            "sha256": numbers.map("{:064x}".format),
+            "group": numbers,
+            "conflict": 0,
+            "status": "ok",
+        }
+    )
+
+
+AMOUNTS = [
+    ({"unique_images": True}, r"data_size is 2,000 for notebook 03.*\d+ pairs that share no face"),
+    ({"unique_images": True, "data_size": 200}, r"expected 1\d\d or less"),
+    ({"batch_size": 5000}, r"batch_size is 5,000 .* there are 2\d\d training faces: expected 2"),
+    ({"batch_size": 250, "data_size": 100}, "there are 100 training pairs: expected 100 or less"),
+    ({"pair_counts": [50, 90_000]}, r"pair_counts is 90,000 for notebook 06.*possible training p"),
+    ({"regressor_batch_size": 500}, r"regressor_batch_size is 500 for notebook 06.*training faces"),
+    ({"year_diff": 90}, "no two of the .* are 90 or more years apart .*expected a smaller"),
+    ({"device": "cuda"}, "device is cuda, but PyTorch finds no GPU here: expected auto or cpu"),
+    ({"gpus_per_trial": 0.5}, "gpus_per_trial is 0.5 for notebook 07.* there are 0 GPUs here"),
+    ({"cpus_per_trial": 5000}, r"cpus_per_trial is 5,000.* there are \d+ processors here"),
+]
+
+
+@pytest.mark.parametrize("wrong, said", AMOUNTS, ids=[", ".join(wrong) for wrong, _ in AMOUNTS])
+def test_what_faces_or_machine_cannot_give_is_explained(wrong, said, known, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(ParameterError, match=said):
+        check_amounts(faces_of(400), Run(tmp_path), wrong, known)
+
+
+def test_too_few_faces_for_the_shares_are_explained(known, tmp_path):
+    with pytest.raises(ParameterError, match="split has faces of fewer than two ages .*expected"):
+        check_amounts(faces_of(30), Run(tmp_path), {"train": 98, "val": 1, "test": 1}, known)
+
+
+def test_what_they_can_give_is_taken(known, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    enough = {"unique_images": True, "data_size": 100, "batch_size": 100}
+    for right in ({}, enough, {"unique_images": True, "data_size": None, "batch_size": 64}):
+        check_amounts(faces_of(400), Run(tmp_path), right, known)
+    check_amounts(faces_of(36), Run(tmp_path), {"seed": 1}, known)  # fewer than a default batch
+    few = {name: known[name] for name in ("01_data_exploration", "02_split")}
+    check_amounts(faces_of(400), Run(tmp_path), {"batch_size": 5000}, few)
+
+
+def test_the_report_says_so_before_any_notebook_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("UTKCMP_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(runner, "read_data", lambda params: faces_of(400))
+    monkeypatch.setattr(runner, "run_step", lambda *_: pytest.fail("a notebook ran"))
+    for wrong in ("unique_images=true", "batch_size=5000", "image_size=8", "epoch=3", "lr=.nan"):
+        assert main(["-p", wrong]) == 1
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1 and wrong.split("=")[0].strip() in said
+    assert not (tmp_path / "lab" / "run.json").exists()

@@ -1,0 +1,88 @@
+"""No sentence of a notebook contains a typed result: figures in the text are filled from data."""
+
+import ast
+import re
+
+import nbformat
+import pytest
+from conftest import WHOLE
+
+from utkcmp.run import PROJECT, Run
+
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+FIGURE = re.compile(r"(?<![\w.])[-+−±]?\d+(?:\.\d+(?:e[-+]\d+)?|\s?%)")
+# What is meant, not measured: the intervals' level, and an example of what a confidence says.
+MEANT = re.compile(r"\b95\s?%|\b80\s?%")
+# What a sentence must hold to be about this run's data: a decimal, a per cent, a count of pairs.
+DATA = re.compile(r"\d+\.\d+|\d+\s?%|\d,\d{3}")
+
+
+def typed(text: str) -> list[str]:
+    return FIGURE.findall(MEANT.sub("", text))
+
+
+def test_a_typed_result_would_be_found():
+    assert typed("reaches 0.871, or 87 %, or 87% of 5,000") == ["0.871", "87 %", "87%"]
+    assert typed("a 95 % interval, {:.1%} and .3f of 100 faces, see `v1.2`") == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_result_is_typed_into_a_notebook(path):
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "markdown":
+            assert typed(cell.source) == [], cell.source
+            continue
+        for text in strings(cell.source):
+            assert typed(text) == [], text
+
+
+@pytest.mark.parametrize("file", ["readings.py", "answers.py"])
+def test_no_result_is_typed_into_a_reading(file):
+    texts = strings((PROJECT / "utkcmp" / file).read_text(encoding="utf-8"))
+    assert len(texts) > 50
+    assert [text for text in texts if typed(text)] == []
+
+
+def strings(source: str) -> list[str]:
+    """The texts in a piece of code, docstrings left out; of f-strings the parts that are typed."""
+    tree = ast.parse(source)
+    kinds = ast.Module | ast.FunctionDef | ast.ClassDef
+    documented = [node for node in ast.walk(tree) if isinstance(node, kinds)]
+    docs = {id(node.body[0].value) for node in documented if ast.get_docstring(node) is not None}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return [n.value for n in constants if isinstance(n.value, str) and id(n) not in docs]
+
+
+@pytest.mark.slow
+def test_other_data_make_other_sentences(whole_report):
+    """The same notebooks on other faces: every sentence that states a figure says another."""
+    from utkcmp.report.runner import make_report
+
+    faces = {"data": "embedded", "n_faces": 180, "seed": 7}
+    network = {"hidden_layers": [8], "eval_pairs": 61, "num_samples": 2}  # stated too
+    paths = sorted((whole_report.folder / "notebooks").glob("*.ipynb"))
+    make_report(WHOLE | faces | network | {"run": "other"}, only=[path.stem for path in paths])
+    compared = 0
+    for path in paths:
+        executed = [
+            nbformat.read(run.folder / "notebooks" / path.name, 4)
+            for run in (whole_report, Run("other"))
+        ]
+        for one, other in zip(*map(sentences, executed), strict=True):
+            if any(DATA.search(MEANT.sub("", text)) for text in (one, other)):
+                compared += 1
+                assert one != other, f"{path.stem} says the same of other data: {one}"
+    assert compared > 30
+
+
+def sentences(notebook) -> list[str]:
+    """What each code cell says in Markdown, one text a cell, empty where it says nothing."""
+    return [
+        "\n".join(
+            output.data["text/markdown"]
+            for output in cell.outputs
+            if "text/markdown" in output.get("data", {})
+        )
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+    ]

@@ -1,0 +1,350 @@
+"""Running the notebooks: order, parameters, what is run again, failures, and kills."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from utkcmp.params import ParameterError
+from utkcmp.report import command as report
+from utkcmp.report import runner
+from utkcmp.report.command import main
+from utkcmp.report.execute import NotebookFailed, ProgressLine
+from utkcmp.report.plan import NOTEBOOKS, ReportError, chosen, modules_of, plan, stamp_of
+from utkcmp.report.runner import locked, make_report
+from utkcmp.run import PROJECT
+
+GRAPH = {"01_first": (), "02_split": (), "03_last": ("02_split",)}
+SHORT = {"02_split": (), "03_last": ("02_split",)}
+PARAMETERS = 'run = "lab"\ndata = "embedded"\nn_faces = 50\nseed = 42\n'
+# Each notebook appends its name to a file of the run, so that a test sees what was executed.
+NOTE = """\
+import os, sys
+from pathlib import Path
+folder = Path(os.environ["UTKCMP_OUTPUTS"]) / run
+folder.mkdir(parents=True, exist_ok=True)
+with open(folder / "log.txt", "a") as log:
+    log.write("{name} " + sys.executable + "\\n")
+(folder / "{name}.txt").write_text("written")
+"""
+DRIVER = """\
+import signal
+import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+from pathlib import Path
+import pandas as pd
+from utkcmp.report import command as report
+from utkcmp.report import runner
+from utkcmp import run
+run.environment = dict
+report.read_data = lambda params: pd.DataFrame({{"file": ["a.jpg"], "status": ["ok"]}})
+report.fingerprint = lambda faces: "0"
+sys.exit(report.main(sys.argv[1:], folder=Path({folder!r}), graph={graph!r}))
+"""
+
+
+def write(folder: Path, name: str, parameters: str = PARAMETERS, *code: str) -> None:
+    tagged = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    cells = [nbformat.v4.new_code_cell(cell) for cell in (NOTE.format(name=name), *code)]
+    title = nbformat.v4.new_markdown_cell(f"# {name}\n\n> What it says.")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[title, tagged, *cells]), folder / f"{name}.ipynb"
+    )
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder of three tiny notebooks, and outputs of its own."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name in GRAPH:
+        write(folder, name)
+    write(folder, "03_last", PARAMETERS + "epochs = 3\n")
+    faces = pd.DataFrame({"file": ["a.jpg"], "status": ["ok"]})
+    monkeypatch.setattr(runner, "read_data", lambda params: faces)
+    monkeypatch.setattr(runner, "fingerprint", lambda faces: "0")
+    monkeypatch.setattr("utkcmp.run.environment", dict)
+    monkeypatch.setenv("UTKCMP_OUTPUTS", str(tmp_path / "outputs"))
+    return folder
+
+
+def made(folder: Path, graph=GRAPH, only=(), **given) -> tuple[list[str], str]:
+    """Make the report; returns the notebooks that were executed, and what was shown."""
+    log, shown = folder.parent / "outputs/lab/log.txt", io.StringIO()
+    before = len(log.read_text().splitlines()) if log.exists() else 0
+    make_report(given, folder=folder, graph=graph, only=only, progress=ProgressLine(shown))
+    lines = log.read_text().splitlines()[before:]
+    assert all(line.split(" ", 1)[1] == sys.executable for line in lines)
+    return [line.split()[0] for line in lines], shown.getvalue()
+
+
+def test_runs_in_order_and_again_only_what_changed(place):
+    run = place.parent / "outputs/lab"
+    got, shown = made(place)
+    assert got == ["01_first", "02_split", "03_last"]
+    lines = [line.split() for line in shown.splitlines()]
+    assert [line[0] for line in lines] == ["faces", *GRAPH, "report"]
+    assert lines[1][1:] == ["4", "cells", lines[1][-1]]
+    assert (run / "report/index.html").exists()
+    record = json.loads((run / "run.json").read_text())
+    assert set(record["seconds"]) == set(GRAPH) and record["data"]["faces"] == 1
+    assert record["parameters"]["epochs"] == 3
+
+    got, shown = made(place)
+    assert got == [] and shown.count("up to date") == 3
+    assert made(place, epochs=4)[0] == ["03_last"]
+    (run / "01_first.txt").unlink()
+    assert made(place, epochs=4)[0] == ["01_first"]
+    write(place, "02_split", PARAMETERS, "1 + 1")
+    assert made(place, epochs=4, only=["03_last"])[0] == ["02_split", "03_last"]
+    executed = nbformat.read(run / "notebooks/03_last.ipynb", 4)
+    assert executed.metadata.papermill.parameters == {"run": "lab", "epochs": 4}
+    assert str(place.parent) not in nbformat.writes(executed).replace(sys.executable, "")
+
+
+def test_a_failure_names_the_cell_and_the_next_call_goes_on(place, capsys):
+    code = "# why\nb = 2\nraise ValueError('the reason\\nand more')"
+    write(place, "02_split", PARAMETERS, "a = 1", code)
+    assert main([], folder=place, graph=SHORT) == 1
+    shown, said = capsys.readouterr()
+    assert "index.html" not in shown
+    assert said.splitlines()[:5] == [
+        "02_split failed in cell 6 of 6",
+        "  b = 2",
+        "  line 3: raise ValueError('the reason\\nand more')",
+        "  ValueError: the reason",
+        "    and more",
+    ]
+    partial = place.parent / "outputs/lab/notebooks/02_split.partial.ipynb"
+    assert str(partial) in said and partial.exists()
+    assert "Traceback" not in said
+
+    write(place, "02_split", PARAMETERS, "a = 1")
+    assert made(place, SHORT)[0] == ["02_split", "03_last"]
+    assert not partial.exists()
+
+
+def test_printed_paths_are_shortened(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("UTKFACE", str(tmp_path / "faces.zip"))
+    cell = "import nbformat\nprint(nbformat.__file__, os.environ['UTKFACE'], folder.resolve())\n"
+    cell += "import warnings; warnings.warn('odd'); str(Path.home() / 'x')"
+    write(place, "02_split", PARAMETERS, cell)
+    made(place, SHORT)
+    outputs = nbformat.read(tmp_path / "outputs/lab/notebooks/02_split.ipynb", 4).cells[-1].outputs
+    texts = [one.get("text") or one.data["text/plain"] for one in outputs]
+    assert texts[0] == "site-packages/nbformat/__init__.py $UTKFACE outputs/lab\n"
+    assert texts[1].startswith("ipykernel_") and texts[2] == "'~/x'"
+
+
+def test_a_kernel_that_dies_is_a_failure(place):
+    write(place, "02_split", PARAMETERS, "import os; os._exit(1)")
+    with pytest.raises(NotebookFailed, match="02_split failed in cell 5 of 5\n.*died"):
+        made(place, SHORT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expect"),
+    [
+        (["-p", "epoch=3"], "parameter 'epoch'.*did you mean 'epochs'"),
+        (["-p", "lr=0.1"], "no notebook knows the parameter 'lr'"),
+        (["-p", "epochs=many"], "epochs = 'many'"),
+        (["-p", "epochs=0"], "epochs = 0"),
+        (["-p", "epochs"], "expected name=value"),
+        (["-f", "no/such.yaml"], "no/such.yaml: no such file"),
+        (["--only", "04_last"], "no notebook is called '04_last': did you mean '03_last'"),
+        (["--no-run"], "holds no executed notebook"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence_before_anything_runs(place, capsys, arguments, expect):
+    assert main(arguments, folder=place, graph=GRAPH) == 1
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert re.search(expect, said), said
+    assert not (place.parent / "outputs/lab").exists()
+
+
+def test_a_missing_notebook_is_an_error(place):
+    (place / "02_split.ipynb").unlink()
+    with pytest.raises(ReportError, match="02_split.ipynb is missing"):
+        made(place)
+
+
+def test_bad_data_is_one_sentence_and_leaves_no_run(place, capsys, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("UTKCMP_OUTPUTS", str(place.parent / "outputs"))
+    assert main(["--data", "no/such/folder"], folder=place, graph=GRAPH) == 1
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "no/such/folder" in said
+    monkeypatch.delenv("UTKFACE", raising=False)
+    assert main(["-p", "data=$UTKFACE"], folder=place, graph=GRAPH) == 1
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "UTKFACE" in said
+    assert not (place.parent / "outputs/lab").exists()
+
+
+def test_files_and_overrides_in_order(place, tmp_path):
+    (tmp_path / "a.yaml").write_text("epochs: 5\nseed: 1\n")
+    (tmp_path / "b.yaml").write_text("epochs: 6\n")
+    files = ["-f", str(tmp_path / "a.yaml"), "-f", str(tmp_path / "b.yaml")]
+    graph = {"03_last": ()}
+    assert main([*files, "-p", "seed=2"], folder=place, graph=graph) == 0
+    executed = nbformat.read(tmp_path / "outputs/lab/notebooks/03_last.ipynb", 4)
+    expect = {"run": "lab", "epochs": 6, "seed": 2}
+    assert executed.metadata.papermill.parameters == expect
+    command = json.loads((tmp_path / "outputs/lab/run.json").read_text())["command"]["make"]
+    assert command == "make report PARAMS='a.yaml b.yaml' SET=seed=2"
+
+
+def test_the_recorded_command_tells_no_path_of_this_machine():
+    words = ["-f", "/home/me/a.yaml", "-f", str(PROJECT / "params/quick.yaml")]
+    words += ["-p", "data=/home/me/x.zip", "-p", "lr=0.1", "--data", "/home/me/UTK Face.tar.gz"]
+    got = report._command(report._arguments(words), {})["make"]
+    expect = "make report PARAMS='a.yaml params/quick.yaml' SET='data=/path/to/x.zip lr=0.1' "
+    assert got == expect + "DATA='/path/to/UTK Face.tar.gz'"
+
+
+def test_the_recorded_command_names_data_that_the_environment_gave(monkeypatch):
+    monkeypatch.setenv("UTKFACE", "/home/me/UTKFace.tar.gz")
+    args = report._arguments(["-f", str(PROJECT / "params/utkface.yaml")])
+    expect = "make report PARAMS=params/utkface.yaml"
+    said = report._command(args, {"data": "$UTKFACE"})["make"]
+    assert said == f"{expect} DATA=/path/to/UTKFace.tar.gz"
+    assert report._command(args, {"data": "embedded"})["make"] == expect
+
+
+def test_a_second_run_into_the_same_folder_stops(place, monkeypatch):
+    monkeypatch.setattr(runner, "LOCK_WAIT", 0.0)
+    with locked(place.parent / "outputs/lab"):
+        with pytest.raises(ReportError, match="another report is being made"):
+            made(place)
+
+
+def launch(place: Path) -> subprocess.Popen:
+    """The command in a process of its own."""
+    script = DRIVER.format(folder=str(place), graph=SHORT)
+    return subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True)
+
+
+def start(place: Path) -> subprocess.Popen:
+    """The same, once a cell has left its process id."""
+    process = launch(place)
+    while not (place.parent / "outputs/lab/pid").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
+
+
+SLEEP = """\
+import os, time
+if not (folder / "pid").exists():
+    (folder / "pid.part").write_text(str(os.getpid()))
+    os.rename(folder / "pid.part", folder / "pid")
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_an_interrupted_run_leaves_no_kernel_and_goes_on(place, number, status):
+    write(place, "02_split", PARAMETERS, SLEEP)
+    process = start(place)
+    kernel = int((place.parent / "outputs/lab/pid").read_text())
+    process.send_signal(number)
+    shown, said = process.communicate(timeout=300)
+    assert process.returncode == status
+    assert shown.split()[0] == "faces" and "02_split" not in shown
+    assert said.splitlines() == ([] if status == -9 else ["", report.INTERRUPTED])
+
+    deadline = time.monotonic() + 60
+    while alive(kernel):
+        assert time.monotonic() < deadline, "the kernel outlives its run"
+        time.sleep(0.05)
+    again, _ = made(place, SHORT)
+    assert again == ["02_split", "03_last"]
+
+
+def test_of_two_runs_into_one_folder_the_second_says_so_and_stops(place):
+    write(place, "02_split", PARAMETERS, SLEEP.replace("sleep(60)", "sleep(900)"))
+    first, second = start(place), launch(place)
+    try:
+        shown, said = second.communicate(timeout=600)
+        assert (second.returncode, first.poll()) == (1, None)
+        assert "02_split" not in shown and len(said.splitlines()) == 1
+        assert "another report is being made" in said and "wait for it to end" in said
+    finally:
+        first.kill()
+        first.communicate()
+
+
+VANISHED = """\
+import os, shutil
+from utkcmp.data.index import index_faces
+shutil.rmtree(os.environ["UTKFACE"])
+index_faces(os.environ["UTKFACE"])
+"""
+FULL = "open('/dev/full', 'wb', buffering=0).write(b'x')"
+
+
+@pytest.mark.parametrize(
+    ("cell", "expect"),
+    [
+        (VANISHED, r"03_last: .*/faces does not exist: expected a folder"),
+        (FULL, r"03_last: no space left on device: nothing more can be written to .*/outputs/lab"),
+    ],
+)
+def test_data_that_vanish_and_a_full_disk_are_one_sentence(
+    place, tmp_path, capsys, monkeypatch, cell, expect
+):
+    (tmp_path / "faces").mkdir()
+    monkeypatch.setenv("UTKFACE", str(tmp_path / "faces"))
+    write(place, "03_last", PARAMETERS, cell)
+    assert main([], folder=place, graph=SHORT) == 1
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and re.search(expect, said), said
+    write(place, "03_last", PARAMETERS)
+    assert made(place, SHORT)[0] == ["03_last"]  # what was finished stays valid
+
+
+def test_the_order_of_the_real_notebooks_holds():
+    names = list(NOTEBOOKS)
+    assert names == sorted(names)
+    for name, needed in NOTEBOOKS.items():
+        assert all(names.index(other) < names.index(name) for other in needed)
+    assert chosen([], NOTEBOOKS) == names
+
+
+def test_the_stamp_counts_the_code_that_a_notebook_imports(place):
+    cell = nbformat.v4.new_code_cell("from utkcmp.pairs import sample_pairs\nimport numpy")
+    names = {path.stem for path in modules_of(nbformat.v4.new_notebook(cells=[cell]))}
+    assert "pairs" in names and not names & {"report", "site", "tuning"}
+    notebook = nbformat.read(place / "01_first.ipynb", 4)
+    first = stamp_of(notebook, {}, "data", [])
+    others = [({"seed": 1}, "data", []), ({}, "other", []), ({}, "data", ["x"])]
+    assert len({first, *(stamp_of(notebook, *other) for other in others)}) == 4
+    notebook.cells[0].outputs = ["an output"]
+    assert stamp_of(notebook, {}, "data", []) == first
+
+
+def test_a_notebook_is_given_only_what_it_knows(place):
+    notebooks = {name: nbformat.read(place / f"{name}.ipynb", 4) for name in GRAPH}
+    steps = plan(notebooks, GRAPH, {"epochs": 4, "run": "x"}, "data", place)
+    got = [step.parameters for step in steps]
+    assert got == [{"run": "x"}, {"run": "x"}, {"run": "x", "epochs": 4}]
+    with pytest.raises(ParameterError, match="epochs"):
+        made(place, epochs=[1])

@@ -1,0 +1,32 @@
+"""Faces and pairs: reading, decoding, splitting, pairing."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "archives": ["data_source"],
+        "datasets": ["RunData", "UTKAgeDataset", "UTKDataset"],
+        "decode": ["decode"],
+        "image_cache": ["cache_images"],
+        "index": [
+            "ETHNICITIES",
+            "GENDERS",
+            "fingerprint",
+            "index_faces",
+            "read_crops",
+            "shown_files",
+        ],
+        "pairs": ["AllPairs", "Pairs", "chance_right", "sample_pairs"],
+        "split": [
+            "SPLITS",
+            "age_shares",
+            "earlier_split",
+            "keep_for_evaluation",
+            "leaked_faces",
+            "parted_pictures",
+            "split_faces",
+            "write_split",
+        ],
+    },
+)

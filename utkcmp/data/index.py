@@ -1,0 +1,228 @@
+"""The table of faces: what each file name says, what each file holds, which are the same picture.
+
+One row a file, rejected ones included with their reason, so that nothing is dropped silently.
+File names follow UTKFace, ``[age]_[gender]_[ethnicity]_[date and time].jpg.chip.jpg``. Hidden files
+and folders (``.DS_Store``, ``.sample.json``, ``__MACOSX``) are no part of the data and get no row.
+"""
+
+import hashlib
+import io
+import re
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from utkcmp.data.archives import (
+    KINDS,
+    DataError,
+    data_source,
+    list_files,
+    read_files,
+    source_fingerprint,
+)
+from utkcmp.data.decode import ImageError, _open, _upright_rgb, decode
+from utkcmp.data.duplicates import HASHED_SIDE, perceptual_hash, same_pictures
+from utkcmp.files import atomic
+from utkcmp.processes import in_processes
+
+GENDERS = ("male", "female")
+ETHNICITIES = ("White", "Black", "Asian", "Indian", "Others")
+
+INDEX_VERSION = 1  # raise it with every change that changes a row, here or in duplicates
+MAX_AGE = 116  # years; UTKFace states 0 to 116
+HIGH_AGE = 110  # years; above it an age is accepted but noted
+
+# UTKFace has 14 to 18 digits for date and time, drops the gender or the ethnicity at times, and
+# once each the dot before jpg and a blank too many.
+SUFFIX = re.compile(r"(\s*)(\.?)(jpe?g|png)(\.chip\.(jpe?g|png))?\Z", re.IGNORECASE)
+FULL_NAME = re.compile(r"([0-9]{1,3})_([0-9]*)_([0-9]*)_([^_]*)")
+SHORT_NAME = re.compile(r"([0-9]{1,3})_(?:([0-9])_)?([0-9]{14,18})")
+
+COLUMNS = {
+    "file": str,
+    "age": "Int64",
+    "gender": "Int64",
+    "ethnicity": "Int64",
+    "taken": str,
+    "width": "Int64",
+    "height": "Int64",
+    "bytes": "int64",
+    "sha256": str,
+    "phash": str,
+    "group": "int64",
+    "conflict": "int64",
+    "status": str,
+    "notes": str,
+}
+
+
+def index_faces(
+    source: str | Path, cache: str | Path | None = None, progress: bool = True
+) -> pd.DataFrame:
+    """Index the faces of a folder (with subfolders), .tar.gz, .tgz, .tar or .zip.
+
+    cache: a folder that keeps the index for the next call, which decodes nothing as long as no
+    file's name, size or time has changed; None keeps nothing. progress: show a progress bar.
+    Returns one row a file, sorted by ``file`` (posix path within the source): ``age`` (years),
+    ``gender`` and ``ethnicity`` (places in GENDERS and ETHNICITIES; NA if unknown), ``taken`` (in
+    the name), ``width`` and ``height`` (pixels, as stored), ``bytes``, ``sha256``, ``phash`` (hex),
+    ``group`` (files of one picture share a number; numbered by first file), ``conflict`` (years
+    between the oldest and the youngest label of the group's valid files), ``status`` ("ok" or the
+    reason of rejection) and ``notes`` (what is odd about a file, separated by "; ").
+    Raises DataError for a source that cannot be read (see ``read_files``) or has no valid face.
+    """
+    if cache is None:
+        return _index(source, progress)
+    path = Path(cache) / f"faces-{INDEX_VERSION}-{source_fingerprint(source)[:24]}.csv"
+    faces = _load(path)
+    if faces is None:
+        faces = _index(source, progress)
+        _store(path, faces)
+    return faces
+
+
+def fingerprint(faces: pd.DataFrame) -> str:
+    """The content of the valid faces as sha256 (hex), whatever the order of the rows.
+
+    faces: columns file, sha256, status. Ages are part of it, since the file names say them.
+    """
+    valid = faces[faces.status == "ok"]
+    lines = sorted(
+        f"{file}\0{sha256}\n" for file, sha256 in zip(valid.file, valid.sha256, strict=True)
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def shown_files(faces: pd.DataFrame, show_faces: bool = True) -> pd.Series:
+    """What pages call the files of ``faces`` (columns file, sha256), (N,) str.
+
+    That is their names, or, where no face may be shown, the first 12 digits of their contents'
+    SHA-256: whoever has the data finds them in the column ``sha256`` of faces.csv.
+    """
+    return faces.file if show_faces else faces.sha256.str[:12].rename("file")
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def parse_name(name: str) -> dict:
+    """What a file name says: age (years), gender and ethnicity (codes or None), taken, notes.
+
+    name: the last part of a path. Where only one digit stands between age and date, it is the
+    gender if it can be one (as in UTKFace's own such names), else the ethnicity. ``notes`` lists
+    what is odd. Raises ImageError with the reason where no plausible age can be read.
+
+    >>> parse_name("61_1_20170109142408075.jpg.chip.jpg")["notes"]
+    ['ethnicity missing']
+    """
+    suffix = SUFFIX.search(name)
+    if not suffix:
+        raise ImageError("not an image")
+    age, gender, ethnicity, taken = _fields(name[: suffix.start()])
+    if age > MAX_AGE:
+        raise ImageError(f"age above {MAX_AGE}")
+    odd = {
+        f"age above {HIGH_AGE}": age > HIGH_AGE,
+        "gender missing": gender is None,
+        "ethnicity missing": ethnicity is None,
+        "odd time source_fingerprint": not re.fullmatch("[0-9]{17}", taken),
+        "blank in name": suffix[1] != "",
+        "dot missing": suffix[2] == "",
+    }
+    notes = [note for note, holds in odd.items() if holds]
+    return {"age": age, "gender": gender, "ethnicity": ethnicity, "taken": taken, "notes": notes}
+
+
+def _fields(stem: str) -> tuple[int, int | None, int | None, str]:
+    if full := FULL_NAME.fullmatch(stem):
+        age, gender, ethnicity, taken = full.groups()
+    elif short := SHORT_NAME.fullmatch(stem):
+        age, code, taken = short.groups()
+        gender, ethnicity = (code, None) if code in ("0", "1") else (None, code)
+    else:
+        raise ImageError("name without age")
+    return int(age), _code(gender, GENDERS), _code(ethnicity, ETHNICITIES), taken
+
+
+def _code(digits: str | None, names: tuple) -> int | None:
+    return int(digits) if digits and int(digits) < len(names) else None
+
+
+# ---- the index -----------------------------------------------------------------------------------
+
+
+def _index(source: str | Path, progress: bool) -> pd.DataFrame:
+    count = len(list_files(source))
+    examined = in_processes(_examine, read_files(source), count)
+    bar = tqdm(examined, "indexing faces", count, disable=not progress, leave=False, unit="face")
+    found = {row["file"]: (row, thumb) for row, thumb in bar}
+    rows, thumbs = zip(*(found[file] for file in sorted(found)), strict=True)
+    faces = pd.DataFrame(rows, columns=list(COLUMNS))
+    if not (faces.status == "ok").any():
+        reasons = ", ".join(f"{n} {reason}" for reason, n in faces.status.value_counts().items())
+        raise DataError(f"{source} holds no valid face ({reasons}): expected {KINDS}")
+    _add_groups(faces, thumbs)
+    return faces.astype(COLUMNS)
+
+
+def _examine(item: tuple[str, bytes]) -> tuple[dict, np.ndarray | None]:
+    """One row of the index, without its group, and the thumbnail of a valid picture."""
+    file, data = item
+    sha256 = hashlib.sha256(data).hexdigest()
+    row = {"file": file, "taken": "", "bytes": len(data), "sha256": sha256, "phash": ""}
+    notes, thumb = [], None
+    try:
+        row |= parse_name(PurePosixPath(file).name)
+        notes += row["notes"]
+        image = _open(data)
+        row |= {"width": image.width, "height": image.height}
+        image, odd = _upright_rgb(image, HASHED_SIDE)
+        notes += odd
+        row["phash"], thumb = perceptual_hash(image)
+        row["status"] = "ok"
+    except ImageError as error:
+        row["status"] = str(error)
+    return row | {"notes": "; ".join(notes)}, thumb
+
+
+def _add_groups(faces: pd.DataFrame, thumbs: tuple[np.ndarray | None, ...]) -> None:
+    """Fill in ``group``, numbered by first file (a rejected file is alone), and ``conflict``."""
+    valid = np.flatnonzero(faces.status == "ok")
+    label = -1 - np.arange(len(faces))  # below 0: alone
+    ok = faces.iloc[valid]
+    label[valid] = same_pictures(
+        ok.sha256.tolist(), ok.phash.tolist(), np.stack([thumbs[i] for i in valid])
+    )
+    faces["group"] = pd.factorize(label)[0]
+    ages = ok.age.astype("int64").groupby(faces.group)
+    faces["conflict"] = faces.group.map(ages.max() - ages.min()).fillna(0)
+
+
+# ---- the stored index ----------------------------------------------------------------------------
+
+
+def _store(path: Path, faces: pd.DataFrame) -> None:
+    body = faces.to_csv(index=False).encode()
+    with atomic(path) as temporary:
+        temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+
+
+def _load(path: Path) -> pd.DataFrame | None:
+    """A stored index; None if there is none or if it is not the one that was stored."""
+    if not path.exists():
+        return None
+    digest, _, body = path.read_bytes().partition(b"\n")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        return None
+    numbers = [name for name, kind in COLUMNS.items() if kind == "Int64"]
+    missing = {name: [""] for name in numbers}
+    return pd.read_csv(io.BytesIO(body), dtype=COLUMNS, keep_default_na=False, na_values=missing)
+
+
+def read_crops(data, rows: np.ndarray) -> list:
+    """The faces of some rows as they lie in the source, upright RGB, in the order of ``rows``."""
+    files = data.faces.file.iloc[rows].tolist()
+    read = {name: decode(content) for name, content in read_files(data_source(data.params), files)}
+    return [read[file] for file in files]

@@ -1,0 +1,314 @@
+"""Relation-labelled pairs: which of two faces is older, in time and memory of N + K.
+
+Faces are sorted by age once. Face i of that order may be the older one of a pair with each of the
+first c[i] faces, where c[i] counts those at least ``year_diff`` younger. So all valid pairs are
+numbered 0 to sum(c) - 1, a sample of pairs is a sample of numbers, and a binary search turns a
+number into its pair. No matrix of faces by faces exists.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr
+
+from utkcmp.data.split import SPLITS, training_rows
+
+MIXING_ROUNDS = 24  # after five the gaps of 16,500 faces are those of chance
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """K pairs of faces: indexing by a slice, a mask or numbers gives some of them.
+
+    left, right: int64 (K,), which faces; label: int8 (K,), 1 where the left face is older and 0
+    where the right one is. Equal ages never meet.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    label: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, some) -> "Pairs":
+        return Pairs(*(np.atleast_1d(part[some]) for part in (self.left, self.right, self.label)))
+
+    def take(self, rows: np.ndarray) -> "Pairs":
+        """The same pairs of faces that are numbered anew: each index i becomes rows[i]."""
+        return Pairs(rows[self.left], rows[self.right], self.label)
+
+    def by_face(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The faces that the pairs hold, each once, int64 (N,), and both sides, int64 (K,), as
+        places among them."""
+        faces, places = np.unique(np.concatenate([self.left, self.right]), return_inverse=True)
+        return faces, *np.split(places, 2)
+
+    def mirrored(self) -> "Pairs":
+        """The same pairs with left and right exchanged."""
+        return Pairs(self.right, self.left, 1 - self.label)
+
+    def table(self, faces: pd.DataFrame) -> pd.DataFrame:
+        """One row a pair: left, right, label, left_age, right_age (years), left_file, right_file.
+
+        faces: columns age, file; left and right are its row numbers.
+        """
+        columns = {"left": self.left, "right": self.right, "label": self.label}
+        for name in ("age", "file"):
+            values = faces[name].to_numpy()
+            columns |= {f"left_{name}": values[self.left], f"right_{name}": values[self.right]}
+        return pd.DataFrame(columns)
+
+
+class AllPairs:
+    """Every pair at least ``year_diff`` years apart, each once, without holding any of them.
+
+    ages: (N,) years. Has a length; an int, a slice or an array of numbers as index gives Pairs.
+    Which of the two faces stands on the left is drawn from the pair's number and ``seed``, about
+    half and half. Holds four arrays of N numbers.
+    Raises ValueError as ``sample_pairs`` does.
+
+    >>> every = AllPairs(np.array([20, 30, 30]))
+    >>> len(every), sorted(every[0].left.tolist() + every[0].right.tolist())
+    (2, [0, 1])
+    """
+
+    def __init__(self, ages: np.ndarray, year_diff: int = 1, seed: int = 42):
+        ages = _checked(ages, year_diff)
+        self.seed = seed
+        self.order = np.argsort(_sort_keys(ages), kind="stable")  # (N,) youngest first
+        self.sorted_ages = ages[self.order]
+        # Of how many faces each may be the older one, and the number of its first pair.
+        self.younger = np.searchsorted(self.sorted_ages, self.sorted_ages - year_diff, "right")
+        self.ends = np.cumsum(self.younger)
+        if not len(self):
+            raise ValueError(
+                f"no two of the {len(ages)} faces are {year_diff} or more years apart (the ages "
+                f"run from {ages.min()} to {ages.max()}): expected a smaller year_diff"
+            )
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, some) -> Pairs:
+        numbers = np.arange(*some.indices(len(self))) if isinstance(some, slice) else some
+        numbers = np.atleast_1d(numbers)
+        if not len(numbers):
+            numbers = numbers.astype(np.int64)
+        if not np.issubdtype(numbers.dtype, np.integer):
+            raise TypeError(f"pairs are indexed by whole numbers, not {numbers.dtype}")
+        outside = (numbers < -len(self)) | (numbers >= len(self))
+        if outside.any():
+            raise IndexError(f"there is no pair {numbers[outside][0]}: there are {len(self):,}")
+        numbers = numbers % len(self)
+        return _placed(*self.decode(numbers), _coins(numbers, self.seed))
+
+    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The older and the younger face of the pairs of these numbers, each int64 (K,)."""
+        place = np.searchsorted(self.ends, numbers, side="right")
+        return self.order[place], self.order[numbers - (self.ends[place] - self.younger[place])]
+
+
+def _checked(ages: np.ndarray, year_diff: int) -> np.ndarray:
+    """Ages as int64 or float64, so that differences neither wrap round nor lose a bit."""
+    ages = np.asarray(ages)
+    if ages.ndim != 1:
+        raise ValueError(f"ages have shape {ages.shape}, expected one number for each face")
+    if ages.dtype == object:
+        ages = pd.to_numeric(pd.Series(ages)).to_numpy(float, na_value=np.nan)
+    ages = ages.astype(np.int64 if ages.dtype.kind in "iub" else np.float64, copy=False)
+    if not np.isfinite(ages).all():
+        raise ValueError(f"{(~np.isfinite(ages)).sum()} ages are no numbers, expected one each")
+    if not year_diff >= 1:
+        raise ValueError(f"year_diff is {year_diff}, expected 1 or more years")
+    if not len(ages) or ages.min() == ages.max():
+        some = "1 face has" if len(ages) == 1 else f"{len(ages)} faces have"
+        raise ValueError(f"{some} fewer than two distinct ages: expected at least two")
+    return ages
+
+
+def _sort_keys(ages: np.ndarray) -> np.ndarray:
+    """The same numbers in 16 bits, if they fit: numpy sorts these by radix, eight times as fast."""
+    fit = ages.dtype.kind == "i" and -(2**15) <= ages.min() and ages.max() < 2**15
+    return ages.astype(np.int16) if fit else ages
+
+
+def _coins(numbers: np.ndarray, seed: int) -> np.ndarray:
+    """A fair coin for each number: one bit of a mixed 64-bit integer (splitmix64's finish)."""
+    mixed = numbers.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 1) % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return ((mixed ^ (mixed >> np.uint64(31))) & np.uint64(1)).astype(bool)
+
+
+def _placed(older: np.ndarray, younger: np.ndarray, older_left: np.ndarray) -> Pairs:
+    left, right = np.where(older_left, older, younger), np.where(older_left, younger, older)
+    return Pairs(left, right, older_left.astype(np.int8))
+
+
+def count_pairs(ages: np.ndarray, year_diff: int = 1, unique_images: bool = False) -> int:
+    """How many pairs ``sample_pairs`` can give. Raises ValueError as it does.
+
+    >>> count_pairs(np.array([10, 20, 30, 40])), count_pairs(np.array([10, 20, 30]), 1, True)
+    (6, 1)
+    """
+    every = AllPairs(ages, year_diff)
+    return _most_disjoint(every.sorted_ages, year_diff) if unique_images else len(every)
+
+
+def sample_pairs(
+    ages: np.ndarray,
+    *,
+    data_size: int | None = None,
+    year_diff: int = 1,
+    duplicate_probability: float = 0.0,
+    unique_images: bool = False,
+    seed: int = 42,
+) -> Pairs:
+    """Draw relation-labelled pairs of faces.
+
+    ages: (N,) years. data_size: number of pairs, None or negative for all possible ones; a size
+    that cannot be reached is a warning that says the size reached. year_diff: least difference of
+    age, years. duplicate_probability: chance of each pair to be there a second time with the faces
+    exchanged, which adds to ``data_size``. unique_images: each face in one pair at most, and as
+    many pairs as that allows, if asked for.
+    No pair comes twice (but for the exchanged ones), all are equally likely (unless unique_images
+    ties them), and half of them, to within one, have the older face on the left. Returns Pairs of
+    indices into ``ages``, in random order, the exchanged ones last. The same arguments give the
+    same pairs. Takes time and memory of N + K.
+    Raises ValueError for an option out of range or ages of which no pair can be made.
+
+    >>> pairs = sample_pairs(np.array([10, 20, 30, 40]), data_size=4)
+    >>> len(pairs), int(pairs.label.sum())
+    (4, 2)
+    """
+    if not 0 <= duplicate_probability <= 1:
+        raise ValueError(f"duplicate_probability is {duplicate_probability}, expected 0 to 1")
+    every, rng = AllPairs(ages, year_diff), np.random.default_rng(seed)
+    if unique_images:
+        older, younger = _disjoint(every, year_diff, rng)
+        possible = len(older)
+    else:
+        possible = len(every)
+    size = possible if data_size is None or data_size < 0 else min(data_size, possible)
+    if data_size is not None and data_size > possible:
+        once = ", each face used once," if unique_images else ""
+        warnings.warn(
+            f"{data_size:,} pairs were asked for, the {len(every.order):,} faces{once} give "
+            f"{possible:,} that are {year_diff} or more years apart",
+            stacklevel=2,
+        )
+    if unique_images:
+        older, younger = older[:size], younger[:size]
+    else:
+        older, younger = every.decode(_distinct(possible, size, rng))
+    pairs = _placed(older, younger, rng.permutation(size) % 2 == 0)
+    again = pairs[rng.random(size) < duplicate_probability].mirrored()
+    parts = zip(*((p.left, p.right, p.label) for p in (pairs, again)), strict=True)
+    return Pairs(*map(np.concatenate, parts)) if len(again) else pairs
+
+
+def _distinct(total: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """``size`` distinct numbers below ``total`` in random order, in time and memory of ``size``."""
+    if 4 * size >= total:
+        return rng.permutation(total)[:size]
+    numbers = np.empty(0, dtype=np.int64)
+    while len(numbers) < size:  # once, as a rule: at most a quarter of the draws collide
+        drawn = rng.integers(0, total, size + size // 4 + 16)
+        numbers = np.sort(np.concatenate([numbers, drawn]))  # np.unique takes 60 times as long
+        numbers = numbers[np.diff(numbers, prepend=-1) > 0]
+    return rng.permutation(numbers)[:size]
+
+
+def _disjoint(every: AllPairs, year_diff: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """As many pairs as possible of which no two share a face: older, younger, in random order.
+
+    The youngest are paired with the oldest, which gives the most pairs but wide gaps only. Then two
+    pairs at a time, or a pair and a face left over, exchange a face at random where the ages allow
+    it, until the gaps are those of chance.
+    """
+    ages = every.sorted_ages
+    count = _most_disjoint(ages, year_diff)
+    pairs = np.stack([np.arange(count), np.arange(len(ages) - count, len(ages))], axis=1)
+    free = np.arange(count, len(ages) - count)
+    half, spare = count // 2, min(count, len(free))
+
+    def apart(some, others):
+        return np.abs(ages[some] - ages[others]) >= year_diff
+
+    for _ in range(MIXING_ROUNDS):
+        pairs = pairs[rng.permutation(count)]
+        turned = rng.random(count) < 0.5
+        pairs[turned] = pairs[turned, ::-1]
+        one, other = pairs[:half], pairs[half : 2 * half]
+        good = apart(one[:, 0], other[:, 1]) & apart(other[:, 0], one[:, 1])
+        one[good, 1], other[good, 1] = other[good, 1], one[good, 1]
+        rng.shuffle(free)
+        good = np.flatnonzero(apart(pairs[:spare, 0], free[:spare]))
+        pairs[good, 1], free[good] = free[good], pairs[good, 1]
+    pairs = every.order[np.sort(pairs, axis=1)]  # places are in order of age, the younger first
+    return pairs[:, 1], pairs[:, 0]
+
+
+def _most_disjoint(sorted_ages: np.ndarray, year_diff: int) -> int:
+    """The largest number of disjoint pairs: m are possible if the m youngest, in order, lie far
+    enough from the m oldest, in order."""
+    low, high = 0, len(sorted_ages) // 2
+    while low < high:
+        middle = (low + high + 1) // 2
+        gaps = sorted_ages[len(sorted_ages) - middle :] - sorted_ages[:middle]
+        low, high = (middle, high) if (gaps >= year_diff).all() else (low, middle - 1)
+    return low
+
+
+def split_pairs(
+    faces: pd.DataFrame,
+    split: str,
+    *,
+    data_size: int | None = None,
+    year_diff: int = 1,
+    duplicate_probability: float = 0.0,
+    unique_images: bool = False,
+    duplicates: str = "keep",
+    seed: int = 42,
+) -> Pairs:
+    """The pairs of one split, as row numbers of ``faces``; the other options as ``sample_pairs``.
+
+    faces: the valid rows of faces.csv (columns age, split, evaluate, group, file). Validation and
+    test take the rows marked ``evaluate``, training those that ``duplicates`` leaves (see
+    ``split.training_rows``). Each split draws with a seed of its own. Only for training is it worth
+    a warning if there are fewer pairs than ``data_size``: the others then simply use all.
+    Raises ValueError for a split of another name, and as ``sample_pairs`` does.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+    if split == "train":
+        rows = training_rows(faces, duplicates)
+    else:
+        rows = np.flatnonzero((faces.split == split) & faces.evaluate.astype(bool))
+    with warnings.catch_warnings():
+        if split != "train":
+            warnings.filterwarnings("ignore", message=r"[\d,]+ pairs were asked for")
+        pairs = sample_pairs(
+            faces.age.to_numpy(np.int64)[rows],
+            data_size=data_size,
+            year_diff=year_diff,
+            duplicate_probability=duplicate_probability,
+            unique_images=unique_images,
+            seed=seed + SPLITS.index(split),
+        )
+    return pairs.take(rows)
+
+
+def chance_right(gaps: np.ndarray, error: float) -> np.ndarray:
+    """How often a judge who misses each age by ``error`` years orders pairs rightly.
+
+    gaps: (K,) years; error: standard deviation, years, normal and independent for the two faces.
+    Returns (K,) in 0.5 to 1.
+
+    >>> chance_right(np.array([0, 5, 20]), error=5).round(2)
+    array([0.5 , 0.76, 1.  ])
+    """
+    return ndtr(np.asarray(gaps) / (np.sqrt(2) * error))

@@ -1,0 +1,184 @@
+"""Train, validation and test faces: a picture stays on one side, and no face ever moves.
+
+Every picture (a group of duplicates) draws a number from a hash of its content and the seed, and
+the number decides its split. What is promised:
+
+- **Whole pictures**: all files of a group lie in one split, whatever their labels.
+- **No history needed**: the split of a face depends on its picture and the seed alone, on neither
+  file names, their order nor the other faces. Adding or removing other faces moves nothing.
+- **Ages**: each age is divided 70/20/10 in expectation, an age with a single face included; an age
+  of n faces misses its share by about sqrt(0.7 * 0.3 / n). Exact shares would make a face depend on
+  the others of its age, and so move when one is added: the two cannot be had together.
+- **New duplicates**: where a new file turns out to be an old picture saved again, no rule that sees
+  only the present files can know which of the two was first. ``previous`` tells, and the old face
+  stays. Where a new file shows that pictures of different splits are one, training wins, then
+  validation: what a model may have learnt from is never tested on.
+"""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from utkcmp.files import write_csv
+from utkcmp.run import Run
+
+SPLITS = ("train", "val", "test")
+
+
+def split_faces(
+    faces: pd.DataFrame,
+    train: int = 70,
+    val: int = 20,
+    test: int = 10,
+    seed: int = 42,
+    leaky: bool = False,
+    previous: pd.DataFrame | None = None,
+) -> pd.Series:
+    """Assign every valid face to "train", "val" or "test"; rejected files get "".
+
+    faces: (N,) rows with columns file, age, sha256, group, status. train, val, test: per cent of
+    the faces, sum 100. previous: an earlier table (columns sha256, split) made with the same
+    percentages and seed; its faces keep their split, see above. leaky: the course project's plain
+    split instead, a random draw within each age that lets duplicates part; it moves faces when
+    others are added. Returns (N,) str with the index of ``faces``.
+    Raises ValueError for percentages out of range and for too few faces to give each split two
+    distinct ages, without which it has no pair.
+
+    >>> names = list("abcdefghijklmnopqrstuvwxyz")
+    >>> faces = pd.DataFrame({"file": names, "sha256": names, "age": range(26), "group": range(26)})
+    >>> sorted(split_faces(faces.assign(status="ok"), 40, 30, 30, seed=1).unique())
+    ['test', 'train', 'val']
+    """
+    if train + val + test != 100 or not min(train, val, test) > 0:
+        raise ValueError(
+            f"train, val and test are {train}, {val} and {test} per cent: expected three positive "
+            "numbers that add up to 100"
+        )
+    ok = (faces.status == "ok").to_numpy(bool)
+    valid, cuts = faces[ok].reset_index(drop=True), [train / 100, (train + val) / 100]
+    draws = _plain_draws(valid, seed) if leaky else _picture_draws(valid, seed)
+    places = np.searchsorted(cuts, draws, side="right")
+    if previous is not None and not leaky:
+        places = _kept(valid, places, previous)
+    for number, name in enumerate(SPLITS):
+        if valid.age[places == number].nunique() < 2:
+            raise ValueError(
+                f"the {name} split has faces of fewer than two ages ({len(valid)} valid faces in "
+                "all): expected more faces or a larger share"
+            )
+    split = np.full(len(faces), "", dtype=object)
+    split[ok] = np.array(SPLITS, dtype=object)[places]
+    return pd.Series(split, index=faces.index, name="split", dtype=str)
+
+
+def _picture_draws(valid: pd.DataFrame, seed: int) -> np.ndarray:
+    """One number in [0, 1) a face, the same for all of a picture: that of its smallest hash."""
+    content = valid.groupby("group").sha256.min()
+    return valid.group.map(content.map(lambda sha256: _uniform(sha256, seed))).to_numpy(float)
+
+
+def _uniform(text: str, seed: int) -> float:
+    """A number in [0, 1) that depends on ``text`` and the seed alone.
+
+    >>> 0 <= _uniform("some picture", 42) < 1
+    True
+    """
+    digest = hashlib.sha256(f"{seed}:{text}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def _plain_draws(valid: pd.DataFrame, seed: int) -> np.ndarray:
+    """Numbers spread evenly over [0, 1) within each age, in random order, duplicates ignored."""
+    rng = np.random.default_rng(seed)
+    shuffled = valid.sort_values("file").sample(frac=1, random_state=rng)
+    by_age = shuffled.groupby("age").age
+    draws = (by_age.cumcount() + rng.random(len(shuffled))) / by_age.transform("size")
+    return draws.loc[valid.index].to_numpy(float)
+
+
+def _kept(valid: pd.DataFrame, places: np.ndarray, previous: pd.DataFrame) -> np.ndarray:
+    """``places`` with every picture of ``previous`` where it was; training wins where it parts."""
+    known = previous[previous.split.isin(SPLITS)]
+    old = dict(zip(known.sha256, known.split.map(SPLITS.index), strict=True))
+    kept = valid.sha256.map(old).groupby(valid.group).transform("min")
+    return np.where(kept.notna(), kept, places).astype(int)
+
+
+def keep_for_evaluation(faces: pd.DataFrame, max_conflict: int = 5) -> pd.Series:
+    """Whether a face may be tested on: (N,) bool, False where its age is not known.
+
+    That is a rejected file, or one of a picture whose labels lie more than ``max_conflict`` years
+    apart. faces: columns status, conflict (years).
+    """
+    evaluate = (faces.status == "ok") & (faces.conflict.fillna(0) <= max_conflict)
+    return evaluate.astype(bool).rename("evaluate")
+
+
+def training_rows(faces: pd.DataFrame, duplicates: str = "keep") -> np.ndarray:
+    """Row numbers, int64, of the faces to train on. faces: the valid rows of faces.csv.
+
+    duplicates: "keep" takes all; "drop_conflicts" leaves out pictures of unknown age (those not
+    marked ``evaluate``); "drop_all_but_one" takes one file of each picture, drawn by a hash of its
+    name, since the first in order would be the one with the lower age.
+    Raises ValueError for any other word.
+    """
+    chosen = np.flatnonzero(faces.split == "train")
+    if duplicates == "drop_conflicts":
+        return chosen[faces.evaluate.to_numpy(bool)[chosen]]
+    if duplicates == "drop_all_but_one":
+        some = faces.iloc[chosen].reset_index(drop=True)
+        drawn = some.assign(draw=[_uniform(name, 0) for name in some.file]).sort_values("draw")
+        return chosen[np.sort(drawn.drop_duplicates("group").index)]
+    if duplicates != "keep":
+        raise ValueError(
+            f"duplicates is {duplicates!r}, expected keep, drop_conflicts or drop_all_but_one"
+        )
+    return chosen
+
+
+def parted_pictures(faces: pd.DataFrame, split: pd.Series) -> int:
+    """How many pictures have files in more than one split: 0, unless the split is a leaky one.
+
+    faces: columns group, status; split: as ``split_faces`` returns it.
+    """
+    valid = faces.status == "ok"
+    return int((split[valid].groupby(faces.group[valid]).nunique() > 1).sum())
+
+
+def leaked_faces(faces: pd.DataFrame, split: pd.Series) -> pd.Series:
+    """Which validation and test faces are pictures that training has too: (N,) bool.
+
+    faces: columns group, status; split: as ``split_faces`` returns it.
+    """
+    seen = faces.group[split == "train"]
+    return split.isin(SPLITS[1:]) & faces.group.isin(seen)
+
+
+def age_shares(ages: pd.Series, split: pd.Series, width: int = 10, last: int = 80) -> pd.DataFrame:
+    """The share of each split by age, ``width`` years a band, all from ``last`` on in one.
+
+    ages: (N,) years; split: (N,) of SPLITS, same index. Returns one row a band, by its first year,
+    with columns faces, train, val and test (shares of the band's faces).
+    """
+    band = (ages // width * width).clip(upper=last).astype(int).rename("from age")
+    shares = {name: (split == name).groupby(band).mean() for name in SPLITS}
+    return pd.DataFrame({"faces": band.groupby(band).size(), **shares})
+
+
+def write_split(run: Run, faces: pd.DataFrame, **settings) -> None:
+    """Write faces.csv and, into run.json, the settings it was made with."""
+    write_csv(faces, run.faces_csv)
+    run.record("split", settings=settings, table=_digest(run))
+
+
+def earlier_split(run: Run, **settings) -> pd.DataFrame | None:
+    """The run's faces.csv, if there is one that was made with these settings; else None."""
+    recorded = run.read_record().get("split", {})
+    if not run.faces_csv.exists() or recorded.get("settings") != settings:
+        return None
+    return run.read_faces() if recorded.get("table") == _digest(run) else None
+
+
+def _digest(run: Run) -> str:
+    return hashlib.sha256(run.faces_csv.read_bytes()).hexdigest()

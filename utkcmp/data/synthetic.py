@@ -1,0 +1,171 @@
+"""Drawn faces in UTKFace's own format, so that everything runs without the real data set.
+
+UTKFace's real flaws are planted among them: bad names, copies, copies with another age, files that
+are no picture. The faces themselves are drawn by ``utkcmp.drawing``.
+"""
+
+import io
+import json
+import os
+import tempfile
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from utkcmp.data.drawing import draw_face, random_face
+from utkcmp.files import hold, remove_leftovers
+
+DRAWING = 1  # raise it with every change here or in drawing.py that changes the files
+MARKER = ".sample.json"
+LEAST = 50  # good faces
+FIRST_TAKEN, TAKEN_WITHIN = datetime(2016, 12, 19), 33 * 86_400_000  # UTKFace's weeks, in ms
+
+
+def planted_flaws(n: int = 400) -> dict[str, int]:
+    """Say how many flawed files ``draw_sample`` adds to ``n`` good faces, by kind of flaw.
+
+    >>> planted_flaws(400)["copy_other_age"], sum(planted_flaws(400).values())
+    (6, 22)
+    """
+    few = max(1, n // 4000)
+    return {
+        "missing_field": max(
+            1, n // 200
+        ),  # no ethnicity in the name, 39_1_20170116174525125.jpg...
+        "blank_in_name": few,  # a blank before .jpg.chip.jpg
+        "missing_dot": few,  # ...357jpg.chip.jpg
+        "copy_same_age": max(1, n // 100),  # the bytes of a good face under a second name
+        "copy_other_age": max(2, n // 65),  # the same, the two ages 2 to 4 or 8 to 25 years apart
+        "near_same_age": max(1, n // 130),  # a good face stored again at a lower JPEG quality
+        "near_other_age": max(1, n // 400),  # the same, the two ages 2 to 4 years apart
+        "truncated": few,  # the first half of a JPEG
+        "empty": few,  # no bytes at all
+        "not_an_image": few,  # text under a valid face name
+        "other_file": 1,  # readme.txt
+    }
+
+
+def draw_sample(folder: str | Path, n: int = 400, seed: int = 42) -> Path:
+    """Draw ``n`` synthetic faces and some flawed files into ``folder``, named as in UTKFace.
+
+    Good faces are 200 x 200 RGB JPEGs of ages 1 to 100, spread roughly as in UTKFace. The flawed
+    files come on top, ``planted_flaws(n)`` of each kind. The same ``n`` and ``seed`` give the same
+    bytes (with the same numpy and Pillow), and face k does not depend on ``n``. A folder that
+    holds this very sample is left alone, one that holds another sample is replaced; nothing
+    half-drawn is ever left there.
+
+    folder: where the files go, made if missing
+    n: good faces, 50 or more
+    seed: 0 or more
+    Returns ``folder`` as a Path. Raises ValueError where ``n`` or ``seed`` is too small, or where
+    ``folder`` holds anything that this function did not draw.
+
+    >>> folder = draw_sample(Path(tempfile.mkdtemp(), "faces"), n=50)
+    >>> len(list(folder.glob("*.jpg"))), sum(planted_flaws(50).values())
+    (61, 12)
+    """
+    folder = Path(folder)
+    if n < LEAST or seed < 0:
+        raise ValueError(f"sample of n={n}, seed={seed}: expected n >= {LEAST} and seed >= 0")
+    files = n + sum(planted_flaws(n).values())
+    marker = {"drawing": DRAWING, "n": n, "seed": seed, "files": files}
+    if _marker_of(folder) == marker:
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    beside = {"dir": folder.parent, "prefix": f".{folder.name}."}
+    with (
+        tempfile.TemporaryDirectory(**beside) as temporary,
+        hold(os.open(temporary, os.O_RDONLY)),
+    ):
+        fresh = Path(temporary, "fresh")
+        fresh.mkdir()
+        _write_files(fresh, n, seed)
+        (fresh / MARKER).write_text(json.dumps(marker), encoding="utf-8")
+        if _marker_of(folder) == marker:  # another process drew the same meanwhile
+            return folder
+        if folder.exists():
+            folder.rename(Path(temporary, "replaced"))
+        fresh.rename(folder)
+    return folder
+
+
+def _marker_of(folder: Path) -> dict | None:
+    """The marker of the sample in ``folder``; None where the folder or some files are missing."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    try:
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        missing = marker["files"] - sum(not path.name.startswith(".") for path in folder.iterdir())
+    except (OSError, ValueError, KeyError, TypeError):
+        missing = -1
+    if missing < 0:
+        raise ValueError(
+            f"{folder} holds something else than drawn faces: expected a new or an empty folder, "
+            "or one that draw_sample filled"
+        )
+    return None if missing else marker
+
+
+def _write_files(folder: Path, n: int, seed: int) -> None:
+    for k in range(n):
+        label, data = _face_file(seed, k)
+        (folder / _name(*label, k)).write_bytes(data)
+    rng = np.random.default_rng([seed, 1])
+    sources = rng.permutation(n)  # no good face is copied twice
+    flaws = [kind for kind, count in planted_flaws(n).items() for _ in range(count)]
+    for i, kind in enumerate(flaws):
+        copied = kind.startswith(("copy", "near"))
+        label, data = _face_file(seed, int(sources[i]) if copied else n + i)
+        name, data = _flawed(kind, label, data, n + i, rng)
+        (folder / name).write_bytes(data)
+
+
+def _face_file(seed: int, k: int) -> tuple[tuple[int, int, int], bytes]:
+    """Draw face ``k``: its (age, gender, ethnicity) and its JPEG, from ``seed`` and ``k`` alone."""
+    rng = np.random.default_rng([seed, 0, k])
+    face = random_face(rng)
+    return (face.age, face.gender, face.ethnicity), _jpeg(
+        draw_face(face), int(rng.integers(60, 96))
+    )
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def _name(age: int, gender: int, ethnicity: int, k: int) -> str:
+    taken = FIRST_TAKEN + timedelta(milliseconds=k * 1_762_064_483 % TAKEN_WITHIN)  # no two alike
+    when = f"{taken:%Y%m%d%H%M%S}{taken.microsecond // 1000:03}"
+    return f"{age}_{gender}_{ethnicity}_{when}.jpg.chip.jpg"
+
+
+def _flawed(kind: str, label: tuple[int, int, int], data: bytes, k: int, rng) -> tuple[str, bytes]:
+    """Make a flawed file of that ``kind`` out of a good face: its name and its bytes."""
+    age, gender, ethnicity = label
+    if kind.endswith("other_age"):
+        gap = rng.integers(2, 5) if kind.startswith("near") or k % 2 else rng.integers(8, 26)
+        age += int(gap if age < 50 else -gap)
+    name = _name(age, gender, ethnicity, k)
+    match kind:
+        case "missing_field":
+            name = name.replace(f"_{gender}_{ethnicity}_", f"_{gender}_")
+        case "blank_in_name":
+            name = name.replace(".", " .", 1)
+        case "missing_dot":
+            name = name.replace(".", "", 1)
+        case "near_same_age" | "near_other_age":
+            data = _jpeg(Image.open(io.BytesIO(data)), 50)
+        case "truncated":
+            data = data[: len(data) // 2]
+        case "empty":
+            data = b""
+        case "not_an_image":
+            data = b"<html><body>404 Not Found</body></html>\n"
+        case "other_file":
+            name, data = "readme.txt", b"Drawn faces, named as in UTKFace. No person is shown.\n"
+    return name, data

@@ -1,0 +1,181 @@
+"""How far an answer can be trusted: calibration, abstention, contradictions."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import expit
+
+from utkcmp import models
+from utkcmp.data.pairs import Pairs
+from utkcmp.evaluation.metrics import pair_metrics
+from utkcmp.evaluation.registry import load_pair_model
+from utkcmp.files import atomic, read_json
+from utkcmp.params import EMBEDDED
+from utkcmp.run import CALIBRATION
+
+if TYPE_CHECKING:
+    from utkcmp.data.datasets import RunData
+
+POINTS = 5  # of a face: eyes, nose, corners of the mouth
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured of a model on validation faces; the defaults where nothing was.
+
+    temperature: the number to divide logits by; pairs: those that it was fitted on, 0 for none.
+    frame: where its faces' points lie, as ``compare.alignment.POINTS``; None for UTKFace's places.
+    drawn: the model has seen drawn faces only.
+    """
+
+    temperature: float = 1.0
+    pairs: int = 0
+    frame: list[list[float]] | None = None
+    drawn: bool = False
+
+    @classmethod
+    def read(cls, folder: Path) -> Calibration:
+        """That of a model's folder. Raises ValueError if its file cannot be read."""
+        path = folder / CALIBRATION
+        if not path.exists():
+            return cls()
+        try:
+            found = cls(**read_json(path))
+            number = isinstance(found.temperature, int | float)
+            if not (number and 0 < found.temperature < math.inf):
+                raise ValueError(f"temperature {found.temperature!r}, expected one above 0")
+            if not isinstance(found.pairs, int) or not isinstance(found.drawn, bool):
+                raise ValueError("expected pairs as a number, and drawn as true or false")
+            if found.frame is not None:
+                _check_frame(np.array(found.frame, np.float64))
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"{path} is no calibration: {error}") from None
+        return found
+
+    def write(self, folder: Path) -> None:
+        with atomic(folder / CALIBRATION) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def _check_frame(frame: np.ndarray) -> None:
+    if frame.shape != (POINTS, 2):
+        raise ValueError(f"a frame of {frame.shape}, expected {(POINTS, 2)}")
+    if not (np.isfinite(frame).all() and np.ptp(frame, axis=0).min() > 0):
+        raise ValueError("a frame whose points lie nowhere or all in one line")
+
+
+def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
+    """The number to divide logits by, so that their probabilities fit the labels best.
+
+    logits: (K,) on validation pairs; label: (K,). Minimises the cross entropy (Guo et al. 2017,
+    "On Calibration of Modern Neural Networks", ICML).
+
+    >>> rng = np.random.default_rng(0)
+    >>> logits = rng.normal(0, 2, 20_000)
+    >>> label = rng.random(20_000) < expit(logits)
+    >>> round(fit_temperature(3 * logits, label), 1)
+    3.0
+    """
+    found = minimize_scalar(
+        lambda power: pair_metrics(logits / np.exp(power), label)["loss"],
+        bounds=(-5, 5),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def reliability(logits: np.ndarray, label: np.ndarray, bins: int = 10) -> pd.DataFrame:
+    """How often answers of a given confidence are right.
+
+    The confidence of an answer is the probability of the side it names, 0.5 to 1; ``bins`` parts of
+    that range. One row a part that has answers: confidence (mean), accuracy, pairs.
+    """
+    confidence = expit(np.abs(logits))
+    correct = (logits > 0) == (label == 1)
+    part = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    table = pd.DataFrame({"part": part, "confidence": confidence, "accuracy": correct})
+    grouped = table.groupby("part")
+    return grouped.mean().assign(pairs=grouped.size()).reset_index(drop=True)
+
+
+def calibration_error(table: pd.DataFrame) -> float:
+    """Expected calibration error: the mean gap of confidence and accuracy, weighted by pairs.
+
+    table: as from ``reliability``.
+    """
+    gaps = (table.confidence - table.accuracy).abs()
+    return float(np.average(gaps, weights=table.pairs))
+
+
+def coverage_curve(logits: np.ndarray, label: np.ndarray, points: int = 50) -> pd.DataFrame:
+    """Accuracy where the model answers only its most confident pairs.
+
+    Returns coverage (share answered, up to 1), accuracy, and confidence (the least one answered).
+    """
+    order = np.argsort(-np.abs(logits), kind="stable")
+    correct = ((logits > 0) == (label == 1))[order]
+    counts = np.unique(np.linspace(len(order) / points, len(order), points).astype(int).clip(1))
+    return pd.DataFrame(
+        {
+            "coverage": counts / len(order),
+            "accuracy": np.cumsum(correct)[counts - 1] / counts,
+            "confidence": expit(np.abs(logits[order][counts - 1])),
+        }
+    )
+
+
+def cyclic_share(older: np.ndarray) -> float:
+    """The share of triples of faces that are answered in a circle: a over b, b over c, c over a.
+
+    older: bool (T, 3), for T triples the answers to (a, b), (b, c), (c, a), True where the first is
+    called older. A coin flip gives 0.25, an order of all faces 0.
+
+    >>> cyclic_share(np.array([[True, True, True], [True, True, False]]))
+    0.5
+    """
+    return float((older.all(1) | ~older.any(1)).mean())
+
+
+def random_triples(rows: np.ndarray, count: int, seed: int = 42) -> np.ndarray:
+    """``count`` triples of three different faces each, int64 (count, 3), drawn from ``rows``."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.choice(rows, 3, replace=False) for _ in range(count)])
+
+
+def calibrate(folder: Path, data: RunData, frame: list[list[float]] | None = None) -> Calibration:
+    """Measure a trained model's temperature on validation pairs and write it beside the model.
+
+    The temperature is that of answers by both orders of two faces, as photos get them.
+    frame: where its training faces have their points, as from ``alignment.measure_frame``.
+    """
+    model = load_pair_model(folder)
+    pairs = data.pairs("val")
+    temperature = fit_temperature(symmetric_logits(model, data, pairs), pairs.label)
+    drawn = data.params.data == EMBEDDED
+    found = Calibration(temperature, len(pairs), frame, drawn)
+    found.write(Path(folder))
+    return found
+
+
+def symmetric_logits(model, data: RunData, pairs: Pairs) -> np.ndarray:
+    """Logits by both orders of two faces, ``(f(left, right) - f(right, left)) / 2``, (K,)."""
+    images = data.images_for(model)
+    if models.embeds_once(model):
+        rows, left, right = pairs.by_face()
+        brought = models.contributions(model.eval(), images, rows)
+        one, other = (
+            models.compared_logits(model, brought, *o) for o in ((left, right), (right, left))
+        )
+    else:
+        one, other = (
+            models.pair_logits(model, images, asked) for asked in (pairs, pairs.mirrored())
+        )
+    return (one - other) / 2

@@ -1,0 +1,42 @@
+"""Two trained networks that answer together."""
+
+import pandas as pd
+
+from utkcmp.evaluation.registry import FOLDERS, larger_models, model_folders
+from utkcmp.models.networks import PairEnsemble, build_model
+from utkcmp.models.storage import load_model, read_config, read_history, save_model
+from utkcmp.run import Run
+
+ENSEMBLE = "ensemble"
+
+
+def members_of(run: Run) -> tuple[str, str]:
+    """The two models that a run joins: the Siamese ones of the smallest and the largest faces or,
+    where it has seen faces of one size, the Siamese one and the one whose features learnt ages."""
+    return "SiameseResNet", ["SiameseResNetAge", *larger_models(run)][-1]
+
+
+def make_ensemble(run: Run) -> PairEnsemble | None:
+    """Join the two models of ``members_of`` to one in ``models/ensemble``; nothing is trained.
+
+    Its history is that of its members, one after the other. None if one of them is missing.
+    """
+    names, known = members_of(run), model_folders(run)
+    if not set(names) <= set(known):
+        return None
+    folders = [run.model(known[name]) for name in names]
+    configs = [read_config(folder) for folder in folders]
+    members = [load_model(folder) for folder in folders]
+    sizes = [config["image_size"] for config in configs]
+    parts = [one.config | {"image_size": size} for one, size in zip(members, sizes, strict=True)]
+    ensemble = build_model("PairEnsemble", members=parts)
+    for own, trained in zip(ensemble.members, members, strict=True):
+        own.load_state_dict(trained.state_dict())
+    save_model(
+        ensemble.eval(),
+        run.model(FOLDERS[ENSEMBLE]),
+        settings={name: one["settings"] for name, one in zip(names, configs, strict=True)},
+        image_size=ensemble.image_size,
+        history=pd.concat([read_history(folder) for folder in folders]),
+    )
+    return ensemble

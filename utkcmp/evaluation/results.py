@@ -1,0 +1,148 @@
+"""The trained models of a run side by side: loading them, their cost, their answers."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from utkcmp import models
+from utkcmp.data.index import shown_files
+from utkcmp.data.pairs import AllPairs, Pairs
+from utkcmp.evaluation.bootstrap import intervals
+from utkcmp.evaluation.metrics import pair_metrics, swap_disagreement
+from utkcmp.run import RESULT_COLUMNS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from utkcmp.data.datasets import RunData
+
+
+def answers_to(models: dict[str, nn.Module], data: RunData, pairs: Pairs) -> dict[str, np.ndarray]:
+    """The logits of every model on the same pairs, float64 (K,)."""
+    return {
+        name: models.pair_logits(model, data.images_for(model), pairs)
+        for name, model in models.items()
+    }
+
+
+def all_answers(model: nn.Module, data: RunData, split: str = "test") -> tuple[Pairs, np.ndarray]:
+    """Every pair of a split at least a year apart, and a model's logits; it must embed faces once.
+
+    Returns pairs (rows of ``data.images``) and float64 (K,).
+    """
+    if not models.embeds_once(model):
+        raise ValueError("a model that sees two faces at once cannot be asked millions of pairs")
+    rows = data.rows(split)
+    numbered = AllPairs(data.ages.numpy()[rows])[:]
+    contributed = models.contributions(model.eval(), data.images_for(model), rows)
+    return numbered.take(rows), models.compared_logits(
+        model, contributed, numbered.left, numbered.right
+    )
+
+
+def circle_answers(model: nn.Module, data: RunData, triples: np.ndarray) -> np.ndarray:
+    """The answers to (a, b), (b, c), (c, a) for triples of faces: bool (T, 3), first called older.
+
+    triples: rows of ``data.images``, (T, 3).
+    """
+    left, right = triples.ravel(), np.roll(triples, -1, axis=1).ravel()
+    asked = Pairs(left, right, np.zeros(len(left), np.int8))
+    return (models.pair_logits(model, data.images_for(model), asked) > 0).reshape(triples.shape)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model on one split and protocol: the row for results.csv and what it was made from.
+
+    logits: float64 (K,), positive where the model says left is older; pairs: K pairs of image rows.
+    """
+
+    row: dict
+    pairs: Pairs
+    logits: np.ndarray
+
+
+def evaluate_pairs(
+    name: str, model: nn.Module, data, split: str = "test", resamples: int = 1000
+) -> list[Evaluated]:
+    """Evaluate a pair model on one split, by the protocols it can answer.
+
+    ``sample``: fixed pairs that all models share. ``all``, on test faces: every pair at least one
+    year apart, for models that embed each face once. data: a RunData.
+    """
+    row, pairs, images = {"model": name, "split": split}, data.pairs(split), data.images_for(model)
+    if not models.embeds_once(model):
+        started = time.perf_counter()
+        logits = models.pair_logits(model, images, pairs)
+        seconds = time.perf_counter() - started
+        swapped = models.pair_logits(model, images, pairs.mirrored())
+        row["protocol"] = "sample"
+        return [_evaluated(row, logits, swapped, pairs, resamples, seconds)]
+    rows = data.rows(split)
+    protocols = {"sample": pairs}
+    if split == "test":
+        protocols["all"] = AllPairs(data.ages.numpy()[rows])[:].take(rows)
+    started = time.perf_counter()
+    contributed = models.contributions(model.eval(), images, rows)
+    embedding = time.perf_counter() - started
+    results = []
+    for protocol, asked in protocols.items():
+        left, right = (np.searchsorted(rows, side) for side in (asked.left, asked.right))
+        started = time.perf_counter()
+        logits = models.compared_logits(model, contributed, left, right)
+        seconds = time.perf_counter() - started + embedding
+        swapped = models.compared_logits(model, contributed, right, left)
+        named = row | {"protocol": protocol}
+        results.append(_evaluated(named, logits, swapped, asked, resamples, seconds))
+    return results
+
+
+def validate_and_test(name: str, model: nn.Module, data, resamples: int = 1000) -> list[Evaluated]:
+    """``evaluate_pairs`` on the validation split and then on the test split."""
+    return [
+        one
+        for split in ("val", "test")
+        for one in evaluate_pairs(name, model, data, split, resamples)
+    ]
+
+
+def _evaluated(row, logits, swapped, pairs, resamples, seconds) -> Evaluated:
+    measured = pair_metrics(logits, pairs.label) | intervals(logits, pairs, resamples)
+    row = row | measured | {"n_pairs": len(pairs), "seconds": round(seconds, 3)}
+    row["swap_disagreement"] = swap_disagreement(logits, swapped)
+    return Evaluated({column: row[column] for column in RESULT_COLUMNS}, pairs, logits)
+
+
+def results_table(evaluated: list[Evaluated]) -> pd.DataFrame:
+    """Rows for results.csv, in its columns."""
+    return pd.DataFrame([one.row for one in evaluated], columns=RESULT_COLUMNS)
+
+
+def mistakes(one: Evaluated, data, n: int = 8) -> pd.DataFrame:
+    """The n most confidently wrong answers: left, right (image rows), files, ages, probability.
+
+    data: a RunData, whose parameters say whether files are named (``shown_files``).
+    """
+    wrong = np.flatnonzero((one.logits > 0) != (one.pairs.label == 1))
+    worst = wrong[np.argsort(-np.abs(one.logits[wrong]), kind="stable")][:n]
+    left, right = one.pairs.left[worst], one.pairs.right[worst]
+    files = shown_files(data.faces, data.params.show_faces).to_numpy()
+    confidence = expit(np.abs(one.logits[worst]))
+    return pd.DataFrame(
+        {
+            "left": left,
+            "right": right,
+            "left_file": files[left],
+            "right_file": files[right],
+            "left_age": data.faces.age.to_numpy()[left],
+            "right_age": data.faces.age.to_numpy()[right],
+            "answer": np.where(one.logits[worst] > 0, "left", "right"),
+            "confidence": confidence,
+        }
+    )

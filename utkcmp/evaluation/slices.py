@@ -1,0 +1,94 @@
+"""Whom does a model serve worse? Its figures on parts of the pairs, with intervals."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from utkcmp.data.index import ETHNICITIES, GENDERS
+from utkcmp.data.pairs import Pairs
+from utkcmp.evaluation.bootstrap import intervals_and_faces
+from utkcmp.evaluation.metrics import pair_metrics
+
+GAPS = ([0, 1, 2, 5, 10, 20, np.inf], ["1", "2", "3–5", "6–10", "11–20", ">20"])
+AGES = (
+    [-1, 4, 12, 19, 29, 39, 49, 59, 69, np.inf],
+    "0–4 5–12 13–19 20s 30s 40s 50s 60s 70+".split(),
+)
+FEW_FACES, FEW_PAIRS = 30, 200  # fewer of either make a small cell
+FEW_TO_BLAME = 10  # effective faces: so few bring most of the errors
+
+
+def pair_slices(pairs: Pairs, faces: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Parts of the pairs, as (what divides them, which part, mask (K,) bool).
+
+    pairs: rows of faces; faces: columns age (years), gender, ethnicity (codes, NaN where not given;
+    a pair with a face of unknown gender or ethnicity is in none of the parts by it).
+    """
+    age = faces.age.to_numpy(int)
+    left, right = age[pairs.left], age[pairs.right]
+    for name, values, (edges, labels) in (
+        ("age gap (years)", np.abs(left - right), GAPS),
+        ("age of the younger", np.minimum(left, right), AGES),
+    ):
+        part = pd.cut(values, edges, labels=labels)
+        for label in labels:
+            yield name, label, np.asarray(part == label)
+    for name, column, names in (
+        ("gender", "gender", GENDERS),
+        ("ethnicity", "ethnicity", ETHNICITIES),
+    ):
+        codes = faces[column].to_numpy(float)
+        left, right = codes[pairs.left], codes[pairs.right]
+        for code, label in enumerate(names):
+            yield name, f"both {label.lower()}", (left == code) & (right == code)
+        differ = (left != right) & ~np.isnan(left) & ~np.isnan(right)
+        yield name, "the same", left == right
+        yield name, "different", differ
+
+
+def slice_table(
+    logits: np.ndarray, pairs: Pairs, faces: pd.DataFrame, resamples: int = 200
+) -> pd.DataFrame:
+    """Accuracy and AUC of each part that has pairs, with 95 % intervals (bootstrap over faces).
+
+    logits: (K,); pairs: rows of faces. One row a part: slice, part, faces, pairs, accuracy, auc,
+    their ``_low`` and ``_high``; expected, the accuracy of all pairs at the gaps of this part, so
+    that a part is not blamed for its narrow gaps; and small (fewer than FEW_FACES faces or
+    FEW_PAIRS pairs, or fewer than FEW_TO_BLAME faces, with wrong labels perhaps, that bring most of
+    the errors: the interval itself is a guess). The first row is the whole.
+    """
+    age = faces.age.to_numpy(int)
+    gaps = np.abs(age[pairs.left] - age[pairs.right])
+    correct = (logits > 0) == (pairs.label == 1)
+    by_gap = np.bincount(gaps, correct) / np.maximum(np.bincount(gaps), 1)
+    whole = [("all pairs", "", np.ones(len(pairs), dtype=bool))]
+    rows = []
+    for name, part, chosen in [*whole, *pair_slices(pairs, faces)]:
+        if not chosen.any():
+            continue
+        some, answers = pairs[chosen], logits[chosen]
+        used = len(np.unique(np.concatenate([some.left, some.right])))
+        row = {"slice": name, "part": part, "faces": used, "pairs": len(some)}
+        row |= {k: v for k, v in pair_metrics(answers, some.label).items() if k != "loss"}
+        bounds, to_blame = intervals_and_faces(answers, some, resamples)
+        row |= bounds | {"expected": by_gap[gaps[chosen]].mean()}
+        small = used < FEW_FACES or len(some) < FEW_PAIRS or to_blame < FEW_TO_BLAME
+        rows.append(row | {"small": small})
+    return pd.DataFrame(rows)
+
+
+def age_grid(
+    logits: np.ndarray, pairs: Pairs, ages: np.ndarray, width: int = 10
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracy and number of pairs by the ages of the younger and the older face.
+
+    ages: (N,) years; width: years a cell. Returns two frames, rows: first age of the older's cell,
+    columns: of the younger's; NaN accuracy where there is no pair.
+    """
+    cell = (np.minimum(np.asarray(ages), 99) // width * width).astype(int)
+    both = np.stack([cell[pairs.left], cell[pairs.right]])
+    correct = (logits > 0) == (pairs.label == 1)
+    table = pd.DataFrame({"older": both.max(0), "younger": both.min(0), "correct": correct})
+    grouped = table.groupby(["older", "younger"]).correct
+    return grouped.mean().unstack(), grouped.size().unstack().fillna(0).astype(int)

@@ -1,0 +1,125 @@
+"""A trained model in its folder: written whole, and read with care, since it may be anyone's."""
+
+import inspect
+import json
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from utkcmp.files import atomic, read_json, read_table, write_csv
+from utkcmp.models.networks import MODELS, PairEnsemble, build_model
+from utkcmp.params import ParameterError, Params, check
+
+
+def save_model(model: nn.Module, folder: Path, *, settings: dict, image_size: int, history) -> None:
+    """Write history.csv, model.safetensors and, last, the config.json that makes them valid."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in ("config.json", "calibration.json"):  # what notebook 09 measured of other weights
+        (folder / stale).unlink(missing_ok=True)
+    write_csv(history, folder / "history.csv")
+    with atomic(folder / "model.safetensors") as temporary:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary)
+    config = {**model.config, "image_size": image_size, "settings": settings}
+    with atomic(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_model(folder: str | Path) -> nn.Module:
+    """Load a model from the folder that ``solver.fit`` wrote, in evaluation mode on the CPU.
+
+    Weights of half precision are widened. Nothing in the folder is executed. Raises ValueError in
+    one sentence if it holds no model or its files do not fit each other.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    model = build_model(config["model"], **{**config["options"], "weights": None})
+    model.config["options"] = config["options"]
+    try:
+        weights = load_file(folder / "model.safetensors")
+    except OSError as error:
+        raise _unfinished(folder, error) from None
+    except SafetensorError as error:
+        raise _unreadable(folder, f"model.safetensors, {str(error).splitlines()[0]}") from None
+    if wrong := _misfit(model.state_dict(), weights):
+        raise _unreadable(folder, f"no weights for this {config['model']}: {wrong}")
+    model.load_state_dict(weights)
+    model.image_size = config["image_size"]
+    return model.to(memory_format=torch.channels_last).eval()
+
+
+def read_config(folder: Path) -> dict:
+    """A model's config.json: ``model``, ``options`` of its class and ``image_size``, all checked.
+
+    Raises ValueError as ``load_model`` does.
+    """
+    try:
+        config = read_json(folder / "config.json")
+        name, options, size = (config[key] for key in ("model", "options", "image_size"))
+        _check_network(name, options, size)
+    except OSError as error:
+        raise _unfinished(folder, error) from None
+    except KeyError as error:
+        raise _unreadable(folder, f"config.json states no {error}") from None
+    except (TypeError, AttributeError):
+        raise _unreadable(folder, "config.json does not describe a model") from None
+    except (ParameterError, ValueError) as error:
+        raise _unreadable(folder, f"config.json, {error}") from None
+    return config
+
+
+def _check_network(name: str, options: dict, size: int) -> None:
+    if name not in MODELS:
+        raise ValueError(f"model {name!r} is not known: expected one of {', '.join(MODELS)}")
+    unknown = sorted(set(options) - set(inspect.signature(MODELS[name]).parameters))
+    if unknown:
+        raise ValueError(f"{name} has no option {unknown[0]!r}")
+    if not isinstance(options.get("blind", False), bool):
+        raise ValueError(f"option blind is {options['blind']!r}, expected true or false")
+    checked = {key: options[key] for key in options if key in Params.model_fields}
+    check(checked | {"image_size": size, "weights": None})
+    if name == PairEnsemble.__name__:
+        sizes = [member.get("image_size", size) for member in options["members"]]
+        if max(sizes) != size:
+            raise ValueError(f"image_size is {size}, the largest of its members {max(sizes)}")
+        for member, own in zip(options["members"], sizes, strict=True):
+            if member["model"] == name:
+                raise ValueError(f"{name} holds another {name}")
+            _check_network(member["model"], member["options"], own)
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """A model's history.csv, as ``solver.Fitted`` has it. Raises RunError if it is damaged."""
+    return read_table(folder / "history.csv", ["epoch", "val_loss"], ["epoch", "val_loss"])
+
+
+def _misfit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
+    """What is wrong with stored tensors, in a few words; None if they fit a model's own."""
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            return f"{name} is missing"
+        if name not in expected:
+            return f"{name} is one tensor too many"
+        shapes = tuple(found[name].shape), tuple(expected[name].shape)
+        if shapes[0] != shapes[1]:
+            return f"{name} has shape {shapes[0]}, expected {shapes[1]}"
+        halved = (found[name].dtype, expected[name].dtype) == (torch.float16, torch.float32)
+        if found[name].dtype != expected[name].dtype and not halved:
+            return f"{name} is of {found[name].dtype}, expected {expected[name].dtype}"
+        if not found[name].isfinite().all():
+            return f"{name} holds what is no finite number"
+    return None
+
+
+def _unfinished(folder: Path, error: OSError) -> ValueError:
+    return ValueError(
+        f"{folder} holds no finished model: expected config.json and model.safetensors, "
+        f"{error.strerror or error}"
+    )
+
+
+def _unreadable(folder: Path, reason: str) -> ValueError:
+    return ValueError(f"the model in {folder} cannot be read: {reason}")

@@ -1,0 +1,35 @@
+"""Figures: every function takes arrays or tables and returns a matplotlib Figure."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "data": [
+            "age_histogram",
+            "ages_by_group",
+            "conflict_histogram",
+            "gap_difficulty",
+            "split_ages",
+            "split_shares",
+        ],
+        "evaluation": [
+            "accuracy_by_gap",
+            "age_heat_map",
+            "calibration_curves",
+            "compared_models",
+            "coverage_curves",
+            "differences",
+            "embedding_map",
+            "gaps_and_ceiling",
+            "mean_saliency",
+            "predicted_ages",
+            "roc_curves",
+            "score_scatter",
+            "slice_intervals",
+        ],
+        "style": ["face_tiles", "pair_tiles", "use_style"],
+        "training": ["auc_by_pairs", "curves_over_time", "learning_curves"],
+        "tuning": ["head_intervals", "importance_bars", "trials_over_time", "tuning_slices"],
+    },
+)

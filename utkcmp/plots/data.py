@@ -1,0 +1,162 @@
+"""Figures of the data: who is in it, how it is divided, what the pairs are like."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from utkcmp.plots.style import LEFT, MUTED, RIGHT
+
+PALETTE = {"male": "#2a6f97", "female": "#e0a458", "not given": "#8a8f98"}
+SPLIT_COLOURS = {"train": "#8a8f98", "val": "#c2571a", "test": "#2a6f97"}
+
+
+def age_histogram(faces: pd.DataFrame) -> Figure:
+    """Faces by age, one bar a year, stacked by gender.
+
+    faces: valid rows with columns age (years) and gender (name).
+    """
+    figure, axis = plt.subplots(figsize=(9.5, 3.4))
+    sns.histplot(
+        faces,
+        x="age",
+        hue="gender",
+        multiple="stack",
+        bins=np.arange(0, faces.age.max() + 2) - 0.5,
+        palette=PALETTE,
+        hue_order=[name for name in PALETTE if (faces.gender == name).any()],
+        edgecolor="none",
+        alpha=0.9,
+        ax=axis,
+    )
+    axis.set(xlabel="age (years)", ylabel="faces", title="Faces by age, one year a bar")
+    axis.set_xlim(-1.5, faces.age.max() + 1.5)
+    axis.xaxis.set_major_locator(plt.MultipleLocator(10))
+    axis.grid(axis="x", visible=False)
+    axis.get_legend().set(title=None, frame_on=False)
+    return figure
+
+
+def ages_by_group(faces: pd.DataFrame) -> Figure:
+    """Spread of ages by ethnicity and gender, as boxes: quartiles, and whiskers to 5 and 95 %.
+
+    faces: columns age (years), ethnicity and gender (names).
+    """
+    counts = faces.ethnicity.value_counts()
+    figure, axis = plt.subplots(figsize=(9, 0.6 * len(counts) + 1.2))
+    sns.boxplot(
+        faces,
+        x="age",
+        y="ethnicity",
+        order=counts.index,
+        hue="gender",
+        hue_order=[name for name in PALETTE if (faces.gender == name).any()],
+        palette=PALETTE,
+        whis=(5, 95),
+        showfliers=False,
+        width=0.7,
+        gap=0.15,
+        ax=axis,
+    )
+    names = [f"{name} ({count:,} faces)" for name, count in counts.items()]
+    axis.set_yticks(range(len(counts)), names)
+    axis.set(xlabel="age (years)", ylabel="", title="Ages by ethnicity and gender in the label")
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def split_ages(faces: pd.DataFrame) -> Figure:
+    """The age distributions of the three splits, as shares. faces: columns age, split."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.3))
+    bins = np.arange(0, faces.age.max() + 6, 5)
+    for split, colour in SPLIT_COLOURS.items():
+        ages = faces.age[faces.split == split].to_numpy(int)
+        share = np.full(len(ages), 1 / len(ages))
+        label = f"{split} ({len(ages):,} faces)"
+        axes[0].hist(ages, bins, weights=share, histtype="step", color=colour, lw=1.6)
+        axes[1].ecdf(ages, color=colour, lw=1.6, label=label)
+    axes[0].set(xlabel="age (years)", ylabel="share of the split", title="Ages, five years a bar")
+    axes[1].set(xlabel="age (years)", ylabel="share at most this old", title="The same, summed up")
+    axes[1].set(xlim=(-3, bins[-1] + 3), ylim=(0, 1.02))
+    axes[1].legend(frameon=False, loc="lower right")
+    return figure
+
+
+def split_shares(table: pd.DataFrame, wanted: dict[str, float]) -> Figure:
+    """The share of each split by age band, against the share wanted.
+
+    table: as ``split.age_shares`` returns it; wanted: share by split. The bars reach two standard
+    deviations of what independent draws of that many faces give.
+    """
+    figure, axis = plt.subplots(figsize=(9.5, 3.4))
+    place = np.arange(len(table))
+    for shift, (split, share) in zip((-0.15, 0, 0.15), wanted.items(), strict=True):
+        colour, spread = SPLIT_COLOURS[split], 2 * np.sqrt(share * (1 - share) / table.faces)
+        axis.axhline(share, color=colour, linestyle=":")
+        style = {"fmt": "o", "color": colour, "markersize": 5, "capsize": 2, "lw": 1.2}
+        label = f"{split}, {share:.0%} wanted"
+        axis.errorbar(place + shift, table[split], yerr=spread, label=label, **style)
+    ends = [f"–{following - 1}" for following in table.index[1:]] + ["+"]
+    names = [f"{start}{end}" for start, end in zip(table.index, ends, strict=True)]
+    axis.set_xticks(place, names)
+    axis.set(
+        xlabel="age (years)",
+        ylabel="share of these faces",
+        ylim=(0, 1),
+        title="How each age is divided",
+    )
+    axis.grid(axis="x", visible=False)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def conflict_histogram(conflicts: np.ndarray, max_conflict: int) -> Figure:
+    """Years between the oldest and the youngest label of one picture, one value a group."""
+    figure, axis = plt.subplots(figsize=(9, 3))
+    bins = np.arange(0.5, max(conflicts.max(), max_conflict) + 2)
+    far = conflicts > max_conflict
+    for some, colour, label in (
+        (conflicts[~far], RIGHT, f"up to {max_conflict} years: kept"),
+        (conflicts[far], LEFT, "further apart: left out of evaluation"),
+    ):
+        axis.hist(some, bins, color=colour, label=f"{label} ({len(some):,})", edgecolor="none")
+    axis.set(
+        xlabel="years between two labels of one picture",
+        ylabel="pictures",
+        title="Pictures whose labels disagree",
+    )
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(plt.MaxNLocator(integer=True))
+    axis.grid(axis="x", visible=False)
+    axis.legend(frameon=False)
+    return figure
+
+
+def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -> Figure:
+    """Age gaps of pairs as shares, and how often judges of some error order each gap rightly.
+
+    gaps: by split, (K,) years. errors: by a judge's error in years, the chance of a right answer at
+    gaps of 1, 2, ... years.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.5))
+    bins = np.arange(1, max(gap.max() for gap in gaps.values()) + 3, 2)
+    for name, gap in gaps.items():
+        share = np.full(len(gap), 1 / len(gap))
+        colour = SPLIT_COLOURS[name]
+        axes[0].hist(gap, bins, weights=share, histtype="step", color=colour, lw=1.6)
+        axes[0].plot([], [], color=colour, lw=1.6, label=f"{name} ({len(gap):,} pairs)")
+    axes[0].set(xlabel="age gap of the pair (years)", ylabel="share of pairs", title="Age gaps")
+    axes[0].legend(frameon=False)
+    shades = sns.color_palette("crest", len(errors))
+    for (error, right), colour in zip(errors.items(), shades, strict=True):
+        axes[1].plot(np.arange(1, len(right) + 1), right, color=colour, label=f"± {error} years")
+    axes[1].axhline(0.5, color=MUTED, linestyle=":", label="coin flip")
+    axes[1].set(
+        xlabel="age gap of the pair (years)",
+        ylabel="right answers (share)",
+        ylim=(0.47, 1.02),
+        title="What a judge's error does",
+    )
+    axes[1].legend(frameon=False, loc="center right", title="error on each age")
+    return figure

@@ -1,0 +1,101 @@
+"""The look of every figure: colours, age-gap bins, sheets of faces."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+
+LEFT, RIGHT = "#c2571a", "#2a6f97"  # left face, right face; also a model and its reference
+MUTED = "#8a8f98"
+GAP_LABELS = ["1", "2", "3–5", "6–10", "11–20", ">20"]
+
+
+def use_style() -> None:
+    """Set the report's look: sharp SVG figures in notebooks, one palette, light grid."""
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    set_matplotlib_formats("svg")
+    sns.set_theme(context="notebook", style="whitegrid", palette="deep")
+    plt.rcParams.update(
+        {
+            "figure.figsize": (8, 4),
+            "figure.constrained_layout.use": True,
+            "axes.titlelocation": "left",
+            "axes.titleweight": "bold",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "image.composite_image": False,  # each face of a sheet keeps its pixels
+            "svg.fonttype": "path",
+        }
+    )
+
+
+def face_tiles(
+    images: np.ndarray, captions: list[str], *, show_faces: bool = True, columns: int = 8
+) -> Figure:
+    """A grid of faces with captions; with show_faces False every face is a neutral placeholder.
+
+    images: uint8 (K, 3, S, S).
+    """
+    figure, axis = _sheet(columns * 1.1, -(-len(captions) // columns) * 1.25, inches=1.07)
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x, y = 1.1 * (number % columns), 1.25 * (number // columns) + 0.2
+        _show(axis, image, show_faces, x, y)
+        axis.text(x + 0.5, y - 0.04, caption, fontsize=9, ha="center", va="bottom")
+    return figure
+
+
+def _sheet(width: float, height: float, inches: float) -> tuple[Figure, plt.Axes]:
+    """A figure that is one empty axis, its y downwards; a unit (a face's side) takes ``inches``.
+
+    An axis for each face would take a second to lay out.
+    """
+    figure = plt.figure(figsize=(width * inches, height * inches), layout="none")
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    axis.set_axis_off()
+    return figure, axis
+
+
+def _show(axis, image: np.ndarray, show_faces: bool, x: float, y: float) -> None:
+    """One face on a sheet, its upper left corner at x, y, or a grey head and shoulders there."""
+    if show_faces:
+        pixels, place = np.asarray(image).transpose(1, 2, 0), (x, x + 1, y + 1, y)
+        axis.imshow(pixels, interpolation="nearest", extent=place, aspect="auto")
+        return
+    square = plt.Rectangle((x, y), 1, 1, color="#e3e6ea")
+    shoulders = Ellipse((x + 0.5, y + 1), 0.8, 0.62, color="#b9bfc7")
+    for patch in (square, plt.Circle((x + 0.5, y + 0.4), 0.22, color="#b9bfc7"), shoulders):
+        axis.add_patch(patch)
+    shoulders.set_clip_path(square)
+
+
+def pair_tiles(images, pairs: pd.DataFrame, *, show_faces: bool = True, columns: int = 3) -> Figure:
+    """Pairs of faces side by side, the older one's age in colour.
+
+    images: uint8 (N, 3, S, S); pairs: columns left, right (rows of images), left_age, right_age
+    and, where a model has answered, answer ("left" or "right") and confidence (0.5 to 1), or else
+    ``caption`` where the label is not what the pair is about.
+    """
+    width, height = 2.37, 1.42  # of a pair with its texts, in faces
+    rows = max(1, -(-len(pairs) // columns))
+    figure, axis = _sheet(columns * width - 0.3, rows * height, inches=1.35)
+    for number, pair in enumerate(pairs.itertuples()):
+        x, y = width * (number % columns), height * (number // columns) + 0.19
+        for start, row, age, other in (
+            (x, pair.left, pair.left_age, pair.right_age),
+            (x + 1.06, pair.right, pair.right_age, pair.left_age),
+        ):
+            _show(axis, images[row], show_faces, start, y)
+            colour = LEFT if age > other else MUTED
+            text = axis.text(start + 0.5, y - 0.04, f"{age} years", color=colour, fontsize=10)
+            text.set(weight="bold", ha="center", va="bottom")
+        if hasattr(pair, "answer"):
+            text = f"answer: {pair.answer} ({pair.confidence:.0%})"
+        elif hasattr(pair, "caption"):
+            text = pair.caption
+        else:
+            text = f"label {int(pair.left_age > pair.right_age)}"
+        axis.text(x + 1.03, y + 1.04, text, fontsize=9, ha="center", va="top")
+    return figure

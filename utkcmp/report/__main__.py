@@ -1,0 +1,7 @@
+"""``python -m utkcmp.report``."""
+
+import sys
+
+from utkcmp.report.command import main
+
+sys.exit(main())

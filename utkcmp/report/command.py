@@ -1,0 +1,101 @@
+"""Run the notebooks by papermill, only those that something changed for, and render the report.
+
+    python -m utkcmp.report -f params/quick.yaml -p epochs=3 --data UTKFace.tar.gz
+
+Each notebook is given the parameters that its ``parameters`` cell knows (see plan.py). Executed
+notebooks lie in ``outputs/<run>/notebooks/``, the site in ``outputs/<run>/report/``.
+"""
+
+import argparse
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from utkcmp.data.archives import DataError
+from utkcmp.files import RunError
+from utkcmp.params import ParameterError, load_files, parse_override
+from utkcmp.report.execute import NotebookFailed, clock
+from utkcmp.report.plan import (
+    ReportError,
+)
+from utkcmp.report.runner import ENVIRONMENT_DATA, GOES_ON, INTERRUPTED, make_report
+from utkcmp.run import PROJECT, outputs_root
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m utkcmp.report", description="Run the notebooks and render the report."
+    )
+    add = parser.add_argument
+    add("-f", "--file", action="append", default=[], help="parameter file; later ones override")
+    add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="overrides")
+    add("--data", help="folder or archive of faces, instead of what the parameters say")
+    add("--only", action="append", default=[], metavar="NOTEBOOK", help="and what it depends on")
+    add("--no-run", action="store_true", help="only render what has been run")
+    return parser.parse_args(argv)
+
+
+def _command(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, str]:
+    """What to type to make this again; of a path outside of the project only its name is told.
+
+    given: the parameters. Where they leave the data to the environment, ``DATA`` says it instead.
+    """
+    files = [Path(file).resolve() for file in args.file]
+    shown = [
+        path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else path.name
+        for path in files
+    ]
+    set_here = [re.sub(r"=\s*[/~].*/", "=/path/to/", text) for text in args.parameter]
+    words = {"PARAMS": shown, "SET": set_here}
+    from_environment = given.get("data") == ENVIRONMENT_DATA
+    source = os.environ.get(ENVIRONMENT_DATA[1:]) if from_environment else args.data
+    words["DATA"] = ["/path/to/" + Path(source).name] if source else []
+    line = [f"{name}={shlex.quote(' '.join(word))}" for name, word in words.items() if word]
+    return {"make": " ".join(["make report", *line])}
+
+
+def main(argv: list[str] | None = None, **options: Any) -> int:
+    """The command line. Returns the exit status: 0, 1 for any error, 130 if interrupted.
+
+    options: passed on to ``make_report``.
+    """
+    args = _arguments(argv)
+    started = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    for name in ("papermill", "asyncio", "traitlets"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if "UTKCMP_OUTPUTS" in os.environ:
+        os.environ["UTKCMP_OUTPUTS"] = str(outputs_root().resolve())  # kernels start elsewhere
+    try:
+        given = load_files(args.file) | dict(map(parse_override, args.parameter))
+        if args.data:
+            given["data"] = str(Path(args.data).resolve())
+        index = make_report(
+            given,
+            only=args.only,
+            execute_notebooks=not args.no_run,
+            command=_command(args, given),
+            **options,
+        )
+    except KeyboardInterrupt:
+        print(f"\n{INTERRUPTED}", file=sys.stderr)
+        return 130
+    except (ReportError, NotebookFailed, ParameterError, DataError, RunError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        where, reason = error.filename or outputs_root(), error.strerror or str(error)
+        print(f"{where}: {reason.lower()}; mend that and call again: {GOES_ON}", file=sys.stderr)
+        return 1
+    shown = index.relative_to(Path.cwd()) if index.is_relative_to(Path.cwd()) else index
+    print(f"{shown}   {clock(time.monotonic() - started)}")
+    return 0

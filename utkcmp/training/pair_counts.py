@@ -1,0 +1,140 @@
+"""How many training pairs are enough? The head on frozen features, from lists of several lengths.
+
+A face's features are known before training, so that a training takes seconds and can be repeated
+with other seeds.
+"""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, nn
+
+from utkcmp.data.datasets import RunData
+from utkcmp.data.pairs import Pairs, count_pairs
+from utkcmp.evaluation.bootstrap import t_interval
+from utkcmp.files import atomic, read_json, read_table, write_csv
+from utkcmp.params import Params
+from utkcmp.run import Run
+from utkcmp.training.solver import digest_of, fit, fit_options
+from utkcmp.training.variants import transfer_model
+
+EVERY_PAIR = "all"  # of each batch of faces
+EPOCHS = 5  # of each training
+COLUMNS = ["pairs", "seed", "val_auc"]
+
+
+def fit_pair_counts(
+    run: Run, data: RunData, regressor: nn.Module, features: Tensor
+) -> pd.DataFrame:
+    """Train the head with each of ``pair_counts`` pairs, and with every pair of a batch of faces.
+
+    regressor: the trained age regressor; features: as from ``frozen_features``. A count takes at
+    most the pairs that there are. Each of ``head_seeds`` seeds decides which pairs are drawn, their
+    order and the initial weights. All trainings take as many steps, EPOCHS times
+    ``steps_per_epoch`` or the batches of the largest count, and none stops early.
+    Writes and returns ``repeats/transfer_pairs.csv``, one row a training: pairs (text, a count or
+    ``EVERY_PAIR``), seed, val_auc (of the epoch with the best validation loss); without
+    ``pair_counts`` nothing is written and there is no row. Rows made with the same settings and
+    data are read instead, so an interrupted call goes on; the trained heads are not kept.
+    """
+    p = data.params
+    if not p.pair_counts:
+        return pd.DataFrame(columns=COLUMNS)
+    rows, val = data.rows("train"), data.pairs("val")
+    possible = count_pairs(data.ages.numpy()[rows], p.year_diff, p.unique_images)
+    counts = sorted({min(count, possible) for count in p.pair_counts})
+    options = _options(p, counts[-1])
+    made_from = digest_of(transfer_model(regressor, p), data.images, data.ages, rows, val)
+    drawn = {"unique_images": p.unique_images, "duplicate_probability": p.duplicate_probability}
+    settings = {"made_from": made_from, "counts": counts, "head_seeds": p.head_seeds}
+    path, folder = run.repeats("transfer_pairs"), run.model("transfer_pairs")
+    found = _rows_so_far(path, folder, settings | options | drawn, p.retrain)
+    done = {(row["pairs"], row["seed"]) for row in found}
+    for seed in range(p.seed, p.seed + p.head_seeds):
+        for pairs in (*map(str, counts), EVERY_PAIR):
+            if (pairs, seed) in done:
+                continue
+            train = rows if pairs == EVERY_PAIR else _draw(data, int(pairs), seed)
+            model = transfer_model(regressor, p.model_copy(update={"seed": seed}))
+            model.regressor = nn.Identity()  # features are known: checkpoints hold the head alone
+            fitted = fit(
+                model,
+                data.images,
+                data.ages,
+                train=_at_least(options["steps_per_epoch"] * p.batch_size, train),
+                val=val,
+                folder=folder,
+                features=features,
+                retrain=True,  # a head alone cannot be read back
+                progress=False,
+                **options | {"seed": seed},
+            )
+            found.append({"pairs": pairs, "seed": seed, "val_auc": fitted.best.val_auc})
+            write_csv(pd.DataFrame(found), path)
+    shutil.rmtree(folder, ignore_errors=True)
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def _options(p: Params, largest: int) -> dict:
+    """The options of ``fit`` that all trainings share. largest: of the counts."""
+    steps = p.steps_per_epoch or max(1, largest // p.batch_size)
+    given = {k: v for k, v in fit_options(p).items() if k not in ("retrain", "show_faces")}
+    return given | {"epochs": EPOCHS, "patience": EPOCHS, "steps_per_epoch": steps}
+
+
+def _draw(data: RunData, count: int, seed: int) -> Pairs:
+    other = copy.copy(data)
+    other.params = data.params.model_copy(update={"data_size": count, "seed": seed})
+    return other.pairs("train")
+
+
+def _at_least(count: int, train: Pairs | np.ndarray) -> Pairs | np.ndarray:
+    """``train`` over and over until it fills an epoch: fewer batches would be fewer steps."""
+    return train[np.arange(max(count, len(train))) % len(train)]
+
+
+def _rows_so_far(path: Path, folder: Path, settings: dict, retrain: bool) -> list[dict]:
+    """The rows that were made with ``settings``; what others left, checkpoints too, is removed.
+
+    The settings stand in a note beside the table, written first.
+    """
+    note = path.with_suffix(".json")
+    try:
+        same = not retrain and read_json(note) == settings
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        path.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        with atomic(note) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2) + "\n")
+    if not path.exists():
+        return []
+    return read_table(path, COLUMNS, COLUMNS[1:], dtype={"pairs": str}).to_dict("records")
+
+
+def pair_count_gains(table: pd.DataFrame) -> pd.DataFrame:
+    """Validation AUC of each number of pairs less that of the fewest, paired by seed.
+
+    table: as from ``fit_pair_counts``. Returns pairs, fewest, seeds, auc and auc_fewest (means),
+    difference, low, high; the 95 % t interval covers what a seed decides, not the choice of faces.
+    One seed has no interval: NaN.
+
+    >>> aucs = {"pairs": ["50", "all"] * 2, "seed": [1, 1, 2, 2], "val_auc": [0.7, 0.8, 0.7, 0.9]}
+    >>> pair_count_gains(pd.DataFrame(aucs))[["pairs", "seeds", "difference"]].round(2).values
+    array([['all', 2, 0.15]], dtype=object)
+    """
+    names = list(dict.fromkeys(table.pairs))
+    auc = table.pivot(index="seed", columns="pairs", values="val_auc")
+    rows = []
+    for name in names[1:]:
+        means = {"auc": auc[name].mean(), "auc_fewest": auc[names[0]].mean()}
+        found = t_interval((auc[name] - auc[names[0]]).to_numpy())
+        apart = dict(zip(("difference", "low", "high"), found, strict=True))
+        rows.append({"pairs": name, "fewest": names[0], "seeds": len(auc)} | means | apart)
+    columns = ["pairs", "fewest", "seeds", "auc", "auc_fewest", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)

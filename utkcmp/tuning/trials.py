@@ -1,0 +1,270 @@
+"""Trials on Ray: what each is given, what its worker does, and what becomes of them.
+
+Ray carries the faces once to each machine, whose trials read them in place (no disk need be
+shared, nothing is decoded or copied for a trial). Of a trial that fails by itself, the reason is
+kept; one whose machine is lost is started again.
+"""
+
+import json
+import math
+import shutil
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from utkcmp.data.datasets import RunData
+from utkcmp.data.pairs import Pairs
+from utkcmp.models.inference import apply_rows
+from utkcmp.models.networks import build_model
+from utkcmp.params import Params
+from utkcmp.run import Run
+from utkcmp.training.lightning_module import DivergedError, shows_bars
+from utkcmp.training.solver import fit, fit_options
+from utkcmp.training.variants import fit_regressor
+
+OWN_FAULTS = (DivergedError, MemoryError, RuntimeError, ValueError)  # to try again would not help
+LOST = 3  # times a trial is started again after its machine or process was lost
+FIGURES = ["loss", "accuracy", "auc"]
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """What all trials of a search share.
+
+    images: uint8 (N, 3, S, S), the training and validation faces, no test face among them; ages:
+    float32 (N,), years; train, val: pairs of their rows. frozen: for the transfer model, by
+    backbone the age regressor's weights and its features of all images, float32 (N, D).
+    """
+
+    images: np.ndarray
+    ages: np.ndarray
+    train: Pairs
+    val: Pairs
+    frozen: dict[str, tuple[dict, np.ndarray]]
+
+
+def gather_data(model: str, run: Run, params: Params, backbones: list[str]) -> TrialData:
+    """Collect what the trials of one model share; trains (or reads) the regressors they need.
+
+    model: name of a pair model. backbones: those that a trial may take.
+    """
+    data = RunData(run, params.model_copy(update={"data_size": params.tune_data_size}))
+    train, val = data.pairs("train"), data.pairs("val")
+    rows = np.unique(np.concatenate([train.left, train.right, val.left, val.right]))
+    number = np.zeros(len(data.ages), np.int64)
+    number[rows] = np.arange(len(rows))
+    frozen = {}
+    if model == "SiameseResNetAge":
+        for backbone in backbones:
+            regressor = fit_regressor(data, run, backbone).model
+            features = apply_rows(regressor.embed, data.images, rows)
+            frozen[backbone] = regressor.state_dict(), features.numpy()
+    images, ages = data.images.numpy()[rows], data.ages.numpy()[rows]
+    return TrialData(images, ages, train.take(number), val.take(number), frozen)
+
+
+def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: str) -> None:
+    """One trial, in a worker process: train, and report each epoch's validation figures to Ray.
+
+    config: the trial's parameters, and a ``seed`` of its own if it has one.
+    storage: the search's folder, where the trial keeps its checkpoints if this machine has it.
+    """
+    from ray import tune
+
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    p = Params(**params)
+    torch.set_num_threads(max(1, int(p.cpus_per_trial)))
+    seed = config.get("seed", p.seed)
+    torch.manual_seed(seed)
+    network = build_model(
+        model,
+        backbone=config["resnet_type"],
+        age_loss=p.age_loss,
+        **{name: config[name] for name in ("hidden_layers", "use_dropout", "dropout_prob")},
+    )
+    features = None
+    if data.frozen:
+        weights, features = data.frozen[config["resnet_type"]]
+        network.regressor.load_state_dict(weights)
+        features = torch.from_numpy(features)
+    folder = Path(storage) if Path(storage).is_dir() else Path.cwd()
+    try:
+        fit(
+            network,
+            torch.from_numpy(data.images),
+            torch.from_numpy(data.ages),
+            train=data.train,
+            val=data.val,
+            folder=folder / "checkpoints" / tune.get_context().get_trial_id(),
+            on_epoch=lambda row: tune.report(
+                {"epoch": row["epoch"]} | {name: row[f"val_{name}"] for name in FIGURES}
+            ),
+            progress=False,
+            features=features,
+            **fit_options(p)
+            | {name: config[name] for name in ("lr", "batch_size", "weight_decay")}
+            | {"epochs": p.max_num_epochs, "patience": p.max_num_epochs, "seed": seed}
+            | {"device": "cuda" if p.gpus_per_trial else "cpu", "devices": 1}
+            | {"steps_per_epoch": None}
+            | {"ema": 0.0},  # of a few hundred steps an average would show the beginning
+        )
+    except OWN_FAULTS as error:
+        nothing = {"loss": math.inf, "accuracy": math.nan, "auc": math.nan}
+        tune.report(nothing | {"epoch": 0, "failure": str(error).strip().splitlines()[-1]})
+
+
+def run_trials(data, model: str, params: dict, space: dict, storage: str, count: int, asha: bool):
+    """Run trials over ``space`` inside ``ray_session`` and return them as two tables.
+
+    data: TrialData; params: ``Params`` as a dict; space: Ray Tune domains; storage: a folder of
+    this search alone: an interrupted search that left its records there is continued, and what
+    has finished is not repeated. count: how many trials there will be; asha: draw them by the
+    searcher of ``params`` and stop the poor ones early, else take every point of a grid.
+    Returns trials (one row each: its parameters, trial, iter, total_time, figures of its best
+    epoch, status) and epochs (trial, epoch, seconds since the search began, figures).
+    """
+    from ray import tune
+
+    p, folder = Params(**params), Path(storage).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, data=data, model=model, params=params, storage=str(folder)),
+        {"cpu": p.cpus_per_trial, "gpu": p.gpus_per_trial},
+    )
+    if _left_whole(folder / "search"):
+        tuner = tune.Tuner.restore(str(folder / "search"), trainable, restart_errored=True)
+    else:
+        shutil.rmtree(folder / "search", ignore_errors=True)
+        tuner = tune.Tuner(
+            trainable,
+            param_space=space,
+            tune_config=_tune_config(p, count, asha),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=str(folder),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=LOST),
+                callbacks=[progress_callback(model, folder, count)],
+            ),
+        )
+    tables = _tables(tuner.fit(), p.max_num_epochs)
+    shutil.rmtree(folder, ignore_errors=True)
+    return tables
+
+
+def _left_whole(records: Path) -> bool:
+    """Whether an interrupted search's records can be gone on from; at its start they are partial,
+    and Ray would go on without parameters."""
+    from ray import tune
+
+    states = sorted(records.glob("experiment_state-*.json"))
+    try:
+        return tune.Tuner.can_restore(records) and bool(json.loads(states[-1].read_text()))
+    except (OSError, IndexError, ValueError):
+        return False
+
+
+def _tune_config(p: Params, count: int, asha: bool):
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    if asha and p.searcher == "bayesian":
+        import optuna
+        from ray.tune.search.optuna import OptunaSearch
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", module="optuna")  # lists as choices serve well here
+        algorithm = OptunaSearch(sampler=optuna.samplers.TPESampler(seed=p.seed))
+    else:
+        algorithm = tune.search.BasicVariantGenerator(random_state=p.seed)
+    stop_early = ASHAScheduler(
+        time_attr="epoch", max_t=p.max_num_epochs, grace_period=1, reduction_factor=2
+    )
+    return tune.TuneConfig(
+        metric="loss",
+        mode="min",
+        num_samples=count if asha else 1,
+        search_alg=algorithm,
+        scheduler=stop_early if asha else None,
+        reuse_actors=True,
+    )
+
+
+def progress_callback(model: str, folder: Path, count: int):
+    """A Ray Tune callback that shows how far a search is, and removes what an ended trial left."""
+    from ray import tune
+
+    class SearchProgress(tune.Callback):
+        bar = None
+
+        def on_trial_result(self, iteration, trials, trial, result, **info):
+            self.show(trials)
+
+        def on_trial_complete(self, iteration, trials, trial, **info):
+            shutil.rmtree(folder / "checkpoints" / trial.trial_id, ignore_errors=True)
+            self.show(trials, trial.trial_id)
+
+        def show(self, trials, ended=None):
+            done = len({t.trial_id for t in trials if t.is_finished()} | ({ended} - {None}))
+            epochs = sum(trial.last_result.get("epoch", 0) for trial in trials)
+            best = pd.Series([trial.last_result.get("auc") for trial in trials], dtype=float).max()
+            state = f"{epochs} epochs, best validation AUC {best:.3f}"
+            if shows_bars():
+                self.bar = self.bar or tqdm(desc=model, unit="trial", leave=False, total=count)
+                self.bar.n = done
+                self.bar.set_postfix_str(state)
+            elif ended:
+                print(f"{model}: {done}/{count} trials, {state}", file=sys.stderr, flush=True)
+
+        def on_experiment_end(self, trials, **info):
+            if self.bar is not None:
+                self.bar.close()
+
+        def __getstate__(self):
+            return {}
+
+    return SearchProgress()
+
+
+def _tables(results, max_epochs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The trials and their epochs, see ``run_trials``."""
+    trials, epochs = [], []
+    for result in results:
+        trial = result.metrics.get("trial_id") or Path(result.path).name
+        row = {**result.config, "trial": trial}
+        history, failure = _history(result)
+        if failure:
+            row["status"] = f"failed: {failure}"
+        if len(history):
+            best = history.loc[history.loss.idxmin()]
+            row |= {name: best[name] for name in FIGURES}
+            row |= {"iter": len(history), "total_time": history.time_total_s.iloc[-1]}
+            row.setdefault("status", "finished" if len(history) >= max_epochs else "stopped early")
+            epochs.append(history.assign(trial=trial))
+        row.setdefault("status", "failed: no epoch was finished")
+        trials.append(row)
+    columns = ["trial", "epoch", "timestamp", *FIGURES]
+    epochs = pd.concat(epochs)[columns] if epochs else pd.DataFrame(columns=columns)
+    epochs["timestamp"] -= epochs.timestamp.min()
+    epochs = epochs.rename(columns={"timestamp": "seconds"})
+    return pd.DataFrame(trials), epochs.sort_values("seconds", ignore_index=True)
+
+
+def _history(result) -> tuple[pd.DataFrame, str | None]:
+    """The epochs of a trial, each once though it may have been started again, and its failure."""
+    history, failure = result.metrics_dataframe, None
+    if result.error is not None:
+        failure = str(result.error).strip().splitlines()[-1]
+    if history is None or history.empty:
+        return pd.DataFrame(), failure
+    if "failure" in history:
+        said = history.failure.dropna()
+        failure = said.iloc[-1] if len(said) else failure
+    history = history[history.epoch > 0].drop_duplicates("epoch", keep="last")
+    return history.sort_values("epoch"), failure

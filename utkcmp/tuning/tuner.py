@@ -1,0 +1,319 @@
+"""The Ray Tune search over the course project's space, honestly validated.
+
+Each trial trains through ``solver.fit`` with checkpoints of its own and reports validation figures
+after every epoch; ASHA stops the poor ones early (Li et al. 2020, "A System for Massively Parallel
+Hyperparameter Tuning").
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from sklearn.ensemble import RandomForestRegressor
+
+from utkcmp.data.datasets import RunData
+from utkcmp.evaluation.bootstrap import t_interval
+from utkcmp.files import atomic, read_json, read_table, write_csv
+from utkcmp.params import ParameterError, Params, check, load_files
+from utkcmp.run import Run
+from utkcmp.training.solver import Fitted
+from utkcmp.training.variants import fit_regressor, fit_variant, transfer_model
+from utkcmp.tuning.cluster import beside_records
+from utkcmp.tuning.trials import FIGURES, gather_data, run_trials
+
+SEARCHED = ["batch_size", "dropout_prob", "hidden_layers", "lr", "resnet_type", "use_dropout"]
+SEARCHED += ["weight_decay"]
+COLUMNS = ["trial", *SEARCHED, "iter", "total_time", "loss", "accuracy", "auc", "status"]
+HEAD_COLUMNS = ["model", "hidden_layers", "seed", "iter", "loss", "accuracy", "auc", "status"]
+TRIAL_IDS = {"trial": str}  # hexadecimal: 52254193 and 1234e567 are no numbers
+RANGES = {"lr": [1e-4, 1e-1], "weight_decay": [1e-6, 1e-2], "dropout_prob": [0.1, 0.7]}
+CHOICES = {
+    "batch_size": [4, 8, 16, 32, 64, 128],
+    "hidden_layers": [[], [64, 32, 16], [128, 64, 32], [256, 128, 64], [512, 256, 128]],
+    "use_dropout": [True, False],
+    "resnet_type": ["resnet18", "resnet50"],
+}
+
+
+def space_table(narrower: dict[str, list]) -> pd.DataFrame:
+    """The course project's space and what a run narrows it to, one row a parameter."""
+    space = {f"{name} ({'log-' if name != 'dropout_prob' else ''}uniform)": name for name in RANGES}
+    space |= {f"{name} (choice)": name for name in CHOICES}
+    full = RANGES | CHOICES
+    rows = {shown: [str(full[n]), str(narrower.get(n, full[n]))] for shown, n in space.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["course project", "this run"])
+
+
+def search_space(narrower: dict[str, list] | None = None) -> dict:
+    """The course project's search space as Ray Tune domains.
+
+    narrower: by name, [low, high] for lr, weight_decay and dropout_prob, a list of choices for
+    the others. Raises ValueError for a name that is not in the space.
+    """
+    from ray import tune
+
+    ranges, choices = dict(RANGES), dict(CHOICES)
+    for name, values in (narrower or {}).items():
+        if name not in ranges | choices:
+            known = ", ".join(ranges | choices)
+            raise ValueError(f"search_space holds {name!r}: expected one of {known}")
+        (ranges if name in ranges else choices)[name] = values
+    uniform = {"lr": tune.loguniform, "weight_decay": tune.loguniform, "dropout_prob": tune.uniform}
+    return {name: uniform[name](*map(float, ranges[name])) for name in ranges} | {
+        name: tune.choice(values) for name, values in choices.items()
+    }
+
+
+def search(model: str, run: Run, params: Params) -> pd.DataFrame:
+    """Search one pair model's parameters; write and return ``tuning/<model>.csv``.
+
+    One row per trial, the best first; ``loss``, ``accuracy`` and ``auc`` are those of
+    the epoch with the best validation loss, ``status`` is "finished", "stopped early" or the reason
+    of a failure. Beside it stand ``<model>_epochs.csv`` (see ``read_epochs``) and
+    ``<model>.yaml`` (see ``write_best``). A finished search with the same parameters is read
+    instead; an interrupted one goes on without repeating its finished trials. Call inside
+    ``ray_session``.
+    """
+    table = run.tuning(model)
+    settings = _settings(model, run, params)
+    if _noted(table) == settings:
+        return read_trials(table)
+    space = search_space(params.search_space)
+    trials, epochs = _run(table, settings, model, run, params, space, params.num_samples, asha=True)
+    trials = trials.reindex(columns=COLUMNS).sort_values("loss", ignore_index=True)
+    write_csv(epochs, _epochs_of(run, model))
+    write_best(run, model, trials)
+    _write(table, trials, settings)
+    return trials
+
+
+def _run(table: Path, settings: dict, model, run, params, space: dict, count: int, asha: bool):
+    """Run the trials of one table, or go on with them; what other settings left is removed."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    local = run.folder / "tuning" / "ray"
+    for other in local.glob(f"{table.stem}-*"):
+        if other.name != f"{table.stem}-{digest}":
+            shutil.rmtree(other, ignore_errors=True)
+    storage = Path("~/.cache/utkcmp") if params.ray_address.startswith("ray://") else local
+    data = gather_data(model, run, params, space["resnet_type"].categories)
+    options = (model, params.model_dump(), space, str(storage / f"{table.stem}-{digest}"))
+    return beside_records(run_trials, data, *options, count, asha)
+
+
+def _noted(table: Path) -> dict | None:
+    """The settings that a finished table was made with."""
+    try:
+        return read_json(table.with_suffix(".json")) if table.exists() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _write(table: Path, rows: pd.DataFrame, settings: dict) -> None:
+    """Write a table and, last, the settings that make it valid."""
+    note = table.with_suffix(".json")
+    note.unlink(missing_ok=True)
+    write_csv(rows, table)
+    with atomic(note) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def read_trials(table: Path) -> pd.DataFrame:
+    """A tuning table, its hidden layers as lists. Raises RunError if it is damaged."""
+    layers = {"hidden_layers": json.loads}
+    columns = ["hidden_layers", *FIGURES]
+    return read_table(table, columns, FIGURES, converters=layers, dtype=TRIAL_IDS)
+
+
+def _epochs_of(run: Run, model: str) -> Path:
+    return run.tuning(f"{model}_epochs")
+
+
+def read_epochs(run: Run, model: str) -> pd.DataFrame:
+    """Every epoch of a search: trial, epoch, seconds (since the first one ended) and figures."""
+    columns = ["trial", "epoch", "seconds", *FIGURES]
+    return read_table(_epochs_of(run, model), columns, dtype=TRIAL_IDS)
+
+
+def write_best(run: Run, model: str, trials: pd.DataFrame) -> Path | None:
+    """Write the best trial's parameters as a parameter file, ``tuning/<model>.yaml``.
+
+    Lay it over the run's own files to train that model in notebooks 04 to 06. None, and no file, if
+    no trial has finished an epoch.
+    """
+    path = run.tuning(model).with_suffix(".yaml")
+    ranked = trials.dropna(subset=["loss"]).sort_values("loss")
+    if ranked.empty:
+        path.unlink(missing_ok=True)
+        return None
+    best = ranked.to_dict("records")[0]
+    found = {name: best[name] for name in SEARCHED if name != "resnet_type"}
+    found["backbone"] = best["resnet_type"]
+    if model == "SiameseResNet":  # its trials learn from a fixed list of pairs
+        found["pairing"] = "list"
+    with atomic(path) as temporary:
+        head = f"# The best of {len(trials)} trials of {model}: validation AUC {best['auc']:.4f}.\n"
+        temporary.write_text(head + yaml.safe_dump(found, sort_keys=True), encoding="utf-8")
+    return path
+
+
+def read_best(path: Path) -> dict:
+    """The parameters that ``write_best`` wrote. Raises ParameterError if the file is damaged."""
+    found = load_files([path])
+    wanted = {*SEARCHED, "backbone"} - {"resnet_type"}
+    if missing := sorted(wanted - set(found)):
+        raise ParameterError(f"parameter file {path}: {missing[0]} is missing")
+    return found
+
+
+def retrain_best(model: str, run: Run, params: Params) -> Fitted | None:
+    """Train the best trial's parameters from scratch on the run's own training pairs.
+
+    As notebooks 04 to 06 would with ``tuning/<model>.yaml``, for ``best_epochs`` epochs, into
+    ``models/tuned_<model>``. None if no trial finished an epoch.
+    """
+    found = run.tuning(model).with_suffix(".yaml")
+    if not found.exists():
+        return None
+    changes = read_best(found) | {"epochs": params.best_epochs, "patience": params.best_epochs}
+    p = check(params.model_dump() | changes, source=str(found))
+    network = model
+    if model == "SiameseResNetAge":
+        network = transfer_model(fit_regressor(RunData(run, params), run, p.backbone).model, p)
+    return fit_variant(f"tuned_{model}", run, RunData(run, p), network)
+
+
+def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
+    """Train every choice of hidden layers with several seeds, all else as in the best trial.
+
+    Writes and returns ``tuning/<model>_heads.csv``: model, hidden_layers, seed, iter, loss,
+    accuracy, auc, status. A seed decides initial weights and the order of the pairs.
+    Call inside ``ray_session``, after ``search``. Raises ValueError if no trial has finished.
+    """
+    from ray import tune
+
+    table = run.tuning(f"{model}_heads")
+    found = run.tuning(model).with_suffix(".yaml")
+    if not found.exists():
+        raise ValueError(f"no trial of {model} has finished an epoch: there is no best one to vary")
+    best = read_best(found)
+    heads = params.search_space.get("hidden_layers", CHOICES["hidden_layers"])
+    seeds = [params.seed + number for number in range(params.head_seeds)]
+    settings = _settings(model, run, params) | {"heads": heads, "seeds": seeds, "best": best}
+    if _noted(table) == settings:
+        return read_trials(table)
+    space = {name: best[name] for name in SEARCHED if name in best}
+    space |= {"resnet_type": tune.choice([best["backbone"]])}
+    space |= {"hidden_layers": tune.grid_search(heads), "seed": tune.grid_search(seeds)}
+    count = len(heads) * len(seeds)
+    rows, _ = _run(table, settings, model, run, params, space, count, asha=False)
+    rows = rows.assign(model=model).reindex(columns=HEAD_COLUMNS)
+    rows = rows.sort_values(["hidden_layers", "seed"], key=_by_size, ignore_index=True)
+    _write(table, rows, settings)
+    return rows
+
+
+def beside_trials(
+    best: dict[str, pd.Series], fitted: dict[str, Fitted], run: Run, params: Params
+) -> pd.DataFrame:
+    """The best trials beside the same trained anew: validation AUC, and from how many pairs.
+
+    best: rows of the tuning tables; fitted: as ``retrain_best`` gives them; both by model. Returns,
+    by model, trial and retrained (AUC), ``its pairs`` (the trial's) and ``pairs``, each counted as
+    often as it was seen.
+    """
+    listed, rows = len(RunData(run, params).pairs("train")), {}
+    for model, trial in best.items():
+        steps = params.steps_per_epoch or listed
+        rows[model] = {
+            "trial": trial.auc,
+            "its pairs": int(trial["iter"]) * params.tune_data_size,
+            "retrained": fitted[model].best.val_auc,
+            "pairs": len(fitted[model].history) * min(listed, steps * int(trial.batch_size)),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _by_size(column: pd.Series) -> pd.Series:
+    return column.map(sum) if column.name == "hidden_layers" else column
+
+
+def compare_all_heads(run: Run, params: Params) -> pd.DataFrame:
+    """``compare_heads`` of each of ``head_models`` that was searched with success; may be empty."""
+    found = [name for name in params.head_models if name in params.tune_models]
+    found = [name for name in found if run.tuning(name).with_suffix(".yaml").exists()]
+    empty = pd.DataFrame(columns=HEAD_COLUMNS)
+    return pd.concat([compare_heads(name, run, params) for name in found]) if found else empty
+
+
+def head_differences(heads: pd.DataFrame) -> pd.DataFrame:
+    """AUC of each head less that of no hidden layers, paired by seed, with a 95 % t interval.
+
+    heads: rows of ``compare_heads``. Returns model, hidden_layers (str), seeds, auc (its mean),
+    difference, low, high; the interval covers what initial weights and the order of the pairs
+    change, not the choice of faces. One seed has no interval: NaN.
+    """
+    rows = []
+    for model, some in heads.groupby("model", sort=False):
+        auc = some.assign(head=some.hidden_layers.astype(str)).pivot_table(
+            index="seed", columns="head", values="auc", sort=False
+        )
+        if "[]" not in auc:
+            continue
+        for head in auc.columns.drop("[]"):
+            gain = (auc[head] - auc["[]"]).dropna()
+            row = {"model": model, "hidden_layers": head, "seeds": len(gain)}
+            row |= {"auc": auc[head].mean(), "auc_without": auc["[]"].mean()}
+            found = t_interval(gain.to_numpy())
+            rows.append(row | dict(zip(("difference", "low", "high"), found, strict=True)))
+    columns = ["model", "hidden_layers", "seeds", "auc", "auc_without", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def parameter_importance(
+    trials: pd.DataFrame, shuffles: int = 40, trees: int = 100, seed: int = 42
+) -> pd.DataFrame:
+    """How much a random forest leans on each parameter to tell the trials' AUC, and on chance.
+
+    trials: rows of tuning tables with a column ``model``; each model's mean AUC is taken off
+    first. Returns, by parameter, importance (impurity-based, they sum to 1) and chance, the 95th
+    percentile of the importance when the AUC is shuffled (Altmann et al. 2010, "Permutation
+    importance: a corrected feature importance measure"). Fewer than 5 trials tell nothing: empty.
+    """
+    known = trials.dropna(subset=["auc"])
+    if len(known) < 5:
+        return pd.DataFrame(columns=["importance", "chance"])
+    target = (known.auc - known.groupby("model").auc.transform("mean")).to_numpy()
+    numbers = pd.DataFrame(
+        {
+            **{name: np.log10(known[name]) for name in ("lr", "weight_decay", "batch_size")},
+            "hidden_layers": known.hidden_layers.map(
+                lambda layers: sum(json.loads(layers) if isinstance(layers, str) else layers)
+            ),
+            "dropout_prob": known.dropout_prob.where(known.use_dropout.astype(bool), 0.0),
+            "resnet_type": known.resnet_type.eq("resnet50"),
+        }
+    ).astype(float)
+    rng = np.random.default_rng(seed)
+
+    def importance(values):
+        forest = RandomForestRegressor(trees, min_samples_leaf=2, random_state=seed)
+        return forest.fit(numbers, values).feature_importances_
+
+    chance = [importance(rng.permutation(target)) for _ in range(shuffles)]
+    found = {"importance": importance(target), "chance": np.quantile(chance, 0.95, axis=0)}
+    named = pd.DataFrame(found, index=numbers.columns)
+    return named.sort_values("importance", ascending=False)
+
+
+def _settings(model: str, run: Run, params: Params) -> dict:
+    names = ["seed", "image_size", "num_samples", "max_num_epochs", "tune_data_size", "searcher"]
+    names += ["search_space", "year_diff", "duplicates", "eval_pairs", "precision", "optimizer"]
+    names += ["schedule", "augment", "clip", "ema", "age_loss", "mirror"]
+    names += ["regressor_epochs", "regressor_batch_size", "regressor_lr"]
+    faces = run.read_faces()
+    chosen = {name: getattr(params, name) for name in names}
+    return {"model": model, "faces": pd.util.hash_pandas_object(faces).sum().item(), **chosen}
