@@ -170,6 +170,7 @@ class Params(BaseModel):
         32, ge=2, description="pairs a step; faces a step where pairing is batch"
     )
     lr: Rate = 1e-3
+    backbone_lr: Rate = Field(1.0, description="learning rate of the backbone, as a factor of lr")
     weight_decay: float = Field(0.0, ge=0)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = "cosine"

@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "pair_counts": ["fit_pair_counts", "pair_count_gains"],
-        "solver": ["fit", "fit_options"],
+        "settings": ["DivergedError", "Settings"],
+        "solver": ["Fitted", "fit"],
         "variants": [
             "fit_larger",
             "fit_other_pairing",
