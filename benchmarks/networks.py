@@ -49,8 +49,8 @@ def epochs_in_turn(
 ) -> Rounds:
     """Train by the solver, and call ``other`` after each epoch: seconds of both, without the first.
 
-    data, train, val, features: as ``fit`` takes them; options: its settings. What an epoch takes is the
-    ``seconds`` of its history, which leaves out the checkpoints.
+    data, train, val, features: as ``fit`` takes them; options: its settings. What an epoch takes is
+    the ``seconds`` of its history, which leaves out the checkpoints.
     """
     timed, same_clock = (
         [],

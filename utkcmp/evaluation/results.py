@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from utkcmp.data.datasets import RunData
 
 
-def answers_to(models: dict[str, nn.Module], data: RunData, pairs: Pairs) -> dict[str, np.ndarray]:
+def answers_to(trained: dict[str, nn.Module], data: RunData, pairs: Pairs) -> dict[str, np.ndarray]:
     """The logits of every model on the same pairs, float64 (K,)."""
     return {
         name: models.pair_logits(model, data.images_for(model), pairs)
-        for name, model in models.items()
+        for name, model in trained.items()
     }
 
 
