@@ -16,10 +16,10 @@ from torch import nn
 
 from utkcmp import weights
 from utkcmp.drawing import draw_face, random_face
-from utkcmp.faceres import AGES, BLOCKS, FaceRes, SamePadding
+from utkcmp.models.faceres import AGES, BLOCKS, FaceRes, SamePadding
 from utkcmp.faces import resize
 from utkcmp.images import to_float
-from utkcmp.weights import WeightsError, convert, main, read_weights, weights_path
+from utkcmp.models.weights import WeightsError, convert, main, read_weights, weights_path
 
 
 def faces(size):

