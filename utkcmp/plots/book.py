@@ -135,7 +135,9 @@ def accuracy_by_error(curves: pd.DataFrame, points: pd.DataFrame) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(7.5, 3.8))
     for shape, style in zip(curves, ("-", "--"), strict=True):
-        axis.plot(curves.index, curves[shape], style, color=RIGHT, label=f"{shape} errors, simulated")
+        axis.plot(
+            curves.index, curves[shape], style, color=RIGHT, label=f"{shape} errors, simulated"
+        )
     for row in points[points.oldest - points.youngest > 100].itertuples():
         measured = not np.isnan(row.measured)
         at = (row.error, row.measured if measured else row.normal)

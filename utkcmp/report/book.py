@@ -39,6 +39,7 @@ CONFIGURATION = {
     "html_title": TITLE,
     "language": "en",
     "myst_enable_extensions": ["attrs_block", "deflist", "dollarmath"],
+    "myst_disable_syntax": ["html_block", "html_inline"],
     "myst_heading_anchors": 3,
     "nb_execution_mode": "off",
     "nb_output_stderr": "remove",
@@ -58,6 +59,7 @@ CONFIGURATION = {
     "html_theme_options": {
         "use_download_button": False,
         "use_fullscreen_button": False,
+        "footer_content_items": [],
         "navbar_persistent": [],
         "primary_sidebar_end": [],
     },
@@ -164,7 +166,7 @@ def _make_safe(data: dict[str, str]) -> None:
         data["text/html"] = cleaner.clean(html)
     if "text/markdown" in data:  # what stands between backquotes is text anyway
         parts = re.split(r"(`+.+?`+)", data["text/markdown"], flags=re.S)
-        parts[::2] = [part.replace("<", r"\<") for part in parts[::2]]
+        parts[::2] = [part.replace("<", r"\<").replace("![", r"!\[") for part in parts[::2]]
         data["text/markdown"] = "".join(parts)
 
 
@@ -197,18 +199,17 @@ def write_sources(run: Run, chapters: list[Chapter], source: Path) -> None:
     shutil.copyfile(TEMPLATES / "references.bib", source / "references.bib")
     font = resources.files("ziamath.fonts") / "STIXTwoMath-Regular.ttf"
     (static / font.name).write_bytes(font.read_bytes())
-    facts = summary.facts(run, chapters)
+    facts = summary.facts(run, chapters) | {"chapters": chapters, "clock": clock}
     for chapter in chapters:
-        made = summary.template("_executed").render(facts, chapter=chapter, clock=clock)
+        made = summary.template("_executed").render(facts, chapter=chapter)
         chapter.notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made))
         nbformat.write(chapter.notebook, source / f"{chapter.name}.ipynb")
-    for name, figure in summary.figures(run).items():
+    for name, figure in summary.figures(run, facts["ages"]).items():
         figure.savefig(source / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
-    for template in TEMPLATES.glob("[!_]*.md.j2"):
-        name = template.name.removesuffix(".j2")
-        page = summary.template(name.removesuffix(".md")).render(facts, chapters=chapters, clock=clock)
-        if page.strip():
-            (source / name).write_text(page, encoding="utf-8")
+    for path in TEMPLATES.glob("[!_]*.md.j2"):
+        name = path.name.removesuffix(".md.j2")
+        if page := summary.template(name).render(facts).strip():
+            (source / f"{name}.md").write_text(page + "\n", encoding="utf-8")
 
 
 def build(source: Path, folder: Path) -> None:

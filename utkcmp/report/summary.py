@@ -1,4 +1,4 @@
-"""A run in tables, sentences and figures, as the book's own pages, README and model cards show it."""
+"""A run in tables, sentences and figures: for the book's own pages, README and model cards."""
 
 import json
 import re
@@ -11,15 +11,16 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
+from utkcmp import models, tuning
 from utkcmp.data.drawing import draw_face, random_face
 from utkcmp.evaluation.age_errors import ERRORS, accuracy_from_error
 from utkcmp.evaluation.registry import ABLATIONS, AGES_COMPARED, head_trainings, model_folders
 from utkcmp.files import read_json
-from utkcmp.models.storage import read_config, read_history
 from utkcmp.params import EMBEDDED
 from utkcmp.plots import book as plots
 from utkcmp.plots.style import face_tiles, use_style
 from utkcmp.report.course_project import REPORTED, reported_results
+from utkcmp.report.plan import READ_TEST
 from utkcmp.report.sentences import (
     describe_ages_compared,
     describe_chosen,
@@ -29,11 +30,9 @@ from utkcmp.report.sentences import (
     describe_transfer,
 )
 from utkcmp.run import CHOICE, Run
-from utkcmp.tuning.tuner import head_differences
 
 TEMPLATES = Path(__file__).parent / "templates"
 SIMULATED = np.arange(2.0, 8.1, 0.5)  # mean absolute errors, years
-READ_TEST = ("04_", "05_", "06_", "08_", "09_")  # notebooks that read the test split
 
 
 def facts(run: Run, chapters: list) -> dict[str, Any]:
@@ -44,6 +43,7 @@ def facts(run: Run, chapters: list) -> dict[str, Any]:
     record = run.read_record()
     given = {name: value for one in chapters for name, value in one.given.items()}
     read = [n for name, n in record.get("executed", {}).items() if name.startswith(READ_TEST)]
+    drawn = all(one.parameters.get("data", EMBEDDED) == EMBEDDED for one in chapters)
     answering = answering_folder(run)
     slices = own_slices(run, answering)
     return {
@@ -51,34 +51,31 @@ def facts(run: Run, chapters: list) -> dict[str, Any]:
         "record": record,
         "p": record.get("parameters", {}),
         "test_read": sum(read),
-        "drawn": all(one.parameters.get("data", EMBEDDED) == EMBEDDED for one in chapters),
+        "drawn": drawn,
         "results": results_table(run),
         "learned": learned(run),
         "answering": answering,
         "card": model_card(run, answering) if answering and len(slices) else "",
         "slices": slices,
         "fairness": describe_slices(slices) if len(slices) else "",
-        "ages": ages_in_pairs(run),
+        "ages": None if drawn or not run.faces_csv.exists() else ages_in_pairs(run),
         "given": yaml.safe_dump(json.loads(json.dumps(given))).strip(),
         "parameters": parameter_rows(chapters),
     }
 
 
-def figures(run: Run) -> dict[str, Figure]:
-    """The figures of the book's own pages, by name."""
+def figures(run: Run, ages: pd.DataFrame | None) -> dict[str, Figure]:
+    """The figures of the book's own pages, by name. ages: as from ``ages_in_pairs``, or None."""
     use_style()
     found = {"networks": plots.network_diagrams(), "augmented": augmented_face()}
-    test = run.read_results().query("split == 'test' and protocol == 'sample'")
-    if len(test):
-        ranked = test.sort_values("auc", ascending=False)
-        found["results"] = plots.results_at_a_glance(ranked, reported_test(), set(ABLATIONS))
-    if len(ages := test_ages(run)):
+    if len(run.read_results().query("split == 'test'")):
+        found["results"] = results_figure(run)
+    if ages is not None:
         curves = {
-            shape: [accuracy_from_error(ages, error, shape) for error in SIMULATED]
+            shape: [accuracy_from_error(test_ages(run), error, shape) for error in SIMULATED]
             for shape in ERRORS
         }
-        curves = pd.DataFrame(curves, index=SIMULATED)
-        found["ages"] = plots.accuracy_by_error(curves, ages_in_pairs(run))
+        found["ages"] = plots.accuracy_by_error(pd.DataFrame(curves, index=SIMULATED), ages)
     return found
 
 
@@ -104,6 +101,14 @@ def augmented_face(seed: int = 6) -> Figure:
 def reported_test() -> pd.DataFrame:
     """The course project's figures on test faces, one row a model."""
     return reported_results().query("split == 'test'").drop_duplicates("model")
+
+
+def results_figure(run: Run) -> Figure:
+    """The AUC of each model beside what the course project reported, the best first."""
+    use_style()
+    test = run.read_results().query("split == 'test' and protocol == 'sample'")
+    ranked = test.sort_values("auc", ascending=False)
+    return plots.results_at_a_glance(ranked, reported_test(), set(ABLATIONS))
 
 
 def results_table(run: Run) -> str:
@@ -144,7 +149,7 @@ def learned(run: Run) -> list[str]:
     table = results.query("split == 'test' and protocol == 'sample'").set_index("model")
     usual, ranked = reported_test().set_index("model"), pd.read_csv(run.compared("differences"))
     ages = describe_ages_compared(table)
-    heads = describe_heads(head_differences(head_trainings(run)))
+    heads = describe_heads(tuning.head_differences(head_trainings(run)))
     return [
         describe_chosen(results),
         f"Siamese or concat? {describe_siamese_or_concat(table, usual, ranked)}",
@@ -176,7 +181,7 @@ def model_card(run: Run, name: str) -> str:
 
     name: a folder below the run's ``models/``.
     """
-    config = read_config(run.model(name))
+    config = models.read_config(run.model(name))
     titles = {folder: title for title, folder in model_folders(run).items()}
     title = titles.get(name, config["model"])
     results = run.read_results().query("split == 'test'")
@@ -197,7 +202,19 @@ def template(name: str) -> jinja2.Template:
     loader = jinja2.FileSystemLoader(TEMPLATES)
     lenient = jinja2.ChainableUndefined
     options = {"undefined": lenient, "trim_blocks": True, "lstrip_blocks": True}
-    return jinja2.Environment(loader=loader, **options).get_template(f"{name}.md.j2")
+    environment = jinja2.Environment(loader=loader, **options)
+    environment.filters["code"] = as_code
+    return environment.get_template(f"{name}.md.j2")
+
+
+def as_code(value: Any) -> str:
+    """A value as code in a cell of a Markdown table, whatever it holds.
+
+    >>> print(as_code("a|b`c"))
+    `` a\\|b`c ``
+    """
+    text = str(value).replace("|", "\\|").replace("\n", " ")
+    return f"`{text}`" if "`" not in text else f"`` {text} ``"
 
 
 # ---- published ages, parameters ------------------------------------------------------------------
@@ -205,10 +222,7 @@ def template(name: str) -> jinja2.Template:
 
 def test_ages(run: Run) -> np.ndarray:
     """The ages of the test faces by which models are judged, (N,) years."""
-    if not run.faces_csv.exists():
-        return np.array([])
-    faces = run.read_faces()
-    return faces.age[(faces.split == "test") & faces.evaluate & (faces.status == "ok")].to_numpy(int)
+    return run.read_faces().query("split == 'test' and evaluate").age.to_numpy(int)
 
 
 def ages_in_pairs(run: Run) -> pd.DataFrame:
@@ -222,14 +236,16 @@ def ages_in_pairs(run: Run) -> pd.DataFrame:
     own = model_folders(run).get(AGES_COMPARED)
     measured = run.read_results().query("split == 'test' and model == @AGES_COMPARED")
     if own and len(measured):
-        history = read_history(run.model(own))
+        history = models.read_history(run.model(own))
         error = history.val_mae[history.val_loss.idxmin()]
         row = {"model": "this run's age regressor", "error": error, "youngest": 0, "oldest": 120}
         row["measured"] = measured.sort_values("n_pairs").accuracy.iloc[-1]
         table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
     for shape in ERRORS:
         table[shape] = [
-            accuracy_from_error(ages[(ages >= one.youngest) & (ages <= one.oldest)], one.error, shape)
+            accuracy_from_error(
+                ages[(ages >= one.youngest) & (ages <= one.oldest)], one.error, shape
+            )
             for one in table.itertuples()
         ]
     return table
