@@ -180,15 +180,16 @@ def _describe_figures(cells: list[nbformat.NotebookNode]) -> None:
         texts += [data["text/markdown"] for data in outputs if "text/markdown" in data]
         for text in texts:
             heading = (re.findall(r"(?m)^#+ (.+)", text) or [heading])[-1]
-            if waiting and not text.lstrip().startswith("#"):
+            if waiting and not re.match(r"\s*[#|-]", text):
                 sentence = re.split(r"(?<=[.:!?])\s", text.strip())[0][:250]
                 waiting["alt"] = f"{waiting['alt']}. {re.sub(r'[*`_]', '', sentence)}"
             waiting = None
         if any(kind.startswith("image/") for data in outputs for kind in data):
             svg = "".join(data.get("image/svg+xml", "") for data in outputs)
             bold = [unescape(text) for text, glyphs in _SVG_TEXT.findall(svg) if "-Bold-" in glyphs]
-            waiting = {"alt": "; ".join(dict.fromkeys(bold))[:250] or heading}
-            cell.metadata.mystnb["image"] = waiting
+            text = "; ".join(dict.fromkeys(bold))[:250] or heading
+            cell.metadata.mystnb["image"] = {"alt": text}
+            waiting = cell.metadata.mystnb.image  # nbformat copies what it is given
 
 
 def write_sources(run: Run, chapters: list[Chapter], source: Path) -> None:
@@ -200,16 +201,30 @@ def write_sources(run: Run, chapters: list[Chapter], source: Path) -> None:
     font = resources.files("ziamath.fonts") / "STIXTwoMath-Regular.ttf"
     (static / font.name).write_bytes(font.read_bytes())
     facts = summary.facts(run, chapters) | {"chapters": chapters, "clock": clock}
+    there = {chapter.name for chapter in chapters}
     for chapter in chapters:
         made = summary.template("_executed").render(facts, chapter=chapter)
         chapter.notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made))
+        for cell in chapter.notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = _linked(cell.source, there)
         nbformat.write(chapter.notebook, source / f"{chapter.name}.ipynb")
     for name, figure in summary.figures(run, facts["ages"]).items():
         figure.savefig(source / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
     for path in TEMPLATES.glob("[!_]*.md.j2"):
         name = path.name.removesuffix(".md.j2")
         if page := summary.template(name).render(facts).strip():
-            (source / f"{name}.md").write_text(page + "\n", encoding="utf-8")
+            (source / f"{name}.md").write_text(_linked(page, there) + "\n", encoding="utf-8")
+
+
+def _linked(text: str, there: set[str]) -> str:
+    """Markdown whose links to notebooks that have not been executed are no links.
+
+    >>> _linked("See [one](01_a.ipynb) and [two](02_b.ipynb#c).", {"01_a"})
+    'See [one](01_a.ipynb) and two.'
+    """
+    link = r"\[([^\]]*)\]\((\w+)\.ipynb[^)]*\)"
+    return re.sub(link, lambda found: found[0] if found[2] in there else found[1], text)
 
 
 def build(source: Path, folder: Path) -> None:
