@@ -13,7 +13,7 @@ def accuracy_from_error(
 
     ages: (N,) years; error: the mean absolute error of a prediction, years; shape: of its errors.
     Assumes that errors are unbiased, alike at every age, and independent of each other. Simulates
-    ``draws`` sets of predictions, and returns the mean accuracy.
+    ``draws`` sets of predictions, and returns the mean accuracy; NaN if no two ages differ.
 
     >>> accuracy_from_error(np.array([20, 30, 40]), error=0.01)
     1.0
@@ -23,6 +23,8 @@ def accuracy_from_error(
     alike = np.unique(ages, return_counts=True)[1]
     pairs, same = (count * (count - 1) / 2 for count in (len(ages), alike))
     asked = pairs - same.sum()
+    if not asked:
+        return float("nan")
     # Kendall's tau-b is (right − wrong) / √(pairs · asked), since predictions never tie.
     tau = [
         kendalltau(ages, ages + getattr(rng, shape)(0, spread, len(ages))).statistic

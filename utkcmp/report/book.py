@@ -64,7 +64,7 @@ CONFIGURATION = {
         "primary_sidebar_end": [],
     },
 }
-UNUSED = ("objects.inv", ".buildinfo*", "locales", "*.map")
+UNUSED = ("objects.inv", ".buildinfo*", "locales", "*.map", "*-macros.html", "logo_colab.png")
 _DEBRIS = re.compile(r"\s*\[?<[^<>]*( at 0x[0-9a-f]+|Figure size|Axes)")
 _SVG_TEXT = re.compile(r'<g id="text_\d+">\s*<!-- (.*?) -->(.*?)</g>\s*</g>', re.S)
 
