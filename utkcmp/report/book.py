@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import yaml
 from bleach.css_sanitizer import CSSSanitizer
 from bleach.sanitizer import Cleaner
 
@@ -26,44 +27,12 @@ from utkcmp.report.plan import ReportError, defaults
 from utkcmp.run import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
-TITLE = "Who is older?"
 TABLE_TAGS = frozenset(
     "a abbr b br caption code div em i p pre small span strong sub sup table tbody td tfoot th "
     "thead tr".split()
 )
 TABLE_ATTRIBUTES = ["class", "colspan", "rowspan", "scope", "style"]
 TABLE_STYLES = ["background-color", "color", "font-weight", "text-align"]
-CONFIGURATION = {
-    "extensions": ["myst_nb", "sphinxcontrib.bibtex", __name__],
-    "project": TITLE,
-    "html_title": TITLE,
-    "language": "en",
-    "myst_enable_extensions": ["attrs_block", "deflist", "dollarmath"],
-    "myst_disable_syntax": ["html_block", "html_inline"],
-    "myst_heading_anchors": 3,
-    "nb_execution_mode": "off",
-    "nb_output_stderr": "remove",
-    "nb_render_markdown_format": "gfm",  # outputs hold text from the data: no directive, no role
-    "bibtex_bibfiles": ["references.bib"],
-    "bibtex_reference_style": "author_year",
-    "html_math_renderer": "mathml",
-    "html_theme": "sphinx_book_theme",
-    "html_static_path": ["static"],
-    "html_css_files": ["book.css"],
-    "html_context": {"default_mode": "auto"},
-    "html_copy_source": False,
-    "html_show_copyright": False,
-    "html_show_sourcelink": False,
-    "html_show_sphinx": False,
-    "html_use_index": False,
-    "html_theme_options": {
-        "use_download_button": False,
-        "use_fullscreen_button": False,
-        "footer_content_items": [],
-        "navbar_persistent": [],
-        "primary_sidebar_end": [],
-    },
-}
 UNUSED = ("objects.inv", ".buildinfo*", "locales", "*.map", "*-macros.html", "logo_colab.png")
 _DEBRIS = re.compile(r"\s*\[?<[^<>]*( at 0x[0-9a-f]+|Figure size|Axes)")
 _SVG_TEXT = re.compile(r'<g id="text_\d+">\s*<!-- (.*?) -->(.*?)</g>\s*</g>', re.S)
@@ -232,15 +201,24 @@ def build(source: Path, folder: Path) -> None:
     from sphinx.application import Sphinx
 
     made = source / ".made" / "html"  # MyST-NB writes beside it too
-    app = Sphinx(source, None, made, source / ".trees", "html", CONFIGURATION, None, sys.stderr)
+    options = yaml.safe_load((TEMPLATES / "conf.yaml").read_text(encoding="utf-8"))
+    app = Sphinx(source, None, made, source / ".trees", "html", options, None, sys.stderr)
     app.build()
     shutil.copytree(made, folder, ignore=shutil.ignore_patterns(*UNUSED), dirs_exist_ok=True)
 
 
 def setup(app) -> dict[str, bool]:
-    """Tell Sphinx how to write formulas: as MathML."""
+    """Tell Sphinx how to write formulas, as MathML, and that references are no ARIA list."""
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
+    app.connect("html-page-context", _without_empty_roles)
     return {"parallel_read_safe": True}
+
+
+def _without_empty_roles(app, page, template, context, tree) -> None:
+    if "body" in context:  # docutils' list of references has no list items
+        context["body"] = context["body"].replace(
+            '<div role="list" class="citation', '<div class="citation'
+        )
 
 
 def _formula(writer, node) -> None:
@@ -251,5 +229,5 @@ def _formula(writer, node) -> None:
         writer.body.append(convert(node.astext()))
     else:
         formula = convert(node.astext(), display="block")
-        writer.body.append(f'<div class="math">{formula}</div>')
+        writer.body.append(f'<div class="math" tabindex="0">{formula}</div>')
     raise SkipNode

@@ -72,7 +72,7 @@ def figures(run: Run, ages: pd.DataFrame | None) -> dict[str, Figure]:
         found["results"] = results_figure(run)
     if ages is not None:
         curves = {
-            shape: [accuracy_from_error(test_ages(run), error, shape) for error in SIMULATED]
+            shape: [accuracy_from_error(tested_ages(run), error, shape) for error in SIMULATED]
             for shape in ERRORS
         }
         found["ages"] = plots.accuracy_by_error(pd.DataFrame(curves, index=SIMULATED), ages)
@@ -220,7 +220,7 @@ def as_code(value: Any) -> str:
 # ---- published ages, parameters ------------------------------------------------------------------
 
 
-def test_ages(run: Run) -> np.ndarray:
+def tested_ages(run: Run) -> np.ndarray:
     """The ages of the test faces by which models are judged, (N,) years."""
     return run.read_faces().query("split == 'test' and evaluate").age.to_numpy(int)
 
@@ -232,7 +232,7 @@ def ages_in_pairs(run: Run) -> pd.DataFrame:
     Columns model, source (a key of references.bib), error (years), youngest, oldest, one of each
     shape in ``ERRORS``, and measured (NaN of the published ones).
     """
-    table, ages = pd.read_csv(REPORTED / "ages.csv").assign(measured=np.nan), test_ages(run)
+    table, ages = pd.read_csv(REPORTED / "ages.csv").assign(measured=np.nan), tested_ages(run)
     own = model_folders(run).get(AGES_COMPARED)
     measured = run.read_results().query("split == 'test' and model == @AGES_COMPARED")
     if own and len(measured):
