@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "course_project": ["reported_results", "reported_tuning"],
         "sentences": [
+            "FACERES_ORIGIN",
             "interval",
             "describe_ages_compared",
             "describe_agreement",

