@@ -137,6 +137,18 @@ def training_rows(faces: pd.DataFrame, duplicates: str = "keep") -> np.ndarray:
     return chosen
 
 
+def split_rows(faces: pd.DataFrame, split: str, duplicates: str = "keep") -> np.ndarray:
+    """Row numbers, int64, of one split's faces: ``training_rows``, or those to be tested on.
+
+    faces: the valid rows of faces.csv. Raises ValueError for a split of another name.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+    if split == "train":
+        return training_rows(faces, duplicates)
+    return np.flatnonzero((faces.split == split) & faces.evaluate.astype(bool))
+
+
 def parted_pictures(faces: pd.DataFrame, split: pd.Series) -> int:
     """How many pictures have files in more than one split: 0, unless the split is a leaky one.
 

@@ -6,8 +6,7 @@ are no picture. The faces themselves are drawn by ``utkcmp.drawing``.
 
 import io
 import json
-import os
-import tempfile
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from utkcmp.data.drawing import draw_face, random_face
-from utkcmp.files import hold, remove_leftovers
+from utkcmp.files import atomic_folder, read_json
 
 DRAWING = 1  # raise it with every change here or in drawing.py that changes the files
 MARKER = ".sample.json"
@@ -31,9 +30,7 @@ def planted_flaws(n: int = 400) -> dict[str, int]:
     """
     few = max(1, n // 4000)
     return {
-        "missing_field": max(
-            1, n // 200
-        ),  # no ethnicity in the name, 39_1_20170116174525125.jpg...
+        "missing_field": max(1, n // 200),  # no ethnicity in the name
         "blank_in_name": few,  # a blank before .jpg.chip.jpg
         "missing_dot": few,  # ...357jpg.chip.jpg
         "copy_same_age": max(1, n // 100),  # the bytes of a good face under a second name
@@ -62,6 +59,7 @@ def draw_sample(folder: str | Path, n: int = 400, seed: int = 42) -> Path:
     Returns ``folder`` as a Path. Raises ValueError where ``n`` or ``seed`` is too small, or where
     ``folder`` holds anything that this function did not draw.
 
+    >>> import tempfile
     >>> folder = draw_sample(Path(tempfile.mkdtemp(), "faces"), n=50)
     >>> len(list(folder.glob("*.jpg"))), sum(planted_flaws(50).values())
     (61, 12)
@@ -71,42 +69,29 @@ def draw_sample(folder: str | Path, n: int = 400, seed: int = 42) -> Path:
         raise ValueError(f"sample of n={n}, seed={seed}: expected n >= {LEAST} and seed >= 0")
     files = n + sum(planted_flaws(n).values())
     marker = {"drawing": DRAWING, "n": n, "seed": seed, "files": files}
-    if _marker_of(folder) == marker:
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    beside = {"dir": folder.parent, "prefix": f".{folder.name}."}
-    with (
-        tempfile.TemporaryDirectory(**beside) as temporary,
-        hold(os.open(temporary, os.O_RDONLY)),
-    ):
-        fresh = Path(temporary, "fresh")
-        fresh.mkdir()
+    if folder.exists():
+        there = [path.name for path in folder.iterdir()] if folder.is_dir() else ["a file"]
+        found = _read_marker(folder)
+        if (there and found is None) or len(there) - 1 > (found or marker)["files"]:
+            raise ValueError(
+                f"{folder} holds something else than drawn faces: expected a new or an empty "
+                "folder, or one that draw_sample filled"
+            )
+        if found == marker and len(there) - 1 == files:
+            return folder
+        shutil.rmtree(folder)
+    with atomic_folder(folder) as fresh:
         _write_files(fresh, n, seed)
         (fresh / MARKER).write_text(json.dumps(marker), encoding="utf-8")
-        if _marker_of(folder) == marker:  # another process drew the same meanwhile
-            return folder
-        if folder.exists():
-            folder.rename(Path(temporary, "replaced"))
-        fresh.rename(folder)
     return folder
 
 
-def _marker_of(folder: Path) -> dict | None:
-    """The marker of the sample in ``folder``; None where the folder or some files are missing."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
+def _read_marker(folder: Path) -> dict | None:
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        missing = marker["files"] - sum(not path.name.startswith(".") for path in folder.iterdir())
+        marker = read_json(folder / MARKER)
+        return marker if isinstance(marker["files"], int) else None
     except (OSError, ValueError, KeyError, TypeError):
-        missing = -1
-    if missing < 0:
-        raise ValueError(
-            f"{folder} holds something else than drawn faces: expected a new or an empty folder, "
-            "or one that draw_sample filled"
-        )
-    return None if missing else marker
+        return None
 
 
 def _write_files(folder: Path, n: int, seed: int) -> None:
@@ -127,9 +112,8 @@ def _face_file(seed: int, k: int) -> tuple[tuple[int, int, int], bytes]:
     """Draw face ``k``: its (age, gender, ethnicity) and its JPEG, from ``seed`` and ``k`` alone."""
     rng = np.random.default_rng([seed, 0, k])
     face = random_face(rng)
-    return (face.age, face.gender, face.ethnicity), _jpeg(
-        draw_face(face), int(rng.integers(60, 96))
-    )
+    picture = draw_face(face)
+    return (face.age, face.gender, face.ethnicity), _jpeg(picture, int(rng.integers(60, 96)))
 
 
 def _jpeg(image: Image.Image, quality: int) -> bytes:
