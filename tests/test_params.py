@@ -52,11 +52,6 @@ def test_larger_faces_come_smallest_first_however_a_record_sorts_them():
     assert [*check({"finetune": {"112": 8, "96": 12}}).finetune.items()] == [(96, 12), (112, 8)]
 
 
-def test_exponents_without_a_dot_are_numbers(tmp_path):
-    path = write(tmp_path, "a.yaml", "lr: 1e-4\n")  # YAML 1.1 reads a string here
-    assert check(load_files([path])).lr == 1e-4
-
-
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "\x00"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
     with pytest.raises(ParameterError, match=r"a\.yaml"):
