@@ -129,10 +129,11 @@ def _decoded(image: Image.Image, at_least: int | None) -> Image.Image:
         image.draft(None, (least, least))
     image.load()
     if large and image.width * image.height > LARGE:
-        smooth = Image.Resampling.BOX if image.mode in ("RGB", "L") else None
-        image = image.resize(
-            (image.width // 2, image.height // 2), smooth or Image.Resampling.NEAREST
-        )
+        if image.mode in ("RGB", "L"):
+            image = image.reduce(2)
+        else:  # reduce would copy it whole, or cannot
+            half = image.width // 2, image.height // 2
+            image = image.resize(half, Image.Resampling.NEAREST)
     return image
 
 
