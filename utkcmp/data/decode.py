@@ -40,8 +40,7 @@ def decode(
     Raises ImageError, whose text is one of: zero bytes, not an image, too large, too small,
     animated, truncated, damaged.
     """
-    data = content(data)
-    return load(read_header(data), data, at_least)[0]
+    return load(content(data), at_least)[0]
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -105,8 +104,9 @@ def read_header(data: bytes) -> Image.Image:
     return image
 
 
-def load(image: Image.Image, data: bytes, at_least: int | None) -> tuple[Image.Image, list[str]]:
-    """Decode a picture whose header has been read; also gives what is odd about it."""
+def load(data: bytes, at_least: int | None) -> tuple[Image.Image, list[str]]:
+    """Decode what ``content`` gave; also says what is odd about it."""
+    image = read_header(data)
     deep = ";16" in str(getattr(image, "tile", ""))  # known until the pixels are decoded
     try:
         with _no_warnings():

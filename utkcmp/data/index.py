@@ -184,9 +184,8 @@ def _examine(item: tuple[str, Path]) -> tuple[dict, np.ndarray | None]:
         row |= parse_name(PurePosixPath(file).name)
         notes += row["notes"]
         data = content(data)
-        image = read_header(data)
-        row |= {"width": image.width, "height": image.height}
-        image, odd = load(image, data, HASHED_SIDE)
+        row["width"], row["height"] = read_header(data).size
+        image, odd = load(data, HASHED_SIDE)
         notes += odd
         row["phash"], thumb = perceptual_hash(image)
         row["status"] = "ok"
