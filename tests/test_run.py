@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from utkcmp import run as module
-from utkcmp.files import atomic, atomic_folder
+from utkcmp.files import atomic, replaced
 from utkcmp.run import Run, outputs_root
 
 
@@ -68,6 +68,6 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     assert path.read_text() == "first"
     assert set(tmp_path.iterdir()) == {path, other, elsewhere}
     os.utime(elsewhere, (0, 0))
-    with atomic_folder(tmp_path / "b"), atomic(path) as temporary:
+    with replaced(tmp_path / "b"), atomic(path) as temporary:
         temporary.write_text("third")
     assert set(tmp_path.iterdir()) == {path, other, tmp_path / "b"}

@@ -44,16 +44,14 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder; one that another process has put there meanwhile stays."""
-    with _temporary(path) as temporary:
-        temporary.mkdir()
-        yield temporary
-        try:
-            temporary.rename(path)
-        except OSError:
-            if not path.is_dir():
-                raise
+def replaced(folder: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of ``folder`` if the block succeeds."""
+    with _temporary(folder) as new, _temporary(folder) as old:
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
 
 
 @contextlib.contextmanager
@@ -88,23 +86,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def replaced(folder: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of ``folder`` if the block succeeds."""
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        yield new
-        new.chmod(0o755)
-        if folder.exists():
-            folder.rename(new.with_name(new.name + ".old"))
-        new.rename(folder)
-    finally:
-        for left in (new, new.with_name(new.name + ".old")):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

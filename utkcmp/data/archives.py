@@ -14,7 +14,7 @@ from collections.abc import Callable, Container, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from utkcmp.files import atomic_folder, printable
+from utkcmp.files import printable, replaced
 from utkcmp.params import EMBEDDED, ParameterError, Params
 from utkcmp.run import outputs_root
 
@@ -128,7 +128,7 @@ def unpack(source: str | Path) -> Path:
         return source
     folder = outputs_root() / "cache" / f"unpacked-{source_fingerprint(source)[:24]}"
     if not folder.is_dir():
-        with _readable(source), atomic_folder(folder) as fresh:
+        with _readable(source), replaced(folder) as fresh:
             _unpack(source, fresh, [MAX_TOTAL, MAX_MEMBERS])
     return folder
 

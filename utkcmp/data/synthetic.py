@@ -6,7 +6,6 @@ are no picture. The faces themselves are drawn by ``utkcmp.drawing``.
 
 import io
 import json
-import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from utkcmp.data.drawing import draw_face, random_face
-from utkcmp.files import atomic_folder, read_json
+from utkcmp.files import read_json, replaced
 
 DRAWING = 1  # raise it with every change here or in drawing.py that changes the files
 MARKER = ".sample.json"
@@ -74,8 +73,7 @@ def draw_sample(folder: str | Path, n: int = 400, seed: int = 42) -> Path:
             )
         if found == marker and len(there) - 1 == files:
             return folder
-        shutil.rmtree(folder)
-    with atomic_folder(folder) as fresh:
+    with replaced(folder) as fresh:
         _write_files(fresh, n, seed)
         (fresh / MARKER).write_text(json.dumps(marker), encoding="utf-8")
     return folder
