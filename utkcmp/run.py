@@ -1,4 +1,4 @@
-"""One run's folder: where everything lies, and the record of what was done.
+"""One run's folder: where everything is, and the record of what was done.
 
 A run is a folder below ``outputs/`` (layout in README.md). Paths start here and nowhere else.
 """

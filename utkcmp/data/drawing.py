@@ -45,7 +45,7 @@ class DrawnFace:
         hair = np.multiply(hair, rng.normal(1, 0.1) * (1 - grey)) + np.multiply(GREY, grey)
         self.hair, self.iris = hair, IRIS[rng.integers(4 if white else 2)]
         self.style, self.smile = rng.choice(styles), rng.uniform(-0.1, 1)
-        self.turn = rng.normal(0, 3)  # pixels the features lie off the middle of the head
+        self.turn = rng.normal(0, 3)  # pixels from the middle of the head to that of the features
         self.light = rng.normal(0, 0.08, 2)  # change of brightness to the (right, lower) edge
         self.eyes = self.mix(36, 37), self.mix(-2, -30)  # x of the right one, y of both
         self.outline = self._outline()

@@ -2,7 +2,7 @@
 
 One row a file, rejected ones included with their reason, so that nothing is dropped silently.
 File names follow UTKFace, ``[age]_[gender]_[ethnicity]_[date and time].jpg.chip.jpg``. Hidden files
-and folders (``.DS_Store``, ``.sample.json``, ``__MACOSX``) are no part of the data and get no row.
+and folders (``.DS_Store``, ``.sample.json``, ``__MACOSX``) are not part of the data and get no row.
 """
 
 import hashlib
@@ -229,6 +229,6 @@ def _load(path: Path) -> pd.DataFrame | None:
 
 
 def read_crops(data, rows: np.ndarray) -> list:
-    """The faces of some rows as they lie in the source, upright RGB, in the order of ``rows``."""
+    """The faces of some rows as they are in the source, upright RGB, in the order of ``rows``."""
     paths = files_of(data_source(data.params))
     return [decode(read_file(paths[file])) for file in data.faces.file.iloc[rows]]

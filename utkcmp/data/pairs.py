@@ -23,7 +23,7 @@ class Pairs:
     """K pairs of faces: indexing by a slice, a mask or numbers gives some of them.
 
     left, right: int64 (K,), which faces; label: int8 (K,), 1 where the left face is older and 0
-    where the right one is. Equal ages never meet.
+    where the right one is. Faces of equal age make no pair.
     """
 
     left: np.ndarray
@@ -51,7 +51,7 @@ class Pairs:
         return Pairs(self.right, self.left, 1 - self.label)
 
     def table(self, faces: pd.DataFrame) -> pd.DataFrame:
-        """One row a pair: left, right, label, left_age, right_age (years), left_file, right_file.
+        """One row per pair: left, right, label, left_age, right_age (years), left_file, right_file.
 
         faces: columns age, file; left and right are its row numbers.
         """
@@ -120,7 +120,7 @@ def _checked(ages: np.ndarray, year_diff: int) -> np.ndarray:
         ages = pd.to_numeric(pd.Series(ages)).to_numpy(float, na_value=np.nan)
     ages = ages.astype(np.int64 if ages.dtype.kind in "iub" else np.float64, copy=False)
     if not np.isfinite(ages).all():
-        raise ValueError(f"{(~np.isfinite(ages)).sum()} ages are no numbers, expected one each")
+        raise ValueError(f"{(~np.isfinite(ages)).sum()} ages are not numbers: expected all")
     if not year_diff >= 1:
         raise ValueError(f"year_diff is {year_diff}, expected 1 or more years")
     if not len(ages) or ages.min() == ages.max():
@@ -247,7 +247,7 @@ def _disjoint(every: AllPairs, year_diff: int, rng) -> tuple[np.ndarray, np.ndar
 
 
 def _most_disjoint(sorted_ages: np.ndarray, year_diff: int) -> int:
-    """The largest number of disjoint pairs: m are possible if the m youngest, in order, lie far
+    """The largest number of disjoint pairs: m are possible if the m youngest, in order, are far
     enough from the m oldest, in order."""
     low, high = 0, len(sorted_ages) // 2
     while low < high:
@@ -292,7 +292,7 @@ def split_pairs(
 
 
 def chance_right(gaps: np.ndarray, error: float) -> np.ndarray:
-    """How often a judge who misses each age by ``error`` years orders pairs rightly.
+    """How often a judge who misses each age by ``error`` years orders pairs correctly.
 
     gaps: (K,) years; error: standard deviation, years, normal and independent for the two faces.
     Returns (K,) in 0.5 to 1.

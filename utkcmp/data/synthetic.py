@@ -1,7 +1,7 @@
 """Drawn faces in UTKFace's own format, so that everything runs without the real data set.
 
 UTKFace's real flaws are planted among them: bad names, copies, copies with another age, files that
-are no picture. The faces themselves are drawn by ``utkcmp.drawing``.
+are not pictures. The faces themselves are drawn by ``drawing``.
 """
 
 import io
