@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "bootstrap": ["intervals", "paired_differences"],
+        "bootstrap": ["intervals", "paired_differences", "sample_scatter", "seed_difference"],
         "calibration": [
             "calibration_error",
             "coverage_curve",
@@ -14,18 +14,20 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "random_triples",
             "reliability",
         ],
-        "ensembles": ["ENSEMBLE", "make_ensemble", "members_of"],
+        "ensembles": ["make_ensemble"],
+        "errors": ["recurring_faces", "shared_errors", "suspect_labels"],
         "label_noise": ["noise_ceiling"],
         "metrics": ["pair_metrics"],
         "peers": ["ABSENT", "age_differences", "peer_ages", "peer_row"],
         "registry": [
+            "ABLATIONS",
+            "ENSEMBLE",
             "choose_model",
             "compare_ages",
-            "head_trainings",
             "larger_name",
             "load_models",
+            "members_of",
             "model_costs",
-            "trials",
         ],
         "results": [
             "all_answers",
