@@ -5,7 +5,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "bootstrap": ["intervals", "paired_differences", "sample_scatter", "seed_difference"],
+        "bootstrap": [
+            "intervals",
+            "paired_differences",
+            "part_accuracy",
+            "sample_scatter",
+            "seed_difference",
+        ],
         "calibration": [
             "calibration_error",
             "coverage_curve",
@@ -39,6 +45,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "validate_and_test",
         ],
         "saliency": ["saliency"],
-        "slices": ["age_grid", "slice_table"],
+        "slices": ["age_grid", "gap_parts", "slice_table"],
     },
 )

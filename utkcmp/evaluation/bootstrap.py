@@ -299,3 +299,23 @@ def sample_scatter(
     rng, size = np.random.default_rng(seed), min(size, len(pairs))
     chosen = (rng.choice(len(pairs), size, replace=False) for _ in range(samples))
     return np.array([area_under_roc(logits[some], pairs.label[some]) for some in chosen])
+
+
+def part_accuracy(correct: np.ndarray, pairs: Pairs, part: pd.Series) -> pd.DataFrame:
+    """The accuracy of each part of the pairs that holds any, with its 95 % interval over faces.
+
+    correct: bool (K,); part: (K,) labels. Returns, by part, pairs, accuracy, accuracy_low and
+    accuracy_high, symmetric and cut at 0 and 1.
+    """
+    rows = {}
+    for name, places in pd.Series(np.arange(len(pairs))).groupby(np.asarray(part), observed=True):
+        some, right = pairs[places.to_numpy()], correct[places]
+        known = standard_errors(pd.DataFrame({"accuracy": right - right.mean()}), some).accuracy
+        if right.all() or not right.any():
+            low, high = _without_errors(float(right.mean()), some)
+        else:
+            half = student.ppf(0.975, max(1.0, known.faces - 1)) * known.error
+            low, high = max(0.0, right.mean() - half), min(1.0, right.mean() + half)
+        row = {"pairs": len(some), "accuracy": right.mean()}
+        rows[name] = row | {"accuracy_low": low, "accuracy_high": high}
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -21,7 +21,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "coverage_curves",
             "differences",
             "embedding_map",
-            "gaps_and_ceiling",
             "mean_saliency",
             "predicted_ages",
             "roc_curves",
@@ -29,7 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "slice_intervals",
         ],
         "style": ["face_tiles", "pair_tiles", "use_style"],
-        "training": ["auc_by_pairs", "curves_over_time", "learning_curves"],
+        "training": ["arms", "auc_by_pairs", "curves_beside", "epoch_table", "learning_curves"],
         "tuning": ["head_intervals", "importance_bars", "trials_over_time", "tuning_slices"],
     },
 )

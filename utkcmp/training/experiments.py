@@ -4,12 +4,11 @@ An *arm* is one way of training. All arms of an experiment see the same number o
 steps, with the same seeds, and answer the same test pairs; what each costs is compared with the arm
 it differs from in one thing. They are small (``ladder_size`` pixels, ``ladder_faces`` faces a
 training), so that every arm can be trained several times. A training leaves its answers and its
-history in ``experiments/<arm>/seed<k>/``, by which a killed run goes on; its weights are not kept.
+history in ``experiments/trainings/``, by which a killed run goes on; its weights are not kept.
 """
 
 import copy
 import json
-import re
 import shutil
 import time
 import tracemalloc
@@ -29,7 +28,7 @@ from utkcmp.data.split import split_faces
 from utkcmp.evaluation.bootstrap import sample_scatter, seed_difference
 from utkcmp.evaluation.metrics import area_under_roc
 from utkcmp.evaluation.results import all_answers
-from utkcmp.files import atomic, read_json, read_table, write_csv
+from utkcmp.files import atomic, read_table, write_csv
 from utkcmp.models.inference import pair_logits, to_float
 from utkcmp.models.networks import ResNetAgeRegressor, build_model
 from utkcmp.run import Run
@@ -45,6 +44,7 @@ HIDDEN = [512, 256, 128]  # the course project's widest head
 DROPOUT = {"hidden_layers": HIDDEN, "use_dropout": True, "dropout_prob": 0.3}
 EVALUATIONS = 4  # of a training, evenly spread
 LARGER = 1.5  # the last rung's faces, of the others' pixels per side
+ANSWERS = "answers.npz"
 SCRATCH = "experiment"  # below models/, while an arm is trained
 QUIET = {"tensorboard": None, "progress": False, "retrain": False}
 IN_TRAINING_MODE = 1000  # validation pairs that are also answered in training mode
@@ -124,40 +124,31 @@ def network(name: str = "SiameseResNet", **options) -> Callable[[], nn.Module]:
     return lambda: build_model(name, **options)
 
 
-def train_arm(run: Run, name: str, arm: Arm, seed: int) -> Trained:
+def train_arm(run: Run, arm: Arm, seed: int) -> Trained:
     """Train an arm with one seed, or read what such a training left."""
-    slug = f"{_slug(name)}/seed{seed}"
-    folder = run.experiment(slug)
     torch.manual_seed(seed)
     model, val = arm.build(), arm.data.pairs("val")
     pairs = {"val": val, "test": arm.data.pairs("test")}
     made_from = _digest(arm, model, pairs, seed)
-    if _made_from(folder) == made_from:
+    folder = run.experiment(f"trainings/{made_from[:16]}")
+    if (folder / ANSWERS).exists():
         return _read(folder)
     parts, histories = (2 if arm.broken else 1), []
     for part in range(parts):
         epochs = max(1, arm.changes["epochs"] // parts)
         changes = arm.changes | {"seed": seed, "epochs": epochs}
-        part = f"{SCRATCH}/{slug}/{part}"
-        fitted = fit_variant(part, run, arm.data, model, **changes)
+        fitted = fit_variant(f"{SCRATCH}/{folder.name}/{part}", run, arm.data, model, **changes)
         model, histories = fitted.model, [*histories, fitted.history]
     answers = {split: pair_logits(model, arm.data.images, some) for split, some in pairs.items()}
     answers["training_mode"] = training_mode_logits(model, arm.data.images, val[:IN_TRAINING_MODE])
-    history = pd.concat(histories, ignore_index=True).assign(
-        epoch=lambda one: np.arange(1, len(one) + 1)
-    )
+    history = pd.concat(histories, ignore_index=True)
+    history["epoch"] = np.arange(1, len(history) + 1)
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(history, folder / "history.csv")
-    with atomic(folder / "answers.npz") as temporary, open(temporary, "wb") as file:
+    with atomic(folder / ANSWERS) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **{k: v.astype(np.float32) for k, v in answers.items()})
-    with atomic(folder / "made_from.json") as temporary:
-        temporary.write_text(json.dumps({"made_from": made_from}) + "\n")
     shutil.rmtree(run.model(SCRATCH), ignore_errors=True)
     return _read(folder)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"\W+", "_", name.lower()).strip("_")
 
 
 def _digest(arm: Arm, model: nn.Module, pairs: dict[str, Pairs], seed: int) -> str:
@@ -169,15 +160,8 @@ def _digest(arm: Arm, model: nn.Module, pairs: dict[str, Pairs], seed: int) -> s
     return joblib.hash([model.config, weights, changes, faces, pairs, seed, precision, arm.broken])
 
 
-def _made_from(folder: Path) -> str | None:
-    try:
-        return read_json(folder / "made_from.json")["made_from"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _read(folder: Path) -> Trained:
-    with np.load(folder / "answers.npz", allow_pickle=False) as stored:
+    with np.load(folder / ANSWERS, allow_pickle=False) as stored:
         answers = {name: stored[name].astype(np.float64) for name in stored.files}
     return Trained(answers, read_table(folder / "history.csv", ["epoch", "val_auc"]))
 
@@ -198,15 +182,14 @@ def compare_arms(
 ) -> pd.DataFrame:
     """Train all arms with all seeds, and hold each against the arm that ``against`` names.
 
-    Writes and returns ``experiments/<experiment>.csv``, one row per arm: arm, against ("" for the
+    Writes and returns ``experiments/<experiment>.csv`` (and every epoch beside it), one row per arm: arm, against ("" for the
     first), seeds, faces (seen by each training), passes (of the network, in each), auc and
     auc_sd (mean and standard deviation over seeds, on test pairs), difference, low, high (of the
     mean AUC from the other arm's; the 95 % interval covers test faces and seeds, see
     ``seed_difference``), minutes (of all trainings) and aucs (of each seed, as JSON).
     """
     trained = {
-        name: [train_arm(run, name, arm, seed) for seed in budget.seeds]
-        for name, arm in arms.items()
+        name: [train_arm(run, arm, seed) for seed in budget.seeds] for name, arm in arms.items()
     }
     rows = []
     for name, arm in arms.items():
@@ -224,7 +207,13 @@ def compare_arms(
             row |= {"difference": gain["auc"], "low": gain["low"], "high": gain["high"]}
         minutes = sum(one.history.seconds.sum() for one in trained[name]) / 60
         rows.append(row | {"minutes": minutes, "aucs": json.dumps([round(a, 4) for a in aucs])})
+    histories = [
+        one.history.assign(arm=name, seed=seed)
+        for name, some in trained.items()
+        for one, seed in zip(some, budget.seeds, strict=True)
+    ]
     table = pd.DataFrame(rows).reindex(columns=[*COLUMNS, "minutes", "aucs"])
+    write_csv(pd.concat(histories), run.experiment(f"{experiment}_histories.csv"))
     write_csv(table, run.experiment(f"{experiment}.csv"))
     return table
 
@@ -356,7 +345,7 @@ def faults(
         for name, other in against.items()
     ]
     val, seeds = small.pairs("val")[:IN_TRAINING_MODE], budget.seeds
-    answers = [train_arm(run, dropout, arms[dropout], seed).answers for seed in seeds]
+    answers = [train_arm(run, arms[dropout], seed).answers for seed in seeds]
     rows.append(_training_mode_row(answers, val))
     rows += [_one_checkpoint_row(model, epochs) for model, epochs in trials.items() if len(epochs)]
     rows += [_one_sample_row(siamese, data), *_matrix_rows(data)]
