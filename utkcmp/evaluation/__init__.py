@@ -23,8 +23,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ensembles": ["make_ensemble"],
         "errors": ["recurring_faces", "shared_errors", "suspect_labels"],
         "label_noise": ["noise_ceiling"],
-        "metrics": ["pair_metrics"],
-        "peers": ["ABSENT", "age_differences", "peer_ages", "peer_row"],
+        "metrics": ["age_metrics", "pair_metrics"],
+        "peers": ["ABSENT", "PEER", "load_peer"],
         "registry": [
             "ABLATIONS",
             "ENSEMBLE",
@@ -32,10 +32,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "compare_ages",
             "larger_name",
             "load_models",
+            "head_trainings",
             "members_of",
             "model_costs",
         ],
         "results": [
+            "age_table",
             "all_answers",
             "answers_to",
             "circle_answers",

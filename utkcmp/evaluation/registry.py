@@ -13,7 +13,7 @@ import pandas as pd
 
 from utkcmp import models
 from utkcmp.data.pairs import Pairs
-from utkcmp.files import atomic
+from utkcmp.files import atomic, read_table
 from utkcmp.run import CHOICE, Run
 
 if TYPE_CHECKING:
@@ -122,6 +122,17 @@ def members_of(run: Run) -> tuple[str, str]:
     """The two models that a run joins: the Siamese ones of the smallest and the largest faces or,
     where it has seen faces of one size, the Siamese one and the one whose features learnt ages."""
     return "SiameseResNet", ["SiameseResNetAge", *larger_models(run)][-1]
+
+
+def head_trainings(run: Run) -> pd.DataFrame:
+    """Trainings of notebook 07 that differ in their head and seed alone, as far as there are any.
+
+    Columns model, hidden_layers (as text), seed, auc (validation), one row per training.
+    """
+    found = sorted(run.tuning("").parent.glob("*_heads.csv"))
+    columns = ["model", "hidden_layers", "seed", "auc"]
+    tables = [read_table(path, columns)[columns] for path in found]
+    return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
 
 
 def choose_model(run: Run) -> str:

@@ -69,7 +69,7 @@ def curves_beside(ours: pd.DataFrame, reported: dict[str, pd.DataFrame]) -> Figu
         for name, table, colour, style in lines:
             axis.plot(table.faces, table[metric], style, color=colour, label=name, marker=".")
         axis.set(xlabel="faces seen in training", ylabel=f"validation {label}", xscale="log")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)  # fmt: skip
+    axes[0].legend(frameon=False, fontsize=9)
     return figure
 
 

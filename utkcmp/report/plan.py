@@ -22,7 +22,7 @@ from utkcmp.data.pairs import count_pairs
 from utkcmp.data.split import earlier_split, keep_for_evaluation, split_faces, training_rows
 from utkcmp.files import RunError, read_json
 from utkcmp.params import ParameterError, Params, check, check_names
-from utkcmp.run import PEER, PROJECT, Run, installed
+from utkcmp.run import PROJECT, Run, faceres_weights
 
 FOLDER = PROJECT / "notebooks"
 # Each notebook and what it reads from; a notebook stands after those it depends on.
@@ -245,8 +245,8 @@ def stamp_of(
     stored = [path for path in MODULE.glob("report/reported/*.csv") if path.is_file()]
     for path in [*modules, *sorted(stored)]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    if "peers" in {path.stem for path in modules} and (peer := installed(PEER)):
-        digest.update(peer.encode())
+    if "peers" in {path.stem for path in modules}:  # there is a peer, or there is none
+        digest.update(str(faceres_weights().exists()).encode())
     return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from utkcmp.data.archives import data_source
 from utkcmp.data.index import fingerprint, index_faces
 from utkcmp.files import atomic
-from utkcmp.params import EMBEDDED, Params, check
+from utkcmp.params import EMBEDDED, WEIGHTS, Params, check
 from utkcmp.report.execute import ProgressLine, execute
 from utkcmp.report.plan import (
     FOLDER,
@@ -32,7 +32,7 @@ from utkcmp.report.plan import (
     written,
 )
 from utkcmp.report.site import render_site
-from utkcmp.run import Run, outputs_root
+from utkcmp.run import Run, find_weights, outputs_root
 
 LOCK_WAIT = 5.0  # seconds; a kernel outlives a killed run by at most about one
 ENVIRONMENT_DATA = "$UTKFACE"
@@ -132,6 +132,8 @@ def make_report(
     notebooks = read_notebooks(folder, graph)
     known = {name: defaults(notebook) for name, notebook in notebooks.items()}
     effective = check_parameters(given, known)
+    if effective.get("weights") not in (None, *WEIGHTS):
+        find_weights(effective["weights"])
     names = chosen(only, graph)
     with contextlib.ExitStack() as stack:
         lock = None

@@ -31,7 +31,8 @@ from utkcmp.evaluation.results import all_answers
 from utkcmp.files import atomic, read_table, write_csv
 from utkcmp.models.inference import pair_logits, to_float
 from utkcmp.models.networks import ResNetAgeRegressor, build_model
-from utkcmp.run import Run
+from utkcmp.params import FACERES, Params
+from utkcmp.run import Run, faceres_weights
 from utkcmp.training.variants import fit_variant, frozen_features, transfer_model
 
 # The course project's recipe, of its best SiameseResNet, and ours, each but for the pairing.
@@ -252,7 +253,7 @@ def ladder(run: Run, data: RunData) -> pd.DataFrame:
     rungs = {
         f"larger faces ({larger.images.shape[-1]} px)": Arm(network(mirror=True), best, larger)
     }
-    if start := _pretrained(data):
+    if start := _pretrained(data.params):
         rungs[f"pretrained start ({start['backbone']})"] = Arm(
             network(mirror=True, **start), best, small
         )
@@ -261,10 +262,12 @@ def ladder(run: Run, data: RunData) -> pd.DataFrame:
     )
 
 
-def _pretrained(data: RunData) -> dict | None:
-    """Options of a network that starts from weights: the run's own, if it has any."""
-    p = data.params
-    return {"backbone": p.backbone, "weights": p.weights} if p.weights else None
+def _pretrained(p: Params) -> dict | None:
+    """Options of a network that starts from weights: the run's own or, where they are on this
+    machine, HSE-FaceRes; None without either."""
+    if p.weights:
+        return {"backbone": p.backbone, "weights": p.weights}
+    return {"backbone": FACERES, "weights": FACERES} if faceres_weights().exists() else None
 
 
 def architectures(run: Run, data: RunData) -> pd.DataFrame:

@@ -83,7 +83,8 @@ class Task(L.LightningModule):
         ages_in_view = 1 if embeds_once(model) else 2
         with_ages = settings["age_weight"] > 0 and settings["task"] == "pairs" and not frozen
         self.age_heads = nn.ModuleList(
-            AgeDistribution(model.features) for _ in range(ages_in_view if with_ages else 0)
+            AgeDistribution(model.features, model.config["options"].get("weights"))
+            for _ in range(ages_in_view if with_ages else 0)
         )
         self.average: AveragedModel | None = None
         self.history: list[dict] = []
@@ -120,11 +121,17 @@ class Task(L.LightningModule):
 
     def configure_optimizers(self):
         s = self.settings
-        weights = [p for p in self.parameters() if p.requires_grad]
+        backbone, heads = [], []
+        for name, weight in self.named_parameters():
+            if weight.requires_grad:
+                (backbone if name.startswith("model.backbone.") else heads).append(weight)
+        groups = [{"params": heads}]
+        if backbone:
+            groups.append({"params": backbone, "lr": s["lr"] * s["backbone_lr"]})
         extra = {"momentum": 0.9, "nesterov": True} if s["optimizer"] == "sgd" else {}
         scaled = s["precision"] == "16" and s["clip"] > 0  # a fused step leaves nothing to clip
         optimizer = OPTIMIZERS[s["optimizer"]](
-            weights, lr=s["lr"], weight_decay=s["weight_decay"], fused=not scaled, **extra
+            groups, lr=s["lr"], weight_decay=s["weight_decay"], fused=not scaled, **extra
         )
         if s["schedule"] == "constant":
             return optimizer

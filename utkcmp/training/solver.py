@@ -80,6 +80,7 @@ def fit(
     epochs: int,
     batch_size: int,
     lr: float,
+    backbone_lr: float = 1.0,
     weight_decay: float = 0.0,
     optimizer: str = "adam",
     schedule: str = "constant",
@@ -107,6 +108,7 @@ def fit(
     made: Pairs are shuffled and cut into batches of pairs; rows (int64) into batches of faces, of
     which every pair at least ``year_diff`` years apart is scored, or, for an age regressor, each
     face. ``val`` is Pairs, or rows for an age regressor.
+    backbone_lr: the backbone's learning rate as a factor of ``lr``, which is that of the head.
     augment: see ``images.Augmentation``. clip: largest norm of a step's gradient, 0 for none. ema:
     decay a step of a moving average of the weights, which is then what is validated and kept
     (Polyak and Juditsky 1992), 0 for none. age_weight: weight of a second loss, by which the
@@ -142,8 +144,9 @@ def fit(
     _known("schedule", schedule, SCHEDULES)
     _known("augment", augment, AUGMENTATIONS)
     settings = {
-        **dict(task=task, epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay),
-        **dict(optimizer=optimizer, schedule=schedule, augment=augment, patience=patience),
+        **dict(task=task, epochs=epochs, batch_size=batch_size, lr=lr, backbone_lr=backbone_lr),
+        **dict(weight_decay=weight_decay, optimizer=optimizer, schedule=schedule, augment=augment),
+        **dict(patience=patience),
         **dict(clip=clip, ema=ema, age_weight=age_weight, steps_per_epoch=steps_per_epoch),
         **dict(precision=precision, devices=devices, seed=seed, year_diff=year_diff),
         "made_from": digest_of(model, images, ages, train, val),
