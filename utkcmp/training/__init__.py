@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pair_counts": ["fit_pair_counts", "pair_count_gains"],
         "solver": ["fit", "fit_options"],
         "variants": [
+            "faces_per_epoch",
             "fit_larger",
             "fit_regressor",
             "fit_variant",

@@ -133,3 +133,14 @@ def repeat(name: str, run: Run, data: RunData) -> None:
             fitted = fit_variant(f"{FOLDERS[name]}_seed{seed}", run, data, name, seed=seed)
             rows = validate_and_test(name, fitted.model, data, data.params.resamples, seed)
             run.add_results(results_table(rows))
+
+
+def faces_per_epoch(data: RunData, by_pairs: bool = False) -> int:
+    """How many faces an epoch of the run's training shows the network, a face of two pairs twice.
+
+    by_pairs: the training takes the fixed list, whatever ``pairing`` says.
+    """
+    p, pairs, faces = data.params, len(data.pairs("train")), len(data.rows("train"))
+    each, count = (2, pairs) if by_pairs or p.pairing == "list" else (1, faces)
+    batch = min(p.batch_size, count)
+    return each * batch * min(p.steps_per_epoch or count, count // batch)
