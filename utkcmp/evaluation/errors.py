@@ -1,5 +1,9 @@
 """Where models err together: pairs that all get wrong, faces in many of them, wrong labels."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -7,8 +11,14 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from utkcmp import models
 from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.slices import AGES
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from utkcmp.data.datasets import RunData
 
 FOLDS = 5
 
@@ -41,7 +51,7 @@ def suspect_labels(features: np.ndarray, ages: np.ndarray, seed: int = 42) -> pd
     features: (N, D) of faces that the network has never been trained on; ages: (N,) years in the
     labels. A logistic regression tells the age group from the features of faces outside its fold.
     A face is a suspect where the group that it is given is two or more groups from its label, and
-    its probability is at least what that group's own faces have on average (Northcutt et al. 2021,
+    its probability is at least a half and what that group's own faces have on average (Northcutt et al. 2021,
     "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70; neighbouring groups are
     no evidence, since no face tells its age exactly). Groups of fewer faces than folds are left
     out. Returns one row a suspect, the surest first: place (of N), age, group, likely, probability.
@@ -58,7 +68,7 @@ def suspect_labels(features: np.ndarray, ages: np.ndarray, seed: int = 42) -> pd
     method = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     chance = cross_val_predict(method, features[known], own, cv=folds, method="predict_proba")
     sure = np.array([chance[place == k, k].mean() for k in range(len(classes))])
-    confident = np.where(chance >= sure, chance, 0)
+    confident = np.where(chance >= np.maximum(sure, 0.5), chance, 0)
     likely = confident.argmax(1)
     surely = confident.max(1)
     chosen = np.flatnonzero((surely > 0) & (np.abs(classes[likely] - own) >= 2))
@@ -71,3 +81,18 @@ def suspect_labels(features: np.ndarray, ages: np.ndarray, seed: int = 42) -> pd
         "probability": surely[chosen],
     }
     return pd.DataFrame(table, columns=columns)
+
+
+def suspect_faces(model: nn.Module, data: RunData) -> pd.DataFrame:
+    """``suspect_labels`` of the validation and test faces, by the features of a trained model that
+    has seen neither. One row per such face, the suspects first: row (of ``data.faces``), age,
+    likely (NaN where the label is no suspect), conflict (bool: a copy of the picture is known to
+    have another age, more than ``max_conflict`` years apart)."""
+    rows = np.flatnonzero(data.faces.split.isin(["val", "test"]))
+    ages = data.faces.age.to_numpy()[rows]
+    features = models.apply_rows(model.embed, data.images_for(model), rows).numpy()
+    suspects = suspect_labels(features, ages, data.params.seed).set_index("place")
+    conflict = data.faces.conflict.to_numpy()[rows] > data.params.max_conflict
+    table = pd.DataFrame({"row": rows, "age": ages, "conflict": conflict})
+    table = table.join(suspects[["likely", "probability"]])
+    return table.sort_values("probability", ascending=False, ignore_index=True, kind="stable")

@@ -56,16 +56,6 @@ def all_answers(model: nn.Module, data: RunData, split: str = "test") -> tuple[P
     )
 
 
-def circle_answers(model: nn.Module, data: RunData, triples: np.ndarray) -> np.ndarray:
-    """The answers to (a, b), (b, c), (c, a) for triples of faces: bool (T, 3), first called older.
-
-    triples: rows of ``data.images``, (T, 3).
-    """
-    left, right = triples.ravel(), np.roll(triples, -1, axis=1).ravel()
-    asked = Pairs(left, right, np.zeros(len(left), np.int8))
-    return (models.pair_logits(model, data.images_for(model), asked) > 0).reshape(triples.shape)
-
-
 @dataclass(frozen=True)
 class Evaluated:
     """One model on one split and protocol: the row for results.csv and what it was made from.

@@ -28,7 +28,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "slice_intervals",
         ],
         "style": ["face_tiles", "pair_tiles", "use_style"],
-        "training": ["arms", "auc_by_pairs", "curves_beside", "epoch_table", "learning_curves"],
+        "training": [
+            "arms",
+            "auc_by_pairs",
+            "curves_beside",
+            "epoch_table",
+            "learning_curves",
+            "resumed_curves",
+        ],
         "tuning": ["head_intervals", "importance_bars", "trials_over_time", "tuning_slices"],
     },
 )

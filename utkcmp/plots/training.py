@@ -99,6 +99,21 @@ def arms(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def resumed_curves(histories: pd.DataFrame, broken: str, unbroken: str) -> Figure:
+    """Validation loss by evaluation, of trainings that were broken off and of those that were not,
+    one colour per seed. histories: columns arm (with these two names), seed, epoch, val_loss."""
+    figure, axis = plt.subplots(figsize=(7, 3.2))
+    colours = dict(zip(histories.seed.unique(), plt.rcParams["axes.prop_cycle"].by_key()["color"]))
+    for arm, style in ((unbroken, "-"), (broken, "--")):
+        for seed, one in histories[histories.arm == arm].groupby("seed"):
+            axis.plot(one.epoch, one.val_loss, style, marker=".", color=colours[seed])
+        axis.plot([], [], style, color=MUTED, label="resumed" if arm == broken else "unbroken")
+    axis.set(xlabel="evaluation", ylabel="validation loss", title="Resumed from the weights alone")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(frameon=False)
+    return figure
+
+
 def auc_by_pairs(table: pd.DataFrame) -> Figure:
     """Validation AUC by the number of training pairs: one point per seed, and the mean.
 

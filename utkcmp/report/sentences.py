@@ -74,8 +74,8 @@ def describe_gaps(table: pd.DataFrame) -> str:
         "the wider, the easier" if first.accuracy_high < last.accuracy_low else "no clear rise"
     )
     return (
-        f"Of pairs {table.index[0]} years apart {first.accuracy:.1%} are answered correctly, of "
-        f"pairs {table.index[-1]} years apart {last.accuracy:.1%}: {verdict}."
+        f"At an age gap of {table.index[0]} (years) {first.accuracy:.1%} of the pairs are answered "
+        f"correctly, at {table.index[-1]} {last.accuracy:.1%}: {verdict}."
     )
 
 
@@ -116,7 +116,7 @@ def describe_larger(small: dict, larger: pd.DataFrame, ranked: pd.DataFrame) -> 
     return (
         f"On validation pairs the AUC went from {small['auc']:.3f} to {steps}. On all test pairs "
         f"{describe_difference(ranked, small['model'], larger.model.iloc[-1])} Two things differ "
-        "here: the size and the longer training; the ladder below changes the size alone."
+        "here: the size and the longer training; the ladder changes the size alone."
     )
 
 

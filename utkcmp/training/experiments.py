@@ -30,7 +30,8 @@ from utkcmp.evaluation.metrics import area_under_roc
 from utkcmp.evaluation.results import all_answers
 from utkcmp.files import atomic, read_table, write_csv
 from utkcmp.models.inference import pair_logits, to_float
-from utkcmp.models.networks import ResNetAgeRegressor, build_model
+from utkcmp.models.networks import build_model
+from utkcmp.models.storage import load_model
 from utkcmp.params import FACERES, Params
 from utkcmp.run import Run, faceres_weights
 from utkcmp.training.variants import fit_variant, frozen_features, transfer_model
@@ -183,9 +184,10 @@ def compare_arms(
 ) -> pd.DataFrame:
     """Train all arms with all seeds, and hold each against the arm that ``against`` names.
 
-    Writes and returns ``experiments/<experiment>.csv`` (and every epoch beside it), one row per arm: arm, against ("" for the
-    first), seeds, faces (seen by each training), passes (of the network, in each), auc and
-    auc_sd (mean and standard deviation over seeds, on test pairs), difference, low, high (of the
+    Writes and returns ``experiments/<experiment>.csv`` (and every epoch beside it), one row per
+    arm: arm, against ("" for the first), seeds, faces (seen by each training), passes (of the
+    network, in each), auc and auc_sd (mean and standard deviation over seeds, on test pairs),
+    difference, low, high (of the
     mean AUC from the other arm's; the 95 % interval covers test faces and seeds, see
     ``seed_difference``), minutes (of all trainings) and aucs (of each seed, as JSON).
     """
@@ -226,9 +228,9 @@ def _spent(arm: Arm) -> dict:
 
 
 def read_experiment(run: Run, experiment: str) -> pd.DataFrame:
-    """The table of an experiment; without a row if it has not been made."""
+    """A table of an experiment; empty if it has not been made."""
     path = run.experiment(f"{experiment}.csv")
-    return read_table(path, COLUMNS) if path.exists() else pd.DataFrame(columns=COLUMNS)
+    return read_table(path) if path.exists() else pd.DataFrame()
 
 
 def ladder(run: Run, data: RunData) -> pd.DataFrame:
@@ -298,22 +300,19 @@ def hidden_layers(run: Run, data: RunData) -> pd.DataFrame:
     return compare_arms(run, "hidden_layers", arms, against, budget)
 
 
-def faults(
-    run: Run,
-    data: RunData,
-    regressor: ResNetAgeRegressor,
-    siamese: nn.Module,
-    trials: dict[str, pd.DataFrame],
-) -> pd.DataFrame:
+def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The course project's faults, each switched on alone, and what it costs.
 
-    regressor: the run's, whose frozen features the transfer arms take; siamese: a trained model
-    that embeds each face once, for samples of pairs against all pairs; trials: by model, the epochs
-    of a search, as from ``tuning.read_epochs``. Writes and returns ``experiments/faults.csv``, one
-    row per fault: fault, measure (what the figures are), sound, faulty, difference, low and high
-    (95 %, or what the measure says; NaN where nothing was drawn at random) and seeds.
+    Takes the run's age regressor, whose frozen features the transfer arms share, and its Siamese
+    model, for samples of pairs against all pairs. trials: by model, the epochs of a search, as from
+    ``tuning.read_epochs``. Writes and returns ``experiments/faults.csv``, one row per fault: fault,
+    measure (what the figures are), sound, faulty, difference, low and high (95 %, or what the
+    measure says; NaN where nothing was drawn at random) and seeds.
+    Raises ValueError if one of the two models is missing.
     """
-    small, images = data.at(data.params.ladder_size), data.at(regressor_size(regressor, data))
+    regressor = load_model(run.model(f"age_regressor_{data.params.backbone}"))
+    siamese = load_model(run.model("siamese"))
+    small, images = data.at(data.params.ladder_size), data.at(regressor.image_size)
     budget = Budget.of(small)
     fixed = COURSE | budget.pairs(small)
     features = frozen_features(_transfer(regressor, data), images)
@@ -355,10 +354,6 @@ def faults(
     result = pd.DataFrame(rows)
     write_csv(result, run.experiment("faults.csv"))
     return result
-
-
-def regressor_size(regressor: nn.Module, data: RunData) -> int:
-    return getattr(regressor, "image_size", None) or data.images.shape[-1]
 
 
 def _transfer(regressor: nn.Module, data: RunData, blind: bool = False) -> nn.Module:
