@@ -28,7 +28,7 @@ NBVAL  := export UTKCMP_OUTPUTS=$$(mktemp -d); $(PYTEST) --nbval-lax --nbval-cur
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-report: env  ## run all notebooks and render the site  [PARAMS="a.yaml b.yaml"] [DATA=folder-or-archive] [SET="epochs=3 ..."]
+report: env  ## run all notebooks and render the report  [PARAMS="a.yaml b.yaml"] [DATA=folder-or-archive] [SET="epochs=3 ..."]
 	@$(BIN)/python -m utkcmp.report $(PARAMS:%=-f %) $(if $(DATA),--data "$(DATA)") $(SET:%=-p %)
 
 test: env lint  ## every test: lint, the modules, whole runs, the notebooks by nbval

@@ -21,6 +21,7 @@ from utkcmp.models.networks import build_model
 from utkcmp.params import Params
 from utkcmp.run import Run, outputs_root
 from utkcmp.training.batches import PairBatches
+from utkcmp.training.settings import Settings
 from utkcmp.training.solver import fit
 
 
@@ -96,10 +97,10 @@ def prepared_run(source: str, folder: str, size: int) -> RunData:
 def full_run(source: str, folder: str, size: int, steps: int) -> None:
     """Load the faces as a run does, train some steps, validate, and evaluate all test pairs."""
     data, model = prepared_run(source, folder, size), build_model("SiameseResNet")
-    options = OPTIONS | dict(epochs=1, batch_size=128, steps_per_epoch=steps, progress=False)
-    options |= dict(train=data.rows("train"), val=data.pairs("val"))
-    fit(model, data.images, data.ages, folder=Path(folder) / "model", **options)
-    evaluate_pairs("SiameseResNet", model, data)
+    settings = Settings.of(**OPTIONS, epochs=1, batch_size=128, steps_per_epoch=steps)
+    used = {"train": data.rows("train"), "val": data.pairs("val")}
+    fitted = fit(model, data, settings, **used, folder=Path(folder) / "model")
+    evaluate_pairs("SiameseResNet", fitted.model, data)
 
 
 def memory_rows(source: str, size=128, steps=5) -> list[dict]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.faces import prepared_run
-from benchmarks.networks import BATCH
+from benchmarks.networks import BATCH, OPTIONS
 from benchmarks.rows import row
 from utkcmp.data.datasets import RunData
 from utkcmp.models.networks import build_model
+from utkcmp.training.settings import Settings
 from utkcmp.training.solver import fit
 
 STEPS = 50  # between two looks at the validation pairs
@@ -40,27 +41,23 @@ def time_to_auc(
             raise Reached
 
     by_faces = pairing == "batch"
+    settings = Settings.of(
+        **OPTIONS | dict(augment="flip", steps_per_epoch=STEPS),
+        epochs=most // STEPS,
+        patience=most,
+        batch_size=BATCH if by_faces else BATCH // 2,
+    )
     torch.manual_seed(data.params.seed)
     model = build_model("SiameseResNet")
     with tempfile.TemporaryDirectory() as folder:
         try:
             fit(
                 model,
-                data.images,
-                data.ages,
+                data,
+                settings,
                 train=data.rows("train") if by_faces else data.pairs("train"),
                 val=data.pairs("val"),
                 folder=Path(folder),
-                epochs=most // STEPS,
-                patience=most,
-                steps_per_epoch=STEPS,
-                batch_size=BATCH if by_faces else BATCH // 2,
-                optimizer="adamw",
-                lr=1e-3,
-                augment="flip",
-                ema=0.99,
-                precision="auto",
-                progress=False,
                 on_epoch=on_epoch,
             )
             reached = False

@@ -26,11 +26,13 @@ from utkcmp.models.inference import (
     to_float,
 )
 from utkcmp.models.networks import build_model
+from utkcmp.training.settings import Settings
 from utkcmp.training.solver import fit, pick_precision
 
 BATCH = 128  # faces a step, as in params/utkface.yaml
 # What the run on real faces trains with, as far as it costs time.
 OPTIONS = dict(optimizer="adamw", lr=1e-3, augment="full", ema=0.99, precision="auto")
+OPTIONS |= dict(schedule="constant")
 TEST_FACES = 2258  # a tenth of UTKFace
 PAIRS = 5000  # of the protocol that all models share
 
@@ -42,11 +44,13 @@ def random_faces(count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.randint(1, 90, (count,), generator=rng).float()
 
 
-def epochs_in_turn(other: Callable, rounds: int, model: nn.Module, *data, **options) -> Rounds:
+def epochs_in_turn(
+    other: Callable, rounds: int, model: nn.Module, data, train, val, features=None, **options
+) -> Rounds:
     """Train by the solver, and call ``other`` after each epoch: seconds of both, without the first.
 
-    data, options: as ``fit`` takes them. What an epoch takes is the ``seconds`` of its history,
-    which leaves out the checkpoints.
+    data, train, val, features: as ``fit`` takes them; options: its settings. What an epoch takes is
+    the ``seconds`` of its history, which leaves out the checkpoints.
     """
     timed, same_clock = (
         [],
@@ -55,13 +59,13 @@ def epochs_in_turn(other: Callable, rounds: int, model: nn.Module, *data, **opti
     with tempfile.TemporaryDirectory() as folder, same_clock:
         fit(
             model,
-            *data,
+            data,
+            Settings.of(**OPTIONS | options, epochs=rounds + 1, patience=rounds + 1),
+            train=train,
+            val=val,
             folder=Path(folder),
-            epochs=rounds + 1,
-            patience=rounds + 1,
-            progress=False,
+            features=features,
             on_epoch=lambda one: timed.append((one["seconds"], seconds(other))),
-            **options,
         )
     return timed[1:]
 
@@ -102,11 +106,11 @@ def training_rows(backbone="resnet18", size=None, steps=None, batch=BATCH, round
     size, steps = size or (128 if gpu else 64), steps or (200 if gpu else 5)
     images, ages = random_faces(max(256, steps * batch), size)
     one = sample_pairs(ages.numpy(), data_size=1)  # validating takes next to no time
-    given = OPTIONS | dict(train=np.arange(len(ages)), val=one)
-    given |= dict(batch_size=batch, steps_per_epoch=steps)
+    given = dict(train=np.arange(len(ages)), val=one, batch_size=batch, steps_per_epoch=steps)
     bare = bare_steps(build_model("SiameseResNet", backbone=backbone), size, batch, steps)
     model = build_model("SiameseResNet", backbone=backbone)
-    rounds = epochs_in_turn(bare, rounds, model, images, ages, **given)
+    data = SimpleNamespace(images=images, ages=ages)
+    rounds = epochs_in_turn(bare, rounds, model, data, **given)
     name = f"training steps through the solver at {size} px, against the bare network"
     rows = [rate(name, rounds, steps * batch, "faces/s", 0.90 if gpu else 0.95)]
     if gpu:
@@ -191,9 +195,9 @@ def transfer_rows(backbone="resnet18", pairs=100_000, part=256, size=64, rounds=
             optimizer.step()
             loss.item()
 
-    given = dict(train=listed, val=listed[:1], batch_size=BATCH, precision="auto")
-    given["features"] = torch.randn(faces, model.features)
-    timed = epochs_in_turn(run, rounds, model, images, ages, optimizer="adamw", lr=1e-3, **given)
+    data = SimpleNamespace(images=images, ages=ages)
+    given = dict(train=listed, val=listed[:1], features=torch.randn(faces, model.features))
+    timed = epochs_in_turn(run, rounds, model, data, **given, batch_size=BATCH, augment="none")
     scaled = [(ours, against * pairs / part) for ours, against in timed]
     name = f"frozen transfer, an epoch of {pairs:,} pairs from known features, against the backbone"
     return [faster(f"{name} at {size} px (timed on {part} pairs)", scaled, 50)]

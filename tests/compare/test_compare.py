@@ -42,9 +42,9 @@ SIZE = 32
 
 def make_model(folder, name="SiameseResNet", image_size=SIZE, **options):
     torch.manual_seed(0)
-    model = build_model(name, **options)
+    model = build_model(name, image_size=image_size, **options)
     history = pd.DataFrame({"epoch": [1], "val_loss": [0.25]})
-    save_model(model.eval(), folder, settings={}, image_size=image_size, history=history)
+    save_model(model.eval(), folder, settings={}, history=history)
     return folder
 
 

@@ -11,6 +11,7 @@ faces with dots of the two colours instead.
 import base64
 import io
 import re
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -30,6 +31,8 @@ from utkcmp.models.networks import build_model
 from utkcmp.models.storage import save_model
 from utkcmp.plots import style
 from utkcmp.run import PROJECT, Run
+from utkcmp.training.settings import Settings
+from utkcmp.training.solver import Fitted
 from utkcmp.training.tensorboard import write_boards
 
 EMBEDDED = re.compile(r"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/=\s]+)")
@@ -43,6 +46,8 @@ def rasters(path) -> list[Image.Image]:
         return [Image.open(path)]
     if path.name.startswith("events.out.tfevents"):
         return [Image.open(io.BytesIO(one)) for one in event_pictures(path)]
+    if path.suffix in (".ttf", ".woff2"):
+        return []
     texts = [path.read_text(encoding="utf-8")]
     if path.suffix == ".ipynb":
         cells = nbformat.reads(texts.pop(), 4).cells
@@ -139,7 +144,9 @@ def test_a_shown_face_would_be_found_on_a_board(small_run, tiny, shown, patterns
     pairs = Pairs(np.array([0, 2]), np.array([1, 3]), np.array([1, 0], np.int8))
     history = pd.DataFrame({"epoch": [1], "val_loss": [0.5]})
     ages = torch.tensor([9.0, 1.0, 2.0, 8.0])
-    write_boards(tmp_path, model, torch.from_numpy(shown), ages, pairs, {}, history, show)
+    data = SimpleNamespace(images=torch.from_numpy(shown), ages=ages)
+    settings = Settings.of(show_faces=show)
+    write_boards(tmp_path, Fitted(model, history, False), data, pairs, settings)
     found = [one for path in tmp_path.rglob("events*") for one in rasters(path)]
     assert found and any(shows_a_face(one, patterns) for one in found) == show
 
@@ -162,8 +169,8 @@ def run_for_photos(outputs, tiny, tmp_path):
     with atomic(run.faces_csv) as temporary:
         faces.to_csv(temporary, index=False)
     history = pd.DataFrame({"epoch": [1], "val_loss": [0.5]})
-    model = build_model("SiameseResNet").eval()
-    save_model(model, run.model("siamese"), settings={}, image_size=32, history=history)
+    model = build_model("SiameseResNet", image_size=32).eval()
+    save_model(model, run.model("siamese"), settings={}, history=history)
     row = dict(model="SiameseResNet", split="val", protocol="sample", auc=0.9)
     run.add_results(pd.DataFrame([row]))
     return source

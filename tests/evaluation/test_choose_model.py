@@ -17,9 +17,9 @@ from utkcmp.run import CHOICE
 
 def save(folder, name, symmetric=False):
     torch.manual_seed(1)
-    model = build_model(name, symmetric=symmetric).eval()
+    model = build_model(name, symmetric=symmetric, image_size=32).eval()
     history = pd.DataFrame({"epoch": [1], "val_loss": [0.5]})
-    save_model(model, folder, settings={}, image_size=32, history=history)
+    save_model(model, folder, settings={}, history=history)
     return model
 
 

@@ -7,8 +7,7 @@ from utkcmp.evaluation.registry import AGES_COMPARED, load_models, model_costs, 
 from utkcmp.evaluation.results import all_answers, answers_to, circle_answers
 from utkcmp.models.networks import build_model
 from utkcmp.run import Run
-from utkcmp.training.solver import fit, fit_options
-from utkcmp.training.variants import fit_regressor
+from utkcmp.training.variants import fit_regressor, fit_variant
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -26,9 +25,7 @@ def trained(small_run, tmp_path):
         model = build_model(name)
         if folder == "transfer":
             model.regressor.load_state_dict(regressor.state_dict())
-        train, val = data.pairs("train"), data.pairs("val")
-        options = fit_options(data.params) | {"folder": run.model(folder), "progress": False}
-        fit(model, data.images, data.ages, train=train, val=val, **options)
+        fit_variant(folder, run, data, model, pairing="list")
     return run, data
 
 

@@ -24,7 +24,7 @@ from utkcmp.models.networks import build_model
 from utkcmp.models.storage import load_model, save_model
 from utkcmp.params import ParameterError
 from utkcmp.run import CALIBRATION, FACE, PAIR, WEIGHTS, Run
-from utkcmp.training.solver import _checkpoint, fit
+from utkcmp.training.solver import _checkpoint
 from utkcmp.tuning.tuner import read_best, read_trials
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -40,9 +40,9 @@ class Payload:
 
 def make_model(folder, name="SiameseResNet", **options):
     torch.manual_seed(0)
-    model = build_model(name, **options).eval()
+    model = build_model(name, image_size=SIZE, **options).eval()
     history = pd.DataFrame({"epoch": [1], "val_loss": [0.25]})
-    save_model(model, folder, settings={}, image_size=SIZE, history=history)
+    save_model(model, folder, settings={}, history=history)
     return folder
 
 
@@ -124,9 +124,9 @@ ATTACKS = {
     ),
     "a tensor less": (lambda f: weights(f, **{HEAD: None}), "head.0.weight is missing"),
     "a tensor more": (lambda f: weights(f, extra=torch.zeros(1)), "extra is one tensor too many"),
-    "another model's name": (lambda f: change(f, model="AgeRanker"), "AgeRanker has no option"),
+    "another model's name": (lambda f: options(f, age_loss="mse"), "SiameseResNet has no option"),
     "another model": (
-        lambda f: change(f, model="AgeRanker", options={"hidden_layers": [8]}),
+        lambda f: change(f, model="AgeRanker"),
         r"for this AgeRanker: head.0.weight has shape \(8, 32\), expected \(8, 16\)",
     ),
     "an unknown model": (lambda f: change(f, model="os.system"), "'os.system' is not known: exp"),
@@ -189,8 +189,7 @@ def cut_zip(path):
 def test_a_hostile_checkpoint_is_not_gone_on_from(tmp_path, monkeypatch, attack, name):
     monkeypatch.chdir(tmp_path)
     for one in ("last.ckpt", "best.ckpt"):
-        torch.save({"state_dict": {}}, tmp_path / one)
-    (tmp_path / "training.json").write_text('{"settings": {"epochs": 1}}')
+        torch.save({"state_dict": {}, "made": {"epochs": 1}}, tmp_path / one)
     assert _checkpoint(tmp_path, {"epochs": 1}) == tmp_path / "last.ckpt"
     attack(tmp_path / name)
     assert _checkpoint(tmp_path, {"epochs": 1}) is None
@@ -198,24 +197,20 @@ def test_a_hostile_checkpoint_is_not_gone_on_from(tmp_path, monkeypatch, attack,
 
 
 def test_a_training_beside_a_hostile_checkpoint_starts_anew(tmp_path, monkeypatch):
-    from test_solver import SETTINGS, toy
+    from test_solver import train
 
     monkeypatch.chdir(tmp_path)
-    images, ages, pairs = toy()
-    torch.manual_seed(0)
-    place = {"folder": tmp_path / "m", "train": pairs, "val": pairs}
 
     def stop(row):
         raise KeyboardInterrupt
 
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        fit(build_model("AgeRanker"), images, ages, **place, **SETTINGS, on_epoch=stop)
-    assert (tmp_path / "m" / "training.json").exists()
+        train(tmp_path / "m", epochs=3, given={"on_epoch": stop})
+    (tmp_path / "m").mkdir(exist_ok=True)
     for name in ("last.ckpt", "best.ckpt"):
         torch_zip(tmp_path / "m" / name)
-    torch.manual_seed(0)
-    fitted = fit(build_model("AgeRanker"), images, ages, **place, **SETTINGS)
-    assert len(fitted.history) == SETTINGS["epochs"] and not (tmp_path / "owned").exists()
+    fitted = train(tmp_path / "m", epochs=3)
+    assert len(fitted.history) == 3 and not (tmp_path / "owned").exists()
 
 
 # ---- graphs --------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ def test_the_other_pairing_costs_as_many_faces(pairing, small_run, tmp_path, mon
     spent = []
     monkeypatch.setattr(
         "utkcmp.training.variants.fit",
-        lambda *args, train, batch_size, epochs, steps_per_epoch=None, **options: spent.append(
-            (isinstance(train, np.ndarray), batch_size, epochs * steps_per_epoch)
+        lambda model, data, s, train, **options: spent.append(
+            (isinstance(train, np.ndarray), s.batch_size, s.epochs * s.steps_per_epoch)
         ),
     )
     fit_other_pairing(run, data, epochs=3)
@@ -55,7 +55,7 @@ def test_the_other_pairing_costs_as_many_faces(pairing, small_run, tmp_path, mon
 def test_a_variant_trains_with_what_is_changed(small_run, tmp_path, monkeypatch):
     run, data = small_run
     monkeypatch.setattr(run, "folder", tmp_path)
-    fitted = fit_variant("one", run, changed(data), epochs=1, progress=False)
+    fitted = fit_variant("one", run, changed(data), epochs=1)
     assert len(fitted.history) == 1 and (tmp_path / "models/one/model.safetensors").exists()
 
 

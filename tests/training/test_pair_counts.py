@@ -46,9 +46,9 @@ def fits(monkeypatch):
     """What ``fit`` was asked for, call by call."""
     asked, fit = [], paircounts.fit
 
-    def noted(*args, **options):
-        asked.append(options)
-        return fit(*args, **options)
+    def noted(model, data, settings, **options):
+        asked.append(vars(settings) | options)
+        return fit(model, data, settings, **options)
 
     monkeypatch.setattr(paircounts, "fit", noted)
     return asked

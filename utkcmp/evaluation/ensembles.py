@@ -19,16 +19,13 @@ def make_ensemble(run: Run) -> PairEnsemble | None:
     folders = [run.model(known[name]) for name in names]
     configs = [read_config(folder) for folder in folders]
     members = [load_model(folder) for folder in folders]
-    sizes = [config["image_size"] for config in configs]
-    parts = [one.config | {"image_size": size} for one, size in zip(members, sizes, strict=True)]
-    ensemble = build_model("PairEnsemble", members=parts)
+    ensemble = build_model("PairEnsemble", members=[one.config for one in members])
     for own, trained in zip(ensemble.members, members, strict=True):
         own.load_state_dict(trained.state_dict())
     save_model(
         ensemble.eval(),
         run.model(FOLDERS[ENSEMBLE]),
         settings={name: one["settings"] for name, one in zip(names, configs, strict=True)},
-        image_size=ensemble.image_size,
         history=pd.concat([read_history(folder) for folder in folders]),
     )
     return ensemble

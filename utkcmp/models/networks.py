@@ -7,6 +7,7 @@ than their faces. The six-channel model, which must see both faces at once, has 
 No model holds a sigmoid: losses take logits.
 """
 
+import copy
 import inspect
 
 import torch
@@ -51,7 +52,8 @@ class FaceByFace(nn.Module):
 
     A subclass has ``embed``, (B, 3, H, W) normalised images to (B, D) features, ``contribute``,
     (B, D) features to (B, 2*C), what the face brings as the left one beside what it brings as the
-    right one, and ``join``, (B, C) of the left face and (B, C) of the right to (B,) logits.
+    right one, and ``join``, (B, C) of the left face and (B, C) of the right to (B,) logits, by
+    default their sum.
     symmetric: answer by both orders, ``(f(left, right) - f(right, left)) / 2``, so that the answer
     does not depend on which face comes first.
     """
@@ -65,6 +67,9 @@ class FaceByFace(nn.Module):
         if self.symmetric:
             logits = (logits - self.join(right_first, left_second)) / 2
         return logits
+
+    def join(self, left: Tensor, right: Tensor) -> Tensor:
+        return (left + right).squeeze(1)
 
     def score_pairs(self, left: Tensor, right: Tensor) -> Tensor:
         """Features of the left faces and of the right ones, (B, D) each, to (B,) logits."""
@@ -91,11 +96,15 @@ class _ConcatenatedHead(FaceByFace):
         return self.head[1:](left + right).squeeze(1)
 
 
-class SiameseResNet(_ConcatenatedHead):
-    """One shared backbone, the two feature vectors concatenated, fully connected head.
+class _BackboneAndHead(nn.Module):
+    """What pair models that train their backbone are made of, and their options.
 
-    symmetric: as in ``FaceByFace``; mirror: see ``_features_of``.
+    symmetric: as in ``FaceByFace``; mirror: see ``_features_of``; image_size: pixels per side of
+    the faces that the model was trained on, None before.
     """
+
+    channels = 3  # that the backbone sees
+    vectors = 1  # of features that the head sees
 
     def __init__(
         self,
@@ -106,38 +115,33 @@ class SiameseResNet(_ConcatenatedHead):
         dropout_prob: float = 0.3,
         symmetric: bool = False,
         mirror: bool = False,
+        image_size: int | None = None,
     ):
         super().__init__()
-        self.symmetric, self.mirror = symmetric, mirror
-        self.backbone, self.features = make_backbone(backbone, weights)
-        self.head = make_head(2 * self.features, hidden_layers, use_dropout, dropout_prob)
+        self.symmetric, self.mirror, self.image_size = symmetric, mirror, image_size
+        self.backbone, self.features = make_backbone(backbone, weights, self.channels)
+        width = self.vectors * self.features
+        self.head = make_head(width, hidden_layers, use_dropout, dropout_prob)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to (B, D) features."""
         return _features_of(self, images)
 
 
-class ResNetClassifier(nn.Module):
+class SiameseResNet(_BackboneAndHead, _ConcatenatedHead):
+    """One shared backbone, the two feature vectors concatenated, fully connected head."""
+
+    vectors = 2
+
+
+class ResNetClassifier(_BackboneAndHead):
     """The two images concatenated to six channels, one backbone, fully connected head.
 
-    symmetric: answer by both orders, as in ``FaceByFace``, at twice the cost; mirror: answer by the
-    faces and their mirror images, see ``_features_of``.
+    ``symmetric`` and ``mirror`` both double the cost: the first sees the pair in both orders, the
+    second the two faces and their mirror images.
     """
 
-    def __init__(
-        self,
-        backbone: str = "resnet18",
-        weights: str | None = None,
-        hidden_layers: list[int] = (),
-        use_dropout: bool = False,
-        dropout_prob: float = 0.3,
-        symmetric: bool = False,
-        mirror: bool = False,
-    ):
-        super().__init__()
-        self.symmetric, self.mirror = symmetric, mirror
-        self.backbone, self.features = make_backbone(backbone, weights, in_channels=6)
-        self.head = make_head(self.features, hidden_layers, use_dropout, dropout_prob)
+    channels = 6
 
     def embed(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
         """Both faces, (B, 3, H, W) normalised images each, to the (B, D) features of the pair.
@@ -210,9 +214,10 @@ class ResNetAgeRegressor(nn.Module):
         weights: str | None = None,
         age_loss: str = "mse",
         mirror: bool = False,
+        image_size: int | None = None,
     ):
         super().__init__()
-        self.mirror = mirror
+        self.mirror, self.image_size = mirror, image_size
         if age_loss not in AGE_LOSSES:
             raise ValueError(
                 f"age_loss {age_loss!r} is not known: expected one of {', '.join(AGE_LOSSES)}"
@@ -272,9 +277,10 @@ class SiameseResNetAge(_ConcatenatedHead):
         symmetric: bool = False,
         mirror: bool = False,
         blind: bool = False,
+        image_size: int | None = None,
     ):
         super().__init__()
-        self.blind, self.symmetric = blind, symmetric
+        self.blind, self.symmetric, self.image_size = blind, symmetric, image_size
         self.regressor = ResNetAgeRegressor(backbone, age_loss=age_loss, mirror=mirror)
         self.regressor.eval().requires_grad_(False)
         self.features = self.regressor.features
@@ -293,38 +299,17 @@ class SiameseResNetAge(_ConcatenatedHead):
         return super().compare(left, left if self.blind else right)
 
 
-class AgeRanker(FaceByFace):
-    """A scalar score a face; logit = score(left) - score(right).
+class AgeRanker(_BackboneAndHead, FaceByFace):
+    """A scalar score per face; logit = score(left) - score(right).
 
     The same answer whichever face comes first, and one order for any number of faces
     (Bradley and Terry 1952; RankNet, Burges et al. 2005).
     """
 
-    def __init__(
-        self,
-        backbone: str = "resnet18",
-        weights: str | None = None,
-        hidden_layers: list[int] = (),
-        use_dropout: bool = False,
-        dropout_prob: float = 0.3,
-        mirror: bool = False,
-    ):
-        super().__init__()
-        self.mirror = mirror
-        self.backbone, self.features = make_backbone(backbone, weights)
-        self.head = make_head(self.features, hidden_layers, use_dropout, dropout_prob)
-
-    def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images to (B, D) features."""
-        return _features_of(self, images)
-
     def contribute(self, features: Tensor) -> Tensor:
         """(B, D) features to (B, 2): the score, and its opposite for the right side."""
         score = self.head(features)
         return torch.cat([score, -score], dim=1)
-
-    def join(self, left: Tensor, right: Tensor) -> Tensor:
-        return (left + right).squeeze(1)
 
 
 class AgeComparison(FaceByFace):
@@ -347,16 +332,13 @@ class AgeComparison(FaceByFace):
     def contribute(self, features: Tensor) -> Tensor:
         return torch.cat([features, -features], dim=1) * self.scale
 
-    def join(self, left: Tensor, right: Tensor) -> Tensor:
-        return (left + right).squeeze(1)
-
 
 class PairEnsemble(FaceByFace):
     """Trained models that look at each face by itself, answering by the mean of their logits.
 
-    members: the ``config`` of each, as ``build_model`` keeps it, and, where they differ, its
-    ``image_size``; the ensemble takes the largest and reduces it for the others. What single
-    networks get wrong by chance averages out (Hansen and Salamon 1990, "Neural Network Ensembles").
+    members: the ``config`` of each, as ``build_model`` keeps it; the ensemble takes faces of the
+    largest ``image_size`` among them and reduces these for the others. What single networks get
+    wrong by chance averages out (Hansen and Salamon 1990, "Neural Network Ensembles").
     """
 
     def __init__(self, members: list[dict]):
@@ -364,10 +346,10 @@ class PairEnsemble(FaceByFace):
         self.members = nn.ModuleList(
             build_model(one["model"], **one["options"] | {"weights": None}) for one in members
         )
-        sizes = [one.get("image_size", 0) for one in members]
-        self.image_size = max(sizes)
+        sizes = [one.image_size or 0 for one in self.members]
+        self.image_size = max(sizes) or None
         for number, size in enumerate(sizes):
-            reduction = _reduction(self.image_size, size) if 0 < size < self.image_size else None
+            reduction = _reduction(max(sizes), size) if 0 < size < max(sizes) else None
             self.register_buffer(f"reduction{number}", reduction, persistent=False)
         self.widths = [one.features for one in self.members]
         self.features = sum(self.widths)
@@ -423,3 +405,15 @@ def build_model(name: str, **options) -> nn.Module:
     model = MODELS[name](**options)
     model.config = {"model": name, "options": options}
     return model
+
+
+def resized_copy(model: nn.Module, image_size: int) -> nn.Module:
+    """A copy of a model that takes faces of ``image_size`` pixels per side, its weights the same.
+
+    Convolutions take any size; what a model was trained on is what it answers best.
+    """
+    other = copy.deepcopy(model)
+    other.image_size = image_size
+    options = model.config["options"] | {"image_size": image_size}
+    other.config = model.config | {"options": options}
+    return other

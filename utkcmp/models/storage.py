@@ -16,7 +16,7 @@ from utkcmp.models.networks import MODELS, PairEnsemble, build_model
 from utkcmp.params import ParameterError, Params, check
 
 
-def save_model(model: nn.Module, folder: Path, *, settings: dict, image_size: int, history) -> None:
+def save_model(model: nn.Module, folder: Path, *, settings: dict, history: pd.DataFrame) -> None:
     """Write history.csv, model.safetensors and, last, the config.json that makes them valid."""
     folder.mkdir(parents=True, exist_ok=True)
     for stale in ("config.json", "calibration.json"):  # what notebook 09 measured of other weights
@@ -24,7 +24,7 @@ def save_model(model: nn.Module, folder: Path, *, settings: dict, image_size: in
     write_csv(history, folder / "history.csv")
     with atomic(folder / "model.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary)
-    config = {**model.config, "image_size": image_size, "settings": settings}
+    config = {**model.config, "settings": settings}
     with atomic(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n")
 
@@ -48,19 +48,18 @@ def load_model(folder: str | Path) -> nn.Module:
     if wrong := misfit(model.state_dict(), weights):
         raise _unreadable(folder, f"no weights for this {config['model']}: {wrong}")
     model.load_state_dict(weights)
-    model.image_size = config["image_size"]
     return model.to(memory_format=torch.channels_last).eval()
 
 
 def read_config(folder: Path) -> dict:
-    """A model's config.json: ``model``, ``options`` of its class and ``image_size``, all checked.
+    """A model's config.json: ``model`` and ``options`` of its class, checked, and ``settings``.
 
     Raises ValueError as ``load_model`` does.
     """
     try:
         config = read_json(folder / "config.json")
-        name, options, size = (config[key] for key in ("model", "options", "image_size"))
-        _check_network(name, options, size)
+        _size_as_option(config)
+        _check_network(config["model"], config["options"])
     except OSError as error:
         raise _unfinished(folder, error) from None
     except KeyError as error:
@@ -72,24 +71,31 @@ def read_config(folder: Path) -> dict:
     return config
 
 
-def _check_network(name: str, options: dict, size: int) -> None:
+def _size_as_option(config: dict) -> None:
+    """Up to version 0.2, ``image_size`` stood beside the options."""
+    members = config["options"].get("members", [])
+    for member in members:
+        _size_as_option(member)
+    if (size := config.pop("image_size", None)) is not None and not members:
+        config["options"]["image_size"] = size
+
+
+def _check_network(name: str, options: dict) -> None:
     if name not in MODELS:
         raise ValueError(f"model {name!r} is not known: expected one of {', '.join(MODELS)}")
     unknown = sorted(set(options) - set(inspect.signature(MODELS[name]).parameters))
     if unknown:
         raise ValueError(f"{name} has no option {unknown[0]!r}")
-    if not isinstance(options.get("blind", False), bool):
-        raise ValueError(f"option blind is {options['blind']!r}, expected true or false")
-    checked = {key: options[key] for key in options if key in Params.model_fields}
-    check(checked | {"image_size": size, "weights": None})
     if name == PairEnsemble.__name__:
-        sizes = [member.get("image_size", size) for member in options["members"]]
-        if max(sizes) != size:
-            raise ValueError(f"image_size is {size}, the largest of its members {max(sizes)}")
-        for member, own in zip(options["members"], sizes, strict=True):
+        for member in options["members"]:
             if member["model"] == name:
                 raise ValueError(f"{name} holds another {name}")
-            _check_network(member["model"], member["options"], own)
+            _check_network(member["model"], member["options"])
+        return
+    if not isinstance(options.get("blind", False), bool):
+        raise ValueError(f"option blind is {options['blind']!r}, expected true or false")
+    known = {key: options[key] for key in options if key in Params.model_fields}
+    check(known | {"image_size": options["image_size"], "weights": None})
 
 
 def read_history(folder: Path) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "book": ["results_at_a_glance"],
         "data": [
             "age_histogram",
             "ages_by_group",
@@ -17,7 +18,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "accuracy_by_gap",
             "age_heat_map",
             "calibration_curves",
-            "compared_models",
             "coverage_curves",
             "differences",
             "embedding_map",

@@ -10,8 +10,6 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from utkcmp.plots.style import LEFT, MUTED, RIGHT
 
-ZOOM = 0.08  # of AUC below the best model that the front figure shows
-
 
 def bars(axis: Axes, y: float, row, metric: str, *, hollow: bool = False, **style) -> None:
     """A figure of a row with its interval (``_low``, ``_high``) as a dot on a bar at height y."""
@@ -85,47 +83,6 @@ def predicted_ages(true: np.ndarray, predicted: np.ndarray) -> Figure:
     axis.set(xlabel="age in the label (years)", ylabel="predicted age (years)", title="Ages")
     axis.legend(frameon=False)
     return figure
-
-
-def compared_models(measured: pd.DataFrame, reported: pd.DataFrame, metric: str = "auc") -> Figure:
-    """Each model's figure with its interval, and what the course project reported of it.
-
-    Zoomed to where the good models are; what lies further left is an arrow with its value.
-    measured: rows of results.csv (one protocol); reported: columns model and ``metric``.
-    """
-    height = 0.5 * len(measured) + 1.6  # inches
-    figure, axis = plt.subplots(figsize=(8, height))
-    lows = measured[measured[metric] > measured[metric].max() - ZOOM][f"{metric}_low"]
-    there = reported[reported.model.isin(measured.model)][metric]
-    near = there[there > measured[metric].max() - ZOOM]
-    left = min([*lows, *near]) - 0.005
-    right = max([*measured[f"{metric}_high"], *near]) + 0.005
-    for y, row in enumerate(measured.itertuples()):
-        if getattr(row, metric) < left:
-            _outside(axis, left, y, getattr(row, metric), RIGHT)
-        else:
-            bars(axis, y, row, metric, capsize=4)
-        for value in reported[reported.model == row.model][metric]:
-            if value < left:
-                _outside(axis, left, y + 0.28, value, LEFT)
-            else:
-                axis.plot(value, y + 0.28, "D", color=LEFT, markersize=5)
-    axis.plot([], [], "o-", color=RIGHT, label="measured here, 95 % interval")
-    axis.plot([], [], "D", color=LEFT, markersize=5, label="reported by the course project")
-    axis.set_yticks(range(len(measured)), measured.model)
-    name = "AUC" if metric == "auc" else metric
-    axis.set(xlim=(left, right), ylim=(len(measured) - 0.4, -0.6))
-    axis.set(xlabel=f"{name} on test pairs", title=f"{name} of each model")
-    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.75 / height), ncols=2)
-    return figure
-
-
-def _outside(axis: Axes, left: float, y: float, value: float, colour: str) -> None:
-    """An arrow at the left end of the axis, and the value that lies beyond it."""
-    axis.annotate(
-        f"◂ {value:.3f}", (left, y), xytext=(3, 0), textcoords="offset points", color=colour,
-        va="center", fontsize=9,
-    )  # fmt: skip
 
 
 def score_scatter(left: np.ndarray, right: np.ndarray) -> Figure:

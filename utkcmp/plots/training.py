@@ -103,7 +103,8 @@ def resumed_curves(histories: pd.DataFrame, broken: str, unbroken: str) -> Figur
     """Validation loss by evaluation, of trainings that were broken off and of those that were not,
     one colour per seed. histories: columns arm (with these two names), seed, epoch, val_loss."""
     figure, axis = plt.subplots(figsize=(7, 3.2))
-    colours = dict(zip(histories.seed.unique(), plt.rcParams["axes.prop_cycle"].by_key()["color"]))
+    palette = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    colours = {seed: palette[n % len(palette)] for n, seed in enumerate(histories.seed.unique())}
     for arm, style in ((unbroken, "-"), (broken, "--")):
         for seed, one in histories[histories.arm == arm].groupby("seed"):
             axis.plot(one.epoch, one.val_loss, style, marker=".", color=colours[seed])

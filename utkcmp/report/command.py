@@ -3,7 +3,7 @@
     python -m utkcmp.report -f params/quick.yaml -p epochs=3 --data UTKFace.tar.gz
 
 Each notebook is given the parameters that its ``parameters`` cell knows (see plan.py). Executed
-notebooks lie in ``outputs/<run>/notebooks/``, the site in ``outputs/<run>/report/``.
+notebooks lie in ``outputs/<run>/notebooks/``, the book in ``outputs/<run>/report/``.
 """
 
 import argparse

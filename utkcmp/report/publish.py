@@ -2,40 +2,24 @@
 
     python -m utkcmp.publish utkface-cpu
 
-The copy, ``outputs/utkface/``, holds the site, all tables, and the models that answer, in half
+The copy, ``outputs/utkface/``, holds the book, all tables, and the models that answer, in half
 precision with a model card each. It holds no face: a run that shows faces is refused.
 """
 
 import argparse
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
 
-import jinja2
-import pandas as pd
 from safetensors.torch import load_file, save_file
 
 from utkcmp.compare.onnx_export import write_graphs
-from utkcmp.evaluation.registry import by_validation, head_trainings, model_folders
-from utkcmp.models.storage import read_config
-from utkcmp.plots.evaluation import compared_models
-from utkcmp.plots.style import use_style
-from utkcmp.report.course_project import reported_results
-from utkcmp.report.pages import TEMPLATES
+from utkcmp.evaluation.registry import ABLATIONS, by_validation, model_folders
+from utkcmp.files import replaced
 from utkcmp.report.plan import ReportError
-from utkcmp.report.sentences import (
-    describe_ages_compared,
-    describe_chosen,
-    describe_heads,
-    describe_siamese_or_concat,
-    describe_slices,
-    describe_transfer,
-)
-from utkcmp.report.site import replaced
+from utkcmp.report.summary import learned, model_card, results_figure, results_table
 from utkcmp.run import CHOICE, PROJECT, PUBLISHED, WEIGHTS, Run, outputs_root
-from utkcmp.tuning.tuner import head_differences
 
 MOST_BYTES = 60_000_000  # of all weights together
 FIGURE = "results.svg"
@@ -63,7 +47,7 @@ def publish(run: Run, target: Run) -> None:
                 shutil.copyfile(path, copy)
         for name in published_models(run):
             _publish_model(run.model(name), folder / "models" / name)
-        _figure(run).savefig(folder / FIGURE, bbox_inches="tight", metadata={"Date": None})
+        results_figure(run).savefig(folder / FIGURE, bbox_inches="tight", metadata={"Date": None})
     for name in published_models(run):
         (target.model(name) / "README.md").write_text(model_card(target, name), encoding="utf-8")
 
@@ -73,7 +57,7 @@ def published_models(run: Run) -> list[str]:
     ``MOST_BYTES`` goes; none that only shows a fault."""
     chosen = json.loads((run.folder / CHOICE).read_text())["model"]
     folders, ranked = model_folders(run), by_validation(run.read_results())
-    known = [folders[name] for name in ranked if name in folders and "twice" not in name]
+    known = [folders[name] for name in ranked if name in folders and name not in ABLATIONS]
     names, room = [], MOST_BYTES
     for name in dict.fromkeys([chosen, *known]):
         size = (run.model(name) / WEIGHTS).stat().st_size // 2
@@ -90,55 +74,6 @@ def _publish_model(source: Path, target: Path) -> None:
     if (source / "calibration.json").exists():
         shutil.copyfile(source / "calibration.json", target / "calibration.json")
     write_graphs(target)
-
-
-def _figure(run: Run):
-    use_style()
-    test = run.read_results().query("split == 'test' and protocol == 'sample'")
-    reported = reported_results().query("split == 'test'").drop_duplicates("model")
-    return compared_models(test.sort_values("auc", ascending=False), reported)
-
-
-def results_table(run: Run) -> str:
-    """The test results of a run as a Markdown table, the best first, beside the reported ones."""
-    results = run.read_results().query("split == 'test'")
-    reported = reported_results().query("split == 'test'").drop_duplicates("model")
-    reported = reported.set_index("model")
-    lines = ["| model | accuracy | AUC | reported | all pairs: accuracy | AUC |", "|---" * 6 + "|"]
-    both = {name: some.set_index("model") for name, some in results.groupby("protocol")}
-    for name in both["sample"].sort_values("auc", ascending=False).index:
-        cells = [name, *_cells(both["sample"], name)]
-        there = reported.loc[name] if name in reported.index else None
-        cells.append("–" if there is None else f"{there.accuracy:.3f} / {there.auc:.3f}")
-        lines.append(f"| {' | '.join(cells + _cells(both.get('all'), name))} |")
-    return "\n".join(lines)
-
-
-def _cells(rows: pd.DataFrame | None, name: str) -> list[str]:
-    if rows is None or name not in rows.index:
-        return ["–", "–"]
-    row = rows.loc[name]
-    return [
-        f"{row[one]:.3f} ({row[f'{one}_low']:.3f}–{row[f'{one}_high']:.3f})"
-        for one in ("accuracy", "auc")
-    ]
-
-
-def learned(run: Run) -> list[str]:
-    """What a published run says of the course project's questions, a sentence or two each."""
-    results = run.read_results()
-    table = results.query("split == 'test' and protocol == 'sample'").set_index("model")
-    usual = reported_results().query("split == 'test'").drop_duplicates("model").set_index("model")
-    ranked = pd.read_csv(run.compared("differences"))
-    ages = describe_ages_compared(table)
-    heads = describe_heads(head_differences(head_trainings(run)))
-    return [
-        describe_chosen(results),
-        f"Siamese or concat? {describe_siamese_or_concat(table, usual, ranked)}",
-        f"Is transfer worse than Siamese? {describe_transfer(table, usual, ranked)}",
-        ages[0].upper() + ages[1:],
-        f"Hidden layers or none? {re.sub(r'^- ', '', heads, flags=re.M)}",
-    ]
 
 
 def readme_block(run: Run) -> str:
@@ -187,31 +122,6 @@ def replace_block(readme: Path, block: str) -> None:
     if not (mark and close):
         raise ReportError(f"{readme} has no lines {begin!r} and {end!r} to write between")
     readme.write_text(before + block + after, encoding="utf-8")
-
-
-def model_card(run: Run, name: str) -> str:
-    """The card of one published model (Mitchell et al. 2019, "Model Cards for Model Reporting").
-
-    run: the published one; name: a folder below its ``models/``.
-    """
-    config = read_config(run.model(name))
-    slices = pd.read_csv(run.compared("slices")).fillna({"part": ""})
-    titles = {folder: title for title, folder in model_folders(run).items()}
-    title = titles.get(name, config["model"])
-    results = run.read_results().query("split == 'test'")
-    own = slices[slices.model == title]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("card.md.j2").render(
-        title=title,
-        folder=run.shown(run.model(name)),
-        config=config,
-        data=run.read_record()["data"],
-        results=results[results.model == title].to_dict("records"),
-        slices=own.to_dict("records"),
-        said=describe_slices(own) if len(own) else "",
-    )
 
 
 def main(argv: list[str] | None = None) -> int:

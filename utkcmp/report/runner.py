@@ -16,6 +16,7 @@ from utkcmp.data.archives import data_source
 from utkcmp.data.index import fingerprint, index_faces
 from utkcmp.files import atomic
 from utkcmp.params import EMBEDDED, WEIGHTS, Params, check
+from utkcmp.report.book import render_book
 from utkcmp.report.execute import ProgressLine, execute
 from utkcmp.report.plan import (
     FOLDER,
@@ -31,7 +32,6 @@ from utkcmp.report.plan import (
     up_to_date,
     written,
 )
-from utkcmp.report.site import render_site
 from utkcmp.run import Run, find_weights, outputs_root
 
 LOCK_WAIT = 5.0  # seconds; a kernel outlives a killed run by at most about one
@@ -121,7 +121,7 @@ def make_report(
     graph: Mapping[str, tuple[str, ...]] = NOTEBOOKS,
     progress: ProgressLine | None = None,
 ) -> Path:
-    """Run what is not up to date, then render the site.
+    """Run what is not up to date, then render the book.
 
     given: parameters; only: notebooks to run, with what they depend on, instead of all; command:
     what the user asked for, kept in run.json. Returns the path of index.html.
@@ -159,4 +159,4 @@ def make_report(
             for step in steps:
                 run_step(run, step, progress, (lock,))
         with progress.step("report"):
-            return render_site(run)
+            return render_book(run)

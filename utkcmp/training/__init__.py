@@ -14,7 +14,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "read_experiment",
         ],
         "pair_counts": ["fit_pair_counts", "pair_count_gains"],
-        "solver": ["fit", "fit_options"],
+        "settings": ["DivergedError", "Settings"],
+        "solver": ["Fitted", "fit"],
         "variants": [
             "faces_per_epoch",
             "fit_larger",

@@ -48,7 +48,6 @@ EVALUATIONS = 4  # of a training, evenly spread
 LARGER = 1.5  # the last rung's faces, of the others' pixels per side
 ANSWERS = "answers.npz"
 SCRATCH = "experiment"  # below models/, while an arm is trained
-QUIET = {"tensorboard": None, "progress": False, "retrain": False}
 IN_TRAINING_MODE = 1000  # validation pairs that are also answered in training mode
 COLUMNS = [
     "arm",
@@ -119,7 +118,7 @@ class Budget:
     def _options(self, train, batch: int, epochs: float) -> dict:
         epochs = max(1, round(self.evaluations * epochs))
         options = {"train": train, "batch_size": batch, "steps_per_epoch": self.steps}
-        return options | {"epochs": epochs, "patience": epochs, **QUIET}
+        return options | {"epochs": epochs, "patience": epochs, "retrain": False}
 
 
 def network(name: str = "SiameseResNet", **options) -> Callable[[], nn.Module]:
@@ -138,7 +137,7 @@ def train_arm(run: Run, arm: Arm, seed: int) -> Trained:
     parts, histories = (2 if arm.broken else 1), []
     for part in range(parts):
         epochs = max(1, arm.changes["epochs"] // parts)
-        changes = arm.changes | {"seed": seed, "epochs": epochs}
+        changes = arm.changes | {"seed": seed, "epochs": epochs, "boards": False}
         fitted = fit_variant(f"{SCRATCH}/{folder.name}/{part}", run, arm.data, model, **changes)
         model, histories = fitted.model, [*histories, fitted.history]
     answers = {split: pair_logits(model, arm.data.images, some) for split, some in pairs.items()}
@@ -155,7 +154,7 @@ def train_arm(run: Run, arm: Arm, seed: int) -> Trained:
 
 def _digest(arm: Arm, model: nn.Module, pairs: dict[str, Pairs], seed: int) -> str:
     """A hash of everything that a training is made from, the initial weights among it."""
-    changes = {k: v for k, v in arm.changes.items() if k not in ("tensorboard", "features")}
+    changes = {k: v for k, v in arm.changes.items() if k != "features"}
     faces = arm.data.images[:, :, ::8, ::8].numpy(), arm.data.ages.numpy()
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     precision = arm.data.params.precision

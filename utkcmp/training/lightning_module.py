@@ -5,39 +5,49 @@ its last finished epoch and ends with the same weights as one that was not.
 """
 
 import builtins
+import contextlib
+import io
+import logging
 import math
+import re
 import sys
 import time
+import warnings
+from pathlib import Path
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
 
 from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.metrics import pair_metrics
+from utkcmp.files import atomic
 from utkcmp.models.inference import (
     apply_rows,
     compared_logits,
     embeds_once,
     pair_logits,
+    pick_device,
     predict_ages,
 )
-from utkcmp.models.networks import AgeDistribution, SiameseResNetAge
+from utkcmp.models.networks import AgeDistribution, ResNetAgeRegressor, SiameseResNetAge
 from utkcmp.training.augmentation import Augmentation
 from utkcmp.training.batches import ComparedFaces, FaceBatches, PairBatches
+from utkcmp.training.settings import DivergedError, Settings
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-SCHEDULES = ("constant", "cosine")
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 WARM_UP = 0.03  # share of the steps in which the cosine schedule's rate rises to its value
 KEPT_LOGITS = 256  # a step, for the training AUC
-
-
-class DivergedError(ArithmeticError):
-    """The training or the validation loss is no longer a finite number."""
 
 
 def warm_cosine(step: int, steps: int) -> float:
@@ -65,23 +75,24 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
 
 
 class Task(L.LightningModule):
-    """A model, the images in memory, and the settings of ``solver.fit``.
+    """A model, the images in memory, and what else ``solver.fit`` was given.
 
-    features: (N, D) of a frozen model's faces, if they are known. lines: print one an epoch.
+    made: what the training is made with and from, kept with its checkpoints.
     """
 
     def __init__(
-        self, model, images, ages, train, val, settings, on_epoch=None, features=None, lines=False
+        self, model, data, train, val, settings: Settings, made, features=None, on_epoch=None
     ):
         super().__init__()
-        self.model, self.ages = model, ages
-        self.images, self.features = images, features
+        self.model, self.images, self.ages = model, data.images, data.ages
         self.train_on, self.validate_on = train, val
-        self.settings, self.on_epoch, self.lines = settings, on_epoch, lines
-        self.augmentation = Augmentation(settings["augment"])
-        frozen = isinstance(model, SiameseResNetAge)
+        self.settings, self.made = settings, made
+        self.features, self.on_epoch = features, on_epoch
+        self.augmentation = Augmentation(settings.augment)
+        self.by_age = isinstance(model, ResNetAgeRegressor)
+        self.frozen = isinstance(model, SiameseResNetAge)
+        with_ages = settings.age_weight > 0 and not (self.by_age or self.frozen)
         ages_in_view = 1 if embeds_once(model) else 2
-        with_ages = settings["age_weight"] > 0 and settings["task"] == "pairs" and not frozen
         self.age_heads = nn.ModuleList(
             AgeDistribution(model.features, model.config["options"].get("weights"))
             for _ in range(ages_in_view if with_ages else 0)
@@ -90,8 +101,8 @@ class Task(L.LightningModule):
         self.history: list[dict] = []
 
     def setup(self, stage):
-        if self.settings["ema"] and self.average is None:
-            self.average = moving_average(self.model, self.settings["ema"])
+        if self.settings.ema and self.average is None:
+            self.average = moving_average(self.model, self.settings.ema)
 
     @property
     def validated(self):
@@ -102,7 +113,7 @@ class Task(L.LightningModule):
         self.ages = self.ages.to(self.device)
         if self.device.type != "cpu":
             self.images = self.images.to(self.device)
-        if isinstance(self.model, SiameseResNetAge):  # frozen: each face is embedded only once
+        if self.frozen:  # each face is embedded only once
             self.model.eval()
             if self.features is None:
                 rows = np.arange(len(self.images))
@@ -112,35 +123,35 @@ class Task(L.LightningModule):
     def train_dataloader(self):
         s, trainer = self.settings, self.trainer
         share = (trainer.global_rank, trainer.world_size)
-        shuffling = (s["batch_size"], s["seed"], self.current_epoch, share)
+        shuffling = (s.batch_size, s.seed, self.current_epoch, share)
         if isinstance(self.train_on, Pairs):
             return PairBatches(self.train_on, *shuffling)
-        if s["task"] == "age":
+        if self.by_age:
             return FaceBatches(self.train_on, *shuffling)
-        return ComparedFaces(self.train_on, self.ages.cpu(), s["year_diff"], *shuffling)
+        return ComparedFaces(self.train_on, self.ages.cpu(), s.year_diff, *shuffling)
 
     def configure_optimizers(self):
         s = self.settings
-        backbone, heads = [], []
-        for name, weight in self.named_parameters():
-            if weight.requires_grad:
-                (backbone if name.startswith("model.backbone.") else heads).append(weight)
-        groups = [{"params": heads}]
-        if backbone:
-            groups.append({"params": backbone, "lr": s["lr"] * s["backbone_lr"]})
-        extra = {"momentum": 0.9, "nesterov": True} if s["optimizer"] == "sgd" else {}
-        scaled = s["precision"] == "16" and s["clip"] > 0  # a fused step leaves nothing to clip
-        optimizer = OPTIMIZERS[s["optimizer"]](
-            groups, lr=s["lr"], weight_decay=s["weight_decay"], fused=not scaled, **extra
+        weights = [p for p in self.parameters() if p.requires_grad]
+        if s.backbone_lr != 1 and hasattr(self.model, "backbone"):
+            slow = set(self.model.backbone.parameters())
+            weights = [
+                {"params": [p for p in weights if p not in slow]},
+                {"params": [p for p in weights if p in slow], "lr": s.backbone_lr * s.lr},
+            ]
+        extra = {"momentum": 0.9, "nesterov": True} if s.optimizer == "sgd" else {}
+        scaled = s.precision == "16" and s.clip > 0  # a fused step leaves nothing to clip
+        optimizer = OPTIMIZERS[s.optimizer](
+            weights, lr=s.lr, weight_decay=s.weight_decay, fused=not scaled, **extra
         )
-        if s["schedule"] == "constant":
+        if s.schedule == "constant":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = LambdaLR(optimizer, lambda step: warm_cosine(step, steps))
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_train_epoch_start(self):
-        torch.manual_seed(self.settings["seed"] * 100_003 + self.current_epoch + self.global_rank)
+        torch.manual_seed(self.settings.seed * 100_003 + self.current_epoch + self.global_rank)
         self.started, self.losses, self.kept = time.perf_counter(), [], []
 
     def faces(self, rows: Tensor) -> Tensor:
@@ -148,7 +159,7 @@ class Task(L.LightningModule):
         return self.augmentation(self.images[rows])
 
     def training_step(self, batch, step):
-        if self.settings["task"] == "age":
+        if self.by_age:
             loss = self.model.loss(self.faces(batch), self.ages[batch])
             self.losses.append(loss.detach())
             return loss
@@ -157,7 +168,7 @@ class Task(L.LightningModule):
         every = max(1, len(logits) // KEPT_LOGITS)
         self.losses.append(loss.detach())
         self.kept.append((logits.detach()[::every], label[::every]))
-        return loss + self.settings["age_weight"] * age_loss
+        return loss + self.settings.age_weight * age_loss
 
     def answers(self, batch) -> tuple[Tensor, Tensor, Tensor | float]:
         """Logits and labels of a batch of PairBatches or of ComparedFaces, and the loss of the age
@@ -215,9 +226,8 @@ class Task(L.LightningModule):
         row["lr"] = self.optimizers().param_groups[0]["lr"]
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
-        self.log_dict({k: float(v) for k, v in row.items() if k != "epoch"})
-        if self.lines and self.global_rank == 0:
-            print(epoch_line(row, self.trainer.max_epochs), file=sys.stderr, flush=True)
+        curves = {k: float(v) for k, v in row.items() if k != "epoch"}
+        self.log_dict(curves | {"step": float(row["epoch"])})  # what Lightning counts curves by
         if self.on_epoch:
             self.on_epoch(row)
 
@@ -231,7 +241,7 @@ class Task(L.LightningModule):
     def validate(self) -> dict[str, float]:
         """The validation figures, with dropout off and batch-norm statistics fixed."""
         val, model = self.validate_on, self.validated
-        if self.settings["task"] == "age":
+        if self.by_age:
             ages, got = self.ages.cpu().numpy()[val], predict_ages(model, self.images, val)
             return {
                 "loss": float(((got - ages) ** 2).mean()) / float(model.age_std) ** 2,
@@ -250,27 +260,121 @@ class Task(L.LightningModule):
         return pair_metrics(logits, val.label)
 
     def on_save_checkpoint(self, checkpoint):
-        checkpoint["history"] = self.history
+        checkpoint |= {"history": self.history, "made": self.made}
 
     def on_load_checkpoint(self, checkpoint):
         self.history = checkpoint["history"]
 
 
-def epoch_line(row: dict, epochs: int) -> str:
-    """What an output that is no screen (a log file, a batch job) gets to see of an epoch.
+class Progress(L.Callback):
+    """A bar over the steps of the training on a screen or in a notebook, else a line per epoch."""
 
-    >>> row = {"epoch": 1, "train_loss": 0.7, "val_loss": 0.65, "val_auc": 0.71, "seconds": 8.0}
-    >>> epoch_line(row, 3)
-    'epoch 1/3  train loss 0.7000  val loss 0.6500  val auc 0.7100  8.0 s'
-    """
-    shown = "val_auc" if "val_auc" in row else "val_mae"
-    return (
-        f"epoch {row['epoch']}/{epochs}  train loss {row['train_loss']:.4f}  "
-        f"val loss {row['val_loss']:.4f}  {shown.replace('_', ' ')} {row[shown]:.4f}  "
-        f"{row['seconds']:.1f} s"
-    )
+    def on_train_start(self, trainer, task):
+        steps = {"total": trainer.estimated_stepping_batches, "initial": trainer.global_step}
+        self.bar = tqdm(**steps, unit="step", leave=False, disable=not on_screen())
+        self.validated = ""
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, step):
+        if self.bar.update():  # it is drawn at most ten times per second; a GPU is waited for
+            loss = f"training loss {float(task.losses[-1]):.3f}"
+            epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self.bar.set_description_str(f"{epoch}, {loss}{self.validated}", refresh=False)
+
+    def on_train_epoch_start(self, trainer, task):
+        """Say how the epoch before ended: its row is made after callbacks have seen its end."""
+        if not task.history:
+            return
+        row = task.history[-1]
+        shown = [name for name in ("val_loss", "val_auc", "val_mae") if name in row]
+        named = (f"{name.removeprefix('val_')} {row[name]:.3f}" for name in shown)
+        self.validated = f", validation {', '.join(named)}"
+        if self.bar.disable and trainer.is_global_zero:
+            epoch = f"epoch {row['epoch']}/{trainer.max_epochs}"
+            loss = f"training loss {row['train_loss']:.3f}"
+            print(f"{epoch}, {loss}{self.validated}", file=sys.stderr, flush=True)
+
+    def on_train_end(self, trainer, task):
+        self.on_train_epoch_start(trainer, task)
+
+    def teardown(self, trainer, task, stage):
+        if hasattr(self, "bar"):
+            self.bar.close()
 
 
-def shows_bars() -> bool:
+def on_screen() -> bool:
     """Whether output goes to a notebook or a terminal, which can draw a progress bar."""
     return hasattr(builtins, "__IPYTHON__") or sys.stderr.isatty()
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are there whole or not at all.
+
+    Lightning writes them to the system's folder for temporary files and moves them from there,
+    which is a copy where that lies on another disk: a kill leaves half of one here, or one there.
+    """
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        buffer = io.BytesIO()  # writing to a full disk, torch.save would not say why it fails
+        torch.save(checkpoint, buffer)
+        with atomic(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+
+def train_here(task: Task, folder: Path, checkpoint: Path | None, tensorboard: Path | None) -> None:
+    """Train, from a checkpoint on if there is one; leaves best.ckpt and last.ckpt in ``folder``."""
+    s = task.settings
+    always = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    callbacks = [
+        EarlyStopping("val_loss", patience=s.patience, check_on_train_epoch_end=True),
+        ModelCheckpoint(folder, "best", monitor="val_loss", save_weights_only=True, **always),
+        ModelCheckpoint(folder, "last", **always),
+        Progress(),
+    ]
+    with _quiet_lightning():
+        trainer = L.Trainer(
+            max_epochs=s.epochs,
+            limit_train_batches=s.steps_per_epoch,
+            accelerator="gpu" if pick_device(s.device).type == "cuda" else "cpu",
+            devices=s.devices,
+            strategy="ddp_spawn" if s.devices > 1 else "auto",
+            use_distributed_sampler=False,
+            gradient_clip_val=s.clip or None,
+            precision=PRECISIONS[s.precision],
+            logger=TensorBoardLogger(tensorboard, name="", version="") if tensorboard else False,
+            callbacks=callbacks,
+            # A scheduler's variables (Slurm's, say) are not about the processes started here.
+            plugins=[WholeCheckpoints(), LightningEnvironment()],
+            reload_dataloaders_every_n_epochs=1,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(task, ckpt_path=checkpoint, weights_only=True)
+
+
+def train_in_processes(*options) -> None:
+    """``train_here`` in a process of its own, which starts one per device: a notebook cannot."""
+    try:
+        torch.multiprocessing.spawn(_rank_zero, options)
+    except torch.multiprocessing.ProcessRaisedException as error:
+        diverged = re.findall(rf"{DivergedError.__name__}: (.*)", str(error))
+        raise DivergedError(diverged[-1]) if diverged else error from None
+
+
+def _rank_zero(number: int, *options) -> None:
+    train_here(*options)
+
+
+@contextlib.contextmanager
+def _quiet_lightning():
+    """Lightning's banners and advice about loaders (there are none to tune) kept off the page."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -7,6 +7,7 @@ with other seeds.
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from utkcmp.data.datasets import RunData
 from utkcmp.data.pairs import Pairs, count_pairs
 from utkcmp.evaluation.bootstrap import t_interval
 from utkcmp.files import atomic, read_json, read_table, write_csv
-from utkcmp.params import Params
 from utkcmp.run import Run
-from utkcmp.training.solver import digest_of, fit, fit_options
+from utkcmp.training.settings import Settings
+from utkcmp.training.solver import digest, fit
 from utkcmp.training.variants import transfer_model
 
 EVERY_PAIR = "all"  # of each batch of faces
@@ -47,12 +48,15 @@ def fit_pair_counts(
     rows, val = data.rows("train"), data.pairs("val")
     possible = count_pairs(data.ages.numpy()[rows], p.year_diff, p.unique_images)
     counts = sorted({min(count, possible) for count in p.pair_counts})
-    options = _options(p, counts[-1])
-    made_from = digest_of(transfer_model(regressor, p), data.images, data.ages, rows, val)
+    steps = p.steps_per_epoch or max(1, counts[-1] // p.batch_size)
+    settings = Settings.of(p, epochs=EPOCHS, patience=EPOCHS, steps_per_epoch=steps)
+    settings = replace(settings, retrain=True)  # a head alone cannot be read back
     drawn = {"unique_images": p.unique_images, "duplicate_probability": p.duplicate_probability}
-    settings = {"made_from": made_from, "counts": counts, "head_seeds": p.head_seeds}
+    asked = settings.stored() | drawn | {"counts": counts, "head_seeds": p.head_seeds}
+    asked["data"] = digest(data, rows, val, features.numpy())
+    asked |= transfer_model(regressor, p).config
     path, folder = run.repeats("transfer_pairs"), run.model("transfer_pairs")
-    found = _rows_so_far(path, folder, settings | options | drawn, p.retrain)
+    found = _rows_so_far(path, folder, asked, p.retrain)
     done = {(row["pairs"], row["seed"]) for row in found}
     for seed in range(p.seed, p.seed + p.head_seeds):
         for pairs in (*map(str, counts), EVERY_PAIR):
@@ -63,27 +67,17 @@ def fit_pair_counts(
             model.regressor = nn.Identity()  # features are known: checkpoints hold the head alone
             fitted = fit(
                 model,
-                data.images,
-                data.ages,
-                train=_at_least(options["steps_per_epoch"] * p.batch_size, train),
+                data,
+                replace(settings, seed=seed),
+                train=_at_least(steps * p.batch_size, train),
                 val=val,
                 folder=folder,
                 features=features,
-                retrain=True,  # a head alone cannot be read back
-                progress=False,
-                **options | {"seed": seed},
             )
             found.append({"pairs": pairs, "seed": seed, "val_auc": fitted.best.val_auc})
             write_csv(pd.DataFrame(found), path)
     shutil.rmtree(folder, ignore_errors=True)
     return pd.DataFrame(found, columns=COLUMNS)
-
-
-def _options(p: Params, largest: int) -> dict:
-    """The options of ``fit`` that all trainings share. largest: of the counts."""
-    steps = p.steps_per_epoch or max(1, largest // p.batch_size)
-    given = {k: v for k, v in fit_options(p).items() if k not in ("retrain", "show_faces")}
-    return given | {"epochs": EPOCHS, "patience": EPOCHS, "steps_per_epoch": steps}
 
 
 def _draw(data: RunData, count: int, seed: int) -> Pairs:

@@ -1,19 +1,21 @@
 """What a run trains beside its notebooks' main models: as its parameters say, one thing changed."""
 
-import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from utkcmp.data.datasets import RunData
+from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.registry import FOLDERS, larger_name
 from utkcmp.evaluation.results import results_table, validate_and_test
 from utkcmp.models.inference import apply_rows, embeds_once, pick_device
 from utkcmp.models.networks import build_model
-from utkcmp.params import Params
+from utkcmp.params import Params, check, check_names
 from utkcmp.run import Run
-from utkcmp.training.solver import Fitted, fit, fit_options
+from utkcmp.training.settings import Settings
+from utkcmp.training.solver import Fitted, fit
 
 
 def fit_variant(
@@ -21,24 +23,38 @@ def fit_variant(
     run: Run,
     data: RunData,
     model: str | nn.Module = "SiameseResNet",
+    *,
+    train: Pairs | np.ndarray | None = None,
+    features: Tensor | None = None,
+    on_epoch: Callable[[dict], None] | None = None,
+    boards: bool = True,
     **changes,
 ) -> Fitted:
-    """Train a pair model as the run says, but for ``changes``, which are options of ``fit``.
+    """Train a pair model as the run says, but for ``changes`` of parameters, whichever they are.
 
     name: the folder below ``models/``. data: faces and parameters. model: its name, to be built
-    from the parameters with the seed that training gets, or one that is built.
+    from the parameters with their seed, or one that is built. train: what it learns from, by
+    default what ``pairing`` says. features, on_epoch: as in ``fit``. boards: write TensorBoard's files.
     """
-    p = data.params
-    torch.manual_seed(changes.get("seed", p.seed))
+    check_names(changes)
+    p = check(data.params.model_dump() | changes)
     if isinstance(model, str):
+        torch.manual_seed(p.seed)
         model = build_model(model, **p.model_dump())
-    by_faces = p.pairing == "batch" and embeds_once(model)
-    options = fit_options(p) | {
-        "train": data.rows("train") if by_faces else data.pairs("train"),
-        "val": data.pairs("val"),
-        "tensorboard": run.tensorboard(name),
-    }
-    return fit(model, data.images, data.ages, folder=run.model(name), **options | changes)
+    if train is None:
+        by_faces = p.pairing == "batch" and embeds_once(model)
+        train = data.rows("train") if by_faces else data.pairs("train")
+    return fit(
+        model,
+        data,
+        Settings.of(p),
+        train=train,
+        val=data.pairs("val"),
+        folder=run.model(name),
+        tensorboard=run.tensorboard(name) if boards else None,
+        features=features,
+        on_epoch=on_epoch,
+    )
 
 
 def fit_larger(run: Run, data: RunData, model: nn.Module) -> dict[int, Fitted]:
@@ -55,7 +71,7 @@ def fit_larger(run: Run, data: RunData, model: nn.Module) -> dict[int, Fitted]:
             larger_name(size)[1],
             run,
             data.at(size),
-            copy.deepcopy(model),
+            model,
             epochs=epochs,
             patience=epochs,
             lr=p.finetune_lr,
@@ -79,21 +95,15 @@ def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
         age_loss=p.age_loss,
     )
     model.set_ages(data.ages[data.rows("train")])
-    options = fit_options(p) | {
-        "epochs": p.regressor_epochs,
-        "batch_size": p.regressor_batch_size,
-        "lr": p.regressor_lr,
-        "steps_per_epoch": None,
-    }
+    changes = {"epochs": p.regressor_epochs, "lr": p.regressor_lr, "steps_per_epoch": None}
     return fit(
         model,
-        data.images,
-        data.ages,
+        data,
+        Settings.of(p, batch_size=p.regressor_batch_size, **changes),
         train=data.rows("train"),
         val=data.rows("val"),
         folder=run.model(name),
         tensorboard=run.tensorboard(name),
-        **options,
     )
 
 

@@ -8,10 +8,10 @@ kept; one whose machine is lost is started again.
 import json
 import math
 import shutil
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,8 @@ from utkcmp.models.inference import apply_rows
 from utkcmp.models.networks import build_model
 from utkcmp.params import Params
 from utkcmp.run import Run
-from utkcmp.training.lightning_module import DivergedError, shows_bars
-from utkcmp.training.solver import fit, fit_options
+from utkcmp.training.settings import DivergedError, Settings
+from utkcmp.training.solver import fit
 from utkcmp.training.variants import fit_regressor
 
 OWN_FAULTS = (DivergedError, MemoryError, RuntimeError, ValueError)  # to try again would not help
@@ -98,22 +98,26 @@ def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: 
     try:
         fit(
             network,
-            torch.from_numpy(data.images),
-            torch.from_numpy(data.ages),
+            SimpleNamespace(images=torch.from_numpy(data.images), ages=torch.from_numpy(data.ages)),
+            Settings.of(
+                p,
+                **{name: config[name] for name in ("lr", "batch_size", "weight_decay")},
+                epochs=p.max_num_epochs,
+                patience=p.max_num_epochs,
+                steps_per_epoch=None,
+                ema=0.0,  # of a few hundred steps an average would show the beginning
+                seed=seed,
+                device="cuda" if p.gpus_per_trial else "cpu",
+                devices=1,
+                retrain=False,
+            ),
             train=data.train,
             val=data.val,
             folder=folder / "checkpoints" / tune.get_context().get_trial_id(),
+            features=features,
             on_epoch=lambda row: tune.report(
                 {"epoch": row["epoch"]} | {name: row[f"val_{name}"] for name in FIGURES}
             ),
-            progress=False,
-            features=features,
-            **fit_options(p)
-            | {name: config[name] for name in ("lr", "batch_size", "weight_decay")}
-            | {"epochs": p.max_num_epochs, "patience": p.max_num_epochs, "seed": seed}
-            | {"device": "cuda" if p.gpus_per_trial else "cpu", "devices": 1}
-            | {"steps_per_epoch": None}
-            | {"ema": 0.0},  # of a few hundred steps an average would show the beginning
         )
     except OWN_FAULTS as error:
         nothing = {"loss": math.inf, "accuracy": math.nan, "auc": math.nan}
@@ -216,12 +220,9 @@ def progress_callback(model: str, folder: Path, count: int):
             epochs = sum(trial.last_result.get("epoch", 0) for trial in trials)
             best = pd.Series([trial.last_result.get("auc") for trial in trials], dtype=float).max()
             state = f"{epochs} epochs, best validation AUC {best:.3f}"
-            if shows_bars():
-                self.bar = self.bar or tqdm(desc=model, unit="trial", leave=False, total=count)
-                self.bar.n = done
-                self.bar.set_postfix_str(state)
-            elif ended:
-                print(f"{model}: {done}/{count} trials, {state}", file=sys.stderr, flush=True)
+            self.bar = self.bar or tqdm(desc=model, unit="trial", leave=False, total=count)
+            self.bar.n = done
+            self.bar.set_postfix_str(state)
 
         def on_experiment_end(self, trials, **info):
             if self.bar is not None:
