@@ -51,10 +51,11 @@ def suspect_labels(features: np.ndarray, ages: np.ndarray, seed: int = 42) -> pd
     features: (N, D) of faces that the network has never been trained on; ages: (N,) years in the
     labels. A logistic regression tells the age group from the features of faces outside its fold.
     A face is a suspect where the group that it is given is two or more groups from its label, and
-    its probability is at least a half and what that group's own faces have on average (Northcutt et al. 2021,
-    "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70; neighbouring groups are
-    no evidence, since no face tells its age exactly). Groups of fewer faces than folds are left
-    out. Returns one row a suspect, the surest first: place (of N), age, group, likely, probability.
+    its probability is at least a half and what that group's own faces have on average (Northcutt
+    et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70;
+    neighbouring groups are no evidence, since no face tells its age exactly). Groups of fewer faces
+    than folds are left out. Returns one row per suspect, the surest first: place (of N), age,
+    group, likely, probability.
     """
     edges, names = AGES
     group = pd.cut(ages, edges, labels=False)

@@ -20,7 +20,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "calibration_curves",
             "coverage_curves",
             "differences",
-            "embedding_map",
             "mean_saliency",
             "predicted_ages",
             "roc_curves",

@@ -166,15 +166,6 @@ def coverage_curves(curves: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def embedding_map(places: np.ndarray, ages: np.ndarray) -> Figure:
-    """One point per face, coloured by age. places: (N, 2); ages: (N,) years."""
-    figure, axis = plt.subplots(figsize=(6.4, 5))
-    points = axis.scatter(*places.T, c=ages, s=9, cmap="viridis", rasterized=len(ages) > 2000)
-    figure.colorbar(points, label="age (years)")
-    axis.set(xticks=[], yticks=[], xlabel="t-SNE, no unit", title="Faces as the model sees them")
-    return figure
-
-
 def differences(table: pd.DataFrame) -> Figure:
     """AUC of the row's model less that of the column's, for each two models; coloured where it is
     beyond the sampling of test faces. table: as from ``paired_differences``."""

@@ -5,7 +5,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "course_project": ["reported_curve", "reported_results", "reported_tuning"],
+        "course_project": [
+            "beside_reported",
+            "reported_curve",
+            "reported_results",
+            "reported_test",
+            "reported_tuning",
+        ],
         "sentences": [
             "describe_ages_compared",
             "describe_best",

@@ -13,12 +13,35 @@ RUNS = {  # by model, its run, and the pairs of a step
     "age regressor": ("ResNet18AgeClassifier", None),
     "age regressor, resnet50": ("ResNet50AgeClassifier", None),
 }
+MEASURED = ["accuracy", "accuracy_low", "accuracy_high", "auc", "auc_low", "auc_high"]
+MEASURED += ["swap_disagreement"]
 EPOCH = 100_000  # pairs of its training list
 
 
 def reported_results() -> pd.DataFrame:
     """What the course project reported of its models; not measured here."""
     return pd.read_csv(REPORTED / "results.csv")
+
+
+def reported_test() -> pd.DataFrame:
+    """Its figures on test faces, by model: of each, the first that it gave."""
+    test = reported_results().query("split == 'test'")
+    return test.drop_duplicates("model").set_index("model")
+
+
+def beside_reported(measured: pd.DataFrame, every_seed: pd.DataFrame) -> pd.DataFrame:
+    """Measured figures by model, a coin flip first, beside the reported ones and, where a model was
+    trained with several seeds, mean and standard deviation of their AUCs.
+
+    measured: rows of results.csv, one per model; every_seed: the same rows of all seeds.
+    """
+    table = measured.set_index("model")[MEASURED]
+    coin = pd.DataFrame({"accuracy": 0.5, "auc": 0.5}, index=pd.Index(["coin flip"], name="model"))
+    table, reported = pd.concat([coin, table]), reported_test()
+    table["reported accuracy"], table["reported AUC"] = reported.accuracy, reported.auc
+    seeds = every_seed.groupby("model").auc.agg(["mean", "std", "count"]).query("count > 1")
+    table["mean AUC of seeds"], table["deviation"] = seeds["mean"], seeds["std"]
+    return table.dropna(axis=1, how="all")
 
 
 def reported_tuning() -> pd.DataFrame:

@@ -87,9 +87,9 @@ def describe_mistakes(worst: pd.DataFrame) -> str:
     faces = pd.concat([worst.left, worst.right]).value_counts()
     again = f"one face is in {faces.max()} of them" if faces.max() > 1 else "no face comes twice"
     return (
-        f"The most confident of these {len(worst)} wrong answers claims {worst.confidence.max():.0%}; "
-        f"the median gap of their labels is {gap:.0f} years, and {again}. Notebook 08 asks whether "
-        "such labels are wrong."
+        f"The most confident of these {len(worst)} wrong answers claims "
+        f"{worst.confidence.max():.0%}; the median gap of their labels is {gap:.0f} years, "
+        f"and {again}. Notebook 08 asks whether such labels are wrong."
     )
 
 
@@ -269,20 +269,19 @@ def describe_heads(differences: pd.DataFrame) -> str:
         return "No head was trained without hidden layers, so there is nothing to compare with."
     lines = []
     for name, rows in differences.groupby("model"):
-        first = rows.loc[rows.difference.idxmax()]
-        better, worse = rows[rows.low > 0], rows[rows.high < 0]
-        verdict = f"the seeds do not tell {UNTOLD.removeprefix('not told ')} any of them"
-        verdict = "no head is told apart from none"
-        if len(worse) == len(rows):
-            verdict = "every head with hidden layers is worse"
-        elif len(better):
-            verdict = f"better than none: {listed(better.hidden_layers)}"
-        elif len(worse):
-            verdict = f"none is better, and worse are {listed(worse.hidden_layers)}"
+        first, better, worse = rows.loc[rows.difference.idxmax()], rows.low > 0, rows.high < 0
+        if rows.low.isna().any():
+            verdict = "One seed cannot tell a head from chance: no verdict"
+        elif worse.all():
+            verdict = "By the seeds alone, every head with hidden layers is worse"
+        elif better.any():
+            verdict = f"By the seeds alone, better than none: {listed(rows.hidden_layers[better])}"
+        else:
+            verdict = "By the seeds alone, no head is told apart from none"
         lines.append(
-            f"- **{name}**: the best head with hidden layers, {first.hidden_layers}, has a mean AUC "
-            f"of {first.auc:.3f}, a head without {first.auc_without:.3f}; difference {_gain(first)}, "
-            f"{first.seeds} seeds. By the seeds alone, {verdict}."
+            f"- **{name}**: the best head with hidden layers, {first.hidden_layers}, has a mean "
+            f"AUC of {first.auc:.3f}, a head without them {first.auc_without:.3f} ({first.seeds} "
+            f"seeds). {verdict}."
         )
     return "\n".join(lines)
 
@@ -319,8 +318,8 @@ def describe_peer(row: dict, figures: dict[str, float], ranked: pd.DataFrame) ->
     name = row["model"]
     better = ranked[ranked.clear & (ranked.other == name)].better
     return (
-        f"**{name}**, never trained here, errs by {figures['MAE']:.1f} years per age on average, and "
-        f"by five years at most for {figures['CS@5']:.0%} of the faces. Its two ages, compared, are "
+        f"**{name}**, never trained here, errs by {figures['MAE']:.1f} years on average, and by "
+        f"five years at most for {figures['CS@5']:.0%} of the faces. Its two ages, compared, are "
         f"correct on {row['accuracy']:.1%} of the pairs, with an AUC of {interval(row, 'auc')}. "
         + (f"Better beyond the sampling of test faces: {', '.join(better)}." if len(better) else
            "No trained model is better beyond the sampling of test faces.")
@@ -439,19 +438,18 @@ def describe_retrained(table: pd.DataFrame) -> str:
 
 def describe_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
     """How the AUC goes with the learning rate. ours, reported: trials, with columns lr and auc."""
-    ranks = [
-        one.lr.corr(one.auc, method="spearman") for one in (reported, ours.dropna(subset="auc"))
-    ]
-    known = ours.dropna(subset=["auc"])
-    said = f"The rank correlation of learning rate and AUC is {signed(ranks[0], '.2f')} in the "
-    said += f"{len(reported)} reported trials"
-    if min(known.lr.nunique(), known.auc.nunique()) < 2:
-        return f"{said}; our {len(known)} do not differ enough to have one."
-    return f"{said} and {signed(ranks[1], '.2f')} in our {len(known)}."
+    said = []
+    for whose, table in (("reported", reported), ("our", ours)):
+        known = table.dropna(subset=["auc"])
+        ranks = known.lr.corr(known.auc, method="spearman") if known.auc.nunique() > 1 else np.nan
+        said.append(
+            f"{'unknown' if np.isnan(ranks) else signed(ranks, '.2f')} in {len(known)} {whose}"
+        )
+    return f"The rank correlation of learning rate and AUC is {' and '.join(said)} trials."
 
 
 def describe_spread(trials: dict[str, pd.DataFrame]) -> str:
-    """How far trials of one network are apart. trials: by model, as from ``search``."""
+    """How far apart trials of one network are. trials: by model, as from ``search``."""
     known = {model: table.auc.dropna() for model, table in trials.items()}
     gaps = {model: auc.max() - auc.min() for model, auc in known.items() if len(auc) > 1}
     if not gaps:
@@ -459,8 +457,8 @@ def describe_spread(trials: dict[str, pd.DataFrame]) -> str:
     widest = max(gaps, key=gaps.get)
     middle = known[widest].quantile(0.75) - known[widest].quantile(0.25)
     return (
-        f"trials of one network are up to {gaps[widest]:.3f} of AUC apart ({widest}; the middle half "
-        f"{middle:.3f}). A single bad learning rate can make most of that."
+        f"trials of one network are up to {gaps[widest]:.3f} of AUC apart ({widest}); the middle "
+        f"half spans {middle:.3f}. A single unfit learning rate can make most of the first figure."
     )
 
 
@@ -502,8 +500,9 @@ def describe_robustness(table: pd.DataFrame) -> str:
         return "No face was found in any changed photo."
     worst, lost = known.loc[known.accuracy.idxmin()], table.loc[table.found.idxmin()]
     text = (
-        f"On the photos as they are, {plain.accuracy:.1%} of the answers are correct. The costliest "
-        f"change is {worst.change}: at {worst.level:g} ({worst.unit}) {worst.accuracy:.1%} are."
+        f"On the photos as they are, {plain.accuracy:.1%} of the answers are correct. The "
+        f"costliest change is {worst.change}: at {worst.level:g} ({worst.unit}) "
+        f"{worst.accuracy:.1%} are."
     )
     if lost.found < plain.found:
         text += (

@@ -154,10 +154,11 @@ def learned(run: Run) -> list[str]:
     heads = describe_heads(tuning.head_differences(head_trainings(run)))
     names = ("architectures", "hidden_layers", "faults")
     experiments = [read_experiment(run, name) for name in names]
+    transfer = describe_transfer(table, usual, ranked, experiments[2])
     return [
         describe_chosen(results),
         f"Siamese or concat? {flat(describe_siamese_or_concat(experiments[0]))}",
-        f"Is transfer worse than Siamese? {describe_transfer(table, usual, ranked, experiments[2])}",
+        f"Is transfer worse than Siamese? {transfer}",
         ages[0].upper() + ages[1:],
         f"Hidden layers or none? {flat(describe_experiment(experiments[1]))} {flat(heads)}",
     ]

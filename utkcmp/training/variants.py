@@ -34,7 +34,8 @@ def fit_variant(
 
     name: the folder below ``models/``. data: faces and parameters. model: its name, to be built
     from the parameters with their seed, or one that is built. train: what it learns from, by
-    default what ``pairing`` says. features, on_epoch: as in ``fit``. boards: write TensorBoard's files.
+    default what ``pairing`` says. features, on_epoch: as in ``fit``. boards: write for
+    TensorBoard.
     """
     check_names(changes)
     p = check(data.params.model_dump() | changes)
