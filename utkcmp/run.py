@@ -79,7 +79,7 @@ class Run:
         return self.folder / "repeats" / f"{name}.csv"
 
     def compared(self, what: str) -> Path:
-        """A table of notebook 08: ``differences`` or ``slices``."""
+        """A table of notebook 04, ``sizes``, or of 08: ``differences`` or ``slices``."""
         return self.folder / "comparison" / f"{what}.csv"
 
     def experiment(self, name: str) -> Path:

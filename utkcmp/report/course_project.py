@@ -24,9 +24,8 @@ def reported_results() -> pd.DataFrame:
 
 
 def reported_test() -> pd.DataFrame:
-    """Its figures on test faces, by model: of each, the first that it gave."""
-    test = reported_results().query("split == 'test'")
-    return test.drop_duplicates("model").set_index("model")
+    """Its figures on test faces, one row per model, the first that it gave of each."""
+    return reported_results().query("split == 'test'").drop_duplicates("model")
 
 
 def beside_reported(measured: pd.DataFrame, every_seed: pd.DataFrame) -> pd.DataFrame:
@@ -37,7 +36,7 @@ def beside_reported(measured: pd.DataFrame, every_seed: pd.DataFrame) -> pd.Data
     """
     table = measured.set_index("model")[MEASURED]
     coin = pd.DataFrame({"accuracy": 0.5, "auc": 0.5}, index=pd.Index(["coin flip"], name="model"))
-    table, reported = pd.concat([coin, table]), reported_test()
+    table, reported = pd.concat([coin, table]), reported_test().set_index("model")
     table["reported accuracy"], table["reported AUC"] = reported.accuracy, reported.auc
     seeds = every_seed.groupby("model").auc.agg(["mean", "std", "count"]).query("count > 1")
     table["mean AUC of seeds"], table["deviation"] = seeds["mean"], seeds["std"]

@@ -19,7 +19,7 @@ from utkcmp.files import read_json
 from utkcmp.params import EMBEDDED
 from utkcmp.plots import book as plots
 from utkcmp.plots.style import face_tiles, use_style
-from utkcmp.report.course_project import REPORTED, reported_results
+from utkcmp.report.course_project import REPORTED, reported_test
 from utkcmp.report.plan import READ_TEST
 from utkcmp.report.sentences import (
     describe_ages_compared,
@@ -98,11 +98,6 @@ def augmented_face(seed: int = 6) -> Figure:
 
 
 # ---- models --------------------------------------------------------------------------------------
-
-
-def reported_test() -> pd.DataFrame:
-    """The course project's figures on test faces, one row a model."""
-    return reported_results().query("split == 'test'").drop_duplicates("model")
 
 
 def results_figure(run: Run) -> Figure:
