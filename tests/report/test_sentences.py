@@ -85,28 +85,6 @@ def test_temperature_and_coverage_are_read():
     assert "overconfident" in sentences.describe_calibration(0.1, 0.01, 2.0)
     assert "underconfident" in sentences.describe_calibration(0.1, 0.01, 0.5)
     assert "neither" in sentences.describe_calibration(0.1, 0.01, 1.0)
-    curve = pd.DataFrame({"coverage": [0.5, 0.8, 1.0], "accuracy": [0.97, 0.95, 0.9]})
-    text = sentences.describe_coverage(curve)
-    assert "97.0% instead of 90.0%" in text and "80% of the pairs" in text
-    assert "no share" in sentences.describe_coverage(curve.assign(accuracy=0.8))
-
-
-def test_more_pairs_are_better_where_the_interval_says_so():
-    rows = [("1000", 0.01, 0.03), ("2000", -0.01, 0.05), ("all", -0.05, -0.01)]
-    gains = pd.DataFrame(rows, columns=["pairs", "low", "high"])
-    gains["difference"] = (gains.low + gains.high) / 2
-    gains = gains.assign(fewest="100", seeds=3, auc_fewest=0.8, auc=0.8 + gains.difference)
-    first, *_, some, more, every = sentences.describe_pair_counts(gains).splitlines()
-    assert first.startswith("Validation AUC: 0.800 from 100 pairs, 0.820 from 1,000 pairs")
-    assert some == "- 1,000 pairs: +0.020 (95% interval +0.010 to +0.030), better."
-    assert more.endswith("not told apart.")
-    assert every.startswith("- every pair of a batch: −0.030") and every.endswith("worse.")
-    alone = gains.assign(seeds=1, low=np.nan, high=np.nan)
-    got = sentences.describe_pair_counts(alone)
-    assert "no verdict" in got and "interval" not in got
-    assert (
-        sentences.describe_pair_counts(gains[:0]) == "This run did not try other numbers of pairs."
-    )
 
 
 def ranked(clear):
@@ -164,14 +142,6 @@ def test_a_face_that_comes_again_is_named():
     said = sentences.describe_mistakes(worst.assign(confidence=[0.9, 0.8]))
     assert "one face is in 2 of them" in said and "median gap of their labels is 49" in said
     assert "no face comes twice" in sentences.describe_mistakes(worst[:1].assign(confidence=0.9))
-
-
-def test_larger_faces_are_held_against_smaller_ones():
-    larger = pd.DataFrame({"model": ["C", "A"], "auc": [0.93, 0.95], "minutes": [10.2, 4.0]})
-    text = sentences.describe_larger({"model": "B", "auc": 0.9}, larger, ranked(True))
-    assert "0.900 to 0.930 (C, 10 more minutes), 0.950 (A, 4 more minutes)" in text
-    assert "A has a higher AUC than B" in text and "Two things differ" in text
-    assert "one size" in sentences.describe_larger({}, larger[:0], ranked(True))
 
 
 def test_what_is_not_trained_yet_is_said():

@@ -58,19 +58,6 @@ def test_the_fault_alone_is_what_transfer_is_judged_by():
     assert without.endswith("reported 0.900.")
 
 
-def test_the_peer_is_held_against_the_trained_models():
-    row = results(peer=0.9).iloc[0].to_dict()
-    ranked = pd.DataFrame(
-        {"better": ["A", "peer", "A"], "other": ["peer", "B", "B"], "clear": [True, True, False]}
-    )
-    figures = {"MAE": 6.25, "CS@5": 0.5}
-    got = sentences.describe_peer(row, figures, ranked)
-    assert "errs by 6.2 years" in got and "for 50% of the faces" in got
-    assert got.endswith("Better beyond the sampling of test faces: A.")
-    none = sentences.describe_peer(row, figures, ranked.assign(clear=False))
-    assert "No trained model is better" in none
-
-
 def test_the_course_projects_curves_are_those_of_its_tables():
     """Its README's rows, from its TensorBoard files: at the lowest validation loss."""
     kept = reported_results().query("split == 'val'").drop_duplicates("model").set_index("model")

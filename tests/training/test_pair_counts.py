@@ -97,10 +97,6 @@ def test_without_counts_nothing_is_trained(small_run, regressor, tmp_path, fits)
     assert not fits and not list(tmp_path.iterdir())
 
 
-def test_its_table_is_none_of_the_repeated_models(small_run, regressor, tmp_path):
-    ask(Run(tmp_path), small_run[1], regressor)
-
-
 def test_gains_are_paired_by_seed():
     rows = [("50", 1, 0.7), ("all", 1, 0.8), ("50", 2, 0.5), ("all", 2, 0.62)]
     table = pd.DataFrame(rows, columns=paircounts.COLUMNS)

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from utkcmp.evaluation.registry import by_validation
-from utkcmp.plots.training import pairs_named
 
 MOST_LOST = 1.5  # points of accuracy that the way through photos may cost
 ENOUGH_SEEDS = 3  # of which a difference is called real
@@ -102,39 +101,6 @@ def describe_symmetry(share: float, symmetric: bool) -> str:
     """
     why = "each is made of both orders" if symmetric else "nothing in the network forbids it"
     return f"{share:.1%} of the answers change when the faces change places: {why}."
-
-
-def describe_larger(small: dict, larger: pd.DataFrame, ranked: pd.DataFrame) -> str:
-    """What larger faces brought. small: validation row of results.csv; larger: model, auc (on the
-    same pairs) and minutes of training, in order; ranked: ``paired_differences`` on test pairs."""
-    if larger.empty:
-        return "This run trained with faces of one size."
-    steps = ", ".join(
-        f"{row.auc:.3f} ({row.model}, {row.minutes:.0f} more minutes)"
-        for row in larger.itertuples()
-    )
-    return (
-        f"On validation pairs the AUC went from {small['auc']:.3f} to {steps}. On all test pairs "
-        f"{describe_difference(ranked, small['model'], larger.model.iloc[-1])} Two things differ "
-        "here: the size and the longer training; the ladder changes the size alone."
-    )
-
-
-def describe_pair_counts(gains: pd.DataFrame) -> str:
-    """Whether more pairs teach the head more. gains: as from ``paircounts.pair_count_gains``."""
-    if gains.empty:
-        return "This run did not try other numbers of pairs."
-    first = gains.iloc[0]
-    text = f"Validation AUC: {first.auc_fewest:.3f} from {pairs_named(first.fewest)}, " + ", ".join(
-        f"{row.auc:.3f} from {pairs_named(row.pairs)}" for row in gains.itertuples()
-    )
-    if first.seeds < 2:
-        return f"{text}. One seed cannot tell a gain from chance: no verdict."
-    lines = [f"{text} (means of {first.seeds} seeds). Against {pairs_named(first.fewest)}:", ""]
-    for row in gains.itertuples():
-        verdict = "better" if row.low > 0 else "worse" if row.high < 0 else UNTOLD
-        lines.append(f"- {pairs_named(row.pairs)}: {_gain(row)}, {verdict}.")
-    return "\n".join(lines)
 
 
 def _gain(row) -> str:
@@ -309,23 +275,6 @@ def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -
     )
 
 
-def describe_peer(row: dict, figures: dict[str, float], ranked: pd.DataFrame) -> str:
-    """What the published estimator reaches, and whether training was worth it.
-
-    row: its row of results; figures: its ``age_metrics``; ranked: as from ``paired_differences``,
-    the peer among the models.
-    """
-    name = row["model"]
-    better = ranked[ranked.clear & (ranked.other == name)].better
-    return (
-        f"**{name}**, never trained here, errs by {figures['MAE']:.1f} years on average, and by "
-        f"five years at most for {figures['CS@5']:.0%} of the faces. Its two ages, compared, are "
-        f"correct on {row['accuracy']:.1%} of the pairs, with an AUC of {interval(row, 'auc')}. "
-        + (f"Better beyond the sampling of test faces: {', '.join(better)}." if len(better) else
-           "No trained model is better beyond the sampling of test faces.")
-    )  # fmt: skip
-
-
 # ---- what an answer is worth ---------------------------------------------------------------------
 
 
@@ -360,19 +309,6 @@ def describe_calibration(before: float, after: float, temperature: float) -> str
         f"{kind}. On test pairs the expected calibration error is {before:.3f} as trained and "
         f"{after:.3f} with that temperature, so {better}."
     )
-
-
-def describe_coverage(curve: pd.DataFrame) -> str:
-    """What abstaining is worth. curve: as from ``coverage_curve``."""
-    half = curve.iloc[(curve.coverage - 0.5).abs().argmin()]
-    enough = curve[curve.accuracy >= 0.95]
-    text = (
-        f"Answering only the more confident half of the pairs gives an accuracy of "
-        f"{half.accuracy:.1%} instead of {curve.accuracy.iloc[-1]:.1%}"
-    )
-    if not len(enough):
-        return f"{text}; no share of the pairs is answered with 95% accuracy."
-    return f"{text}; {enough.coverage.max():.0%} of the pairs can be answered with 95% accuracy."
 
 
 def describe_ceiling(gaps: np.ndarray, correct: dict, ceiling: pd.DataFrame) -> str:

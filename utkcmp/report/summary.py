@@ -150,13 +150,16 @@ def learned(run: Run) -> list[str]:
     names = ("architectures", "hidden_layers", "faults")
     experiments = [read_experiment(run, name) for name in names]
     transfer = describe_transfer(table, usual, ranked, experiments[2])
-    return [
-        describe_chosen(results),
-        f"Siamese or concat? {flat(describe_siamese_or_concat(experiments[0]))}",
-        f"Is transfer worse than Siamese? {transfer}",
-        ages[0].upper() + ages[1:],
-        f"Hidden layers or none? {flat(describe_experiment(experiments[1]))} {flat(heads)}",
+    questions = {
+        "Siamese or concat?": describe_siamese_or_concat(experiments[0]),
+        "Is transfer worse than Siamese?": transfer,
+        "Hidden layers or none?": f"{describe_experiment(experiments[1])}\n{heads}",
+    }
+    asked = [len(experiments[0]), True, len(experiments[1])]
+    answers = [
+        f"{q} {flat(a)}" for (q, a), made in zip(questions.items(), asked, strict=True) if made
     ]
+    return [describe_chosen(results), *answers, ages[0].upper() + ages[1:]]
 
 
 def flat(lines: str) -> str:
