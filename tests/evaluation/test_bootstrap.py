@@ -214,6 +214,8 @@ def test_parts_have_intervals_and_no_pair_is_lost():
     assert got.pairs.sum() == len(pairs)
     assert got.accuracy["a"] == pytest.approx(correct[part == "a"].mean())
     assert ((got.accuracy_low < got.accuracy) & (got.accuracy < got.accuracy_high)).all()
+    ordered = pd.Categorical(part, categories=["b", "a"])
+    assert list(part_accuracy(correct, pairs, ordered).index) == ["b", "a"]
     assert part_accuracy(np.ones(len(pairs), bool), pairs, part).accuracy_low.lt(1).all()
 
 

@@ -304,11 +304,12 @@ def sample_scatter(
 def part_accuracy(correct: np.ndarray, pairs: Pairs, part: pd.Series) -> pd.DataFrame:
     """The accuracy of each part of the pairs that holds any, with its 95 % interval over faces.
 
-    correct: bool (K,); part: (K,) labels. Returns, by part, pairs, accuracy, accuracy_low and
+    correct: bool (K,); part: (K,) labels, or a Categorical. Returns, by part, pairs, accuracy, accuracy_low and
     accuracy_high, symmetric and cut at 0 and 1.
     """
     rows = {}
-    for name, places in pd.Series(np.arange(len(pairs))).groupby(np.asarray(part), observed=True):
+    places_of = pd.Series(np.arange(len(pairs))).groupby(pd.Series(part), observed=True)
+    for name, places in places_of:  # categories stay in their order
         some, right = pairs[places.to_numpy()], correct[places]
         known = standard_errors(pd.DataFrame({"accuracy": right - right.mean()}), some).accuracy
         if right.all() or not right.any():

@@ -95,7 +95,7 @@ def arms(table: pd.DataFrame) -> Figure:
     first.set(xlabel="test AUC", ylim=(len(table) - 0.5, -0.5))
     first.legend(frameon=False, fontsize=9)
     second.axvline(0, color=LEFT, linestyle=":")
-    second.set(xlabel="difference of AUC, 95 % interval")
+    second.set(xlabel="difference of AUC, 95% interval")
     return figure
 
 

@@ -48,7 +48,7 @@ EVALUATIONS = 4  # of a training, evenly spread
 LARGER = 1.5  # the last rung's faces, of the others' pixels per side
 ANSWERS = "answers.npz"
 SCRATCH = "experiment"  # below models/, while an arm is trained
-IN_TRAINING_MODE = 1000  # validation pairs that are also answered in training mode
+IN_TRAINING_MODE = 500  # validation pairs that are also answered in training mode
 COLUMNS = [
     "arm",
     "against",
