@@ -157,7 +157,7 @@ def small_run(outputs):
 
 WHOLE = dict(
     **dict(run="whole", show_faces=False, epochs=1, regressor_epochs=1, data_size=64),
-    **dict(eval_pairs=60, resamples=100, compare_leaky=True, seeds=[43], split_seeds=[44]),
+    **dict(eval_pairs=60, resamples=100, seeds=[43], ladder_faces=64),
     **dict(age_weight=0.2, finetune={40: 1, 48: 1}, finetune_steps=2),
     **dict(pair_counts=[60], head_seeds=2, **ONE_WORKER),
     **dict(tune_models=["SiameseResNet"], num_samples=1, max_num_epochs=1, tune_data_size=32),

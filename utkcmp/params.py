@@ -209,19 +209,15 @@ class Params(BaseModel):
     devices: int = Field(1, ge=1, description="GPUs, or processes on a CPU, that share a batch")
     retrain: bool = Field(False, description="train anew although a finished model is there")
 
-    compare_pairing: bool = Field(True, description="train with the other pairing too (04)")
-    compare_leaky: bool = Field(False, description="train on a split that leaks too (04)")
-    compare_loss: bool = Field(True, description="train without the age loss too (04)")
     finetune: Annotated[dict[Pixels, Epochs], AfterValidator(_smallest_first)] = Field(
         {}, description="larger faces to train on with, smallest first: pixels and epochs (04)"
     )
     finetune_lr: Rate = 5e-4
     finetune_steps: int | None = Field(None, ge=1, description="an epoch; None: all batches")
-    ablation_epochs: int | None = Field(
-        None, ge=1, description="of these comparisons, all arms alike; None: epochs"
-    )
     seeds: list[Seed] = Field([], description="other seeds to train the same again with (04, 05)")
-    split_seeds: list[Seed] = Field([], description="other splits to train the same on (04)")
+    ladder_faces: int = Field(256, ge=64, description="faces that each training of 04, 05, 08 sees")
+    ladder_size: Pixels = Field(16, description="pixels per side of these faces")
+    ladder_seeds: int = Field(2, ge=1, description="trainings of each arm, with as many seeds")
 
     regressor_epochs: int = Field(2, ge=1)
     regressor_batch_size: int = Field(32, ge=2)

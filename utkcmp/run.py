@@ -17,9 +17,10 @@ from utkcmp.files import RunError, atomic, read_json, read_table, write_csv
 from utkcmp.params import FACERES
 
 PROJECT = Path(__file__).resolve().parents[1]
-RESULT_COLUMNS = ["model", "split", "protocol", "n_pairs", "loss", "accuracy"]
+RESULT_COLUMNS = ["model", "seed", "split", "protocol", "n_pairs", "loss", "accuracy"]
 RESULT_COLUMNS += ["accuracy_low", "accuracy_high", "auc", "auc_low", "auc_high"]
 RESULT_COLUMNS += ["swap_disagreement", "seconds"]
+RESULT_KEY = ["model", "seed", "split", "protocol"]
 # Files of a model's folder, of a run's, and the run that the repository brings along.
 FACE, PAIR, WEIGHTS, CALIBRATION = "face.onnx", "pair.onnx", "model.safetensors", "calibration.json"
 CHOICE = "compare.json"  # names the model that notebook 09 chose
@@ -84,6 +85,10 @@ class Run:
         """A table of notebook 04, ``sizes``, or of 08: ``differences`` or ``slices``."""
         return self.folder / "comparison" / f"{what}.csv"
 
+    def experiment(self, name: str) -> Path:
+        """The folder of an experiment's arm, or, with ``.csv``, the table of an experiment."""
+        return self.folder / "experiments" / name
+
     def shown(self, path: Path) -> str:
         """``path`` as a reader sees it, from the run's folder on: no machine path in a report."""
         return (Path(self.folder.name) / path.relative_to(self.folder)).as_posix()
@@ -100,21 +105,24 @@ class Run:
             )
         return read_faces(self.faces_csv)
 
-    def read_results(self) -> pd.DataFrame:
-        """All rows of results.csv so far; empty if no model has been evaluated.
+    def read_results(self, every_seed: bool = False) -> pd.DataFrame:
+        """The rows of results.csv so far; empty if no model has been evaluated.
 
-        Raises RunError if the table is damaged.
+        Where a model was trained with several seeds, only the rows of the run's own, unless
+        ``every_seed``. Raises RunError if the table is damaged.
         """
         if not self.results_csv.exists():
             return pd.DataFrame(columns=RESULT_COLUMNS)
-        return read_table(self.results_csv, RESULT_COLUMNS[:3], RESULT_COLUMNS[3:])
+        numbers = ["seed", *RESULT_COLUMNS[4:]]
+        rows = read_table(self.results_csv, RESULT_KEY, numbers)
+        own = self.read_record().get("split", {}).get("settings", {}).get("seed")
+        return rows if every_seed or own is None else rows[rows.seed == own]
 
     def add_results(self, rows: pd.DataFrame) -> None:
-        """Put rows into results.csv; a row of the same model, split and protocol is replaced."""
-        key = ["model", "split", "protocol"]
-        before = [self.read_results()] if self.results_csv.exists() else []
+        """Put rows into results.csv, in place of those of the same model, seed, split, protocol."""
+        before = [self.read_results(every_seed=True)] if self.results_csv.exists() else []
         merged = pd.concat([*before, rows], ignore_index=True)
-        merged = merged.drop_duplicates(key, keep="last").sort_values(key)
+        merged = merged.drop_duplicates(RESULT_KEY, keep="last").sort_values(RESULT_KEY)
         write_csv(merged, self.results_csv)
 
     def read_record(self) -> dict:

@@ -10,11 +10,16 @@ from test_results import random_pairs
 from utkcmp.data.pairs import AllPairs, Pairs
 from utkcmp.evaluation.bootstrap import (
     bootstrap_faces,
+    holm,
     influences,
     intervals,
     paired_differences,
+    part_accuracy,
+    sample_scatter,
+    seed_difference,
     standard_errors,
 )
+from utkcmp.evaluation.metrics import pair_metrics
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -126,10 +131,10 @@ def test_differences_of_models_are_paired():
     got = paired_differences({"worse": worse, "good": logits}, pairs, resamples=300)
     row = got.iloc[0]
     own = intervals(logits, pairs, 300)
-    assert (row.better, row.other) == ("good", "worse") and row.real
+    assert (row.better, row.other) == ("good", "worse") and row.clear
     assert row.auc_high - row.auc_low < 0.5 * (own["auc_high"] - own["auc_low"])
     same = paired_differences({"a": logits, "b": logits.copy()}, pairs, resamples=100).iloc[0]
-    assert same.auc == same.auc_low == same.auc_high == 0 and not same.real
+    assert same.auc == same.auc_low == same.auc_high == 0 and not same.clear
 
 
 def truth_of_scored_faces(error=10.0):
@@ -157,3 +162,66 @@ def test_intervals_hold_the_truth_95_times_of_100(faces, chosen):
             hit.append(got[f"{metric}_low"] <= truth[metric] <= got[f"{metric}_high"])
     for metric, hit in hits.items():
         assert abs(np.mean(hit) - 0.95) <= 0.02, (metric, np.mean(hit))
+
+
+def test_holm_is_that_of_statsmodels():
+    p = np.array([0.01, 0.04, 0.03, 0.005])  # multipletests(p, method="holm")
+    assert holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.6, 0.7])) == pytest.approx([1, 1])
+
+
+def test_an_interval_over_seeds_is_wider_than_over_faces():
+    """One seed: the paired interval over faces. Several: what seeds scatter comes on top."""
+    rng = np.random.default_rng(0)
+    pairs, logits = scored_faces(rng, 150)
+    worse = np.stack([logits + rng.normal(0, size, len(pairs)) for size in (0.2, 0.8, 1.4)])
+    good = np.stack([logits] * 3)
+    one, three = seed_difference(good[:1], worse[:1], pairs), seed_difference(good, worse, pairs)
+    assert 0 < one["low"] < one["auc"] < one["high"]
+    gains = [
+        pair_metrics(logits, pairs.label)["auc"] - pair_metrics(w, pairs.label)["auc"]
+        for w in worse
+    ]
+    assert three["auc"] == pytest.approx(np.mean(gains))
+    half = (three["high"] - three["low"]) / 2
+    assert half > student.ppf(0.975, 2) * np.std(gains, ddof=1) / 3**0.5
+    same = seed_difference(good, good, pairs)
+    assert same == {"auc": 0, "low": 0, "high": 0}
+
+
+def test_seed_intervals_hold_the_truth_as_often_as_they_say():
+    """Two equal ways of training, drawn with other faces and other seeds each time."""
+    rng, held = np.random.default_rng(1), []
+    for _ in range(60):
+        ages = rng.integers(1, 90, 60)
+        pairs = AllPairs(ages)[:]
+
+        def trained(ages=ages, pairs=pairs):
+            scores = ages + rng.normal(0, rng.uniform(5, 25), len(ages))
+            return 0.1 * (scores[pairs.left] - scores[pairs.right])
+
+        one, other = (np.stack([trained() for _ in range(3)]) for _ in range(2))
+        got = seed_difference(one, other, pairs)
+        held.append(got["low"] <= 0 <= got["high"])
+    assert np.mean(held) > 0.85
+
+
+def test_parts_have_intervals_and_no_pair_is_lost():
+    pairs, logits = random_pairs()
+    part = np.where(np.arange(len(pairs)) % 3 == 0, "a", "b")
+    correct = (logits > 0) == (pairs.label == 1)
+    got = part_accuracy(correct, pairs, part)
+    assert got.pairs.sum() == len(pairs)
+    assert got.accuracy["a"] == pytest.approx(correct[part == "a"].mean())
+    assert ((got.accuracy_low < got.accuracy) & (got.accuracy < got.accuracy_high)).all()
+    ordered = pd.Categorical(part, categories=["b", "a"])
+    assert list(part_accuracy(correct, pairs, ordered).index) == ["b", "a"]
+    assert part_accuracy(np.ones(len(pairs), bool), pairs, part).accuracy_low.lt(1).all()
+
+
+def test_samples_scatter_around_the_whole():
+    pairs, logits = scored_faces(np.random.default_rng(0), 120)
+    got = sample_scatter(logits, pairs, 500, 10)
+    whole = pair_metrics(logits, pairs.label)["auc"]
+    assert len(got) == 10 and got.std() > 0 and abs(got.mean() - whole) < 3 * got.std()
+    assert sample_scatter(logits, pairs, 10**9, 2) == pytest.approx([whole] * 2)

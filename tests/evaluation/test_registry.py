@@ -1,10 +1,18 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from utkcmp.evaluation.calibration import cyclic_share, random_triples
-from utkcmp.evaluation.registry import AGES_COMPARED, load_models, model_costs, model_folders
-from utkcmp.evaluation.results import all_answers, answers_to, circle_answers
+from utkcmp.evaluation.calibration import circular_share
+from utkcmp.evaluation.registry import (
+    AGES_COMPARED,
+    by_validation,
+    load_models,
+    model_costs,
+    model_folders,
+    needed_for,
+)
+from utkcmp.evaluation.results import all_answers, answers_to
 from utkcmp.models.networks import build_model
 from utkcmp.run import Run
 from utkcmp.training.variants import fit_regressor, fit_variant
@@ -51,8 +59,12 @@ def test_every_model_answers_the_same_pairs(trained):
     ages = answers[AGES_COMPARED]
     mirrored = answers_to(models, data, pairs.mirrored())[AGES_COMPARED]
     np.testing.assert_allclose(ages, -mirrored, atol=1e-6)
-    costs = model_costs(run, models)
-    assert list(costs.index) == list(models) and (costs.epochs == 1).all()
+    costs = model_costs(run, models, data)
+    assert costs.epochs.to_dict() == {"SiameseResNet": 1, "SiameseResNetAge": 2, AGES_COMPARED: 1}
+    minutes = costs["training (minutes)"]
+    assert minutes["SiameseResNetAge"] > minutes[AGES_COMPARED]  # its regressor's are in it
+    assert (costs["faces per second"] > 0).all()
+    assert needed_for(run, "ensemble") == ["SiameseResNet", AGES_COMPARED, "SiameseResNetAge"]
 
 
 def test_all_answers_cover_every_pair(trained):
@@ -66,6 +78,13 @@ def test_all_answers_cover_every_pair(trained):
 
 def test_a_model_that_scores_faces_answers_in_no_circle(trained):
     run, data = trained
-    triples = random_triples(data.rows("test"), 200)
-    answers = circle_answers(load_models(run)[AGES_COMPARED], data, triples)
-    assert answers.shape == (200, 3) and cyclic_share(answers) == 0
+    models = load_models(run)
+    assert circular_share(models[AGES_COMPARED], data) == 0
+    torch.manual_seed(0)
+    assert circular_share(build_model("ResNetClassifier").eval(), data, 100) > 0
+
+
+def test_validation_ranks_by_the_mean_of_all_seeds():
+    rows = [("A", 1, 0.9), ("A", 2, 0.5), ("B", 1, 0.8)]
+    table = pd.DataFrame(rows, columns=["model", "seed", "auc"])
+    assert by_validation(table.assign(split="val", protocol="sample")) == ["B", "A"]

@@ -23,7 +23,7 @@ from conftest import ONE_WORKER, wait_until_ended
 from safetensors.torch import load_file
 
 SMALL = dict(run="small", n_faces=60, image_size=16, show_faces=False, seed=42, eval_pairs=60)
-SMALL |= dict(backbone="mobilenet_v2", epochs=2, batch_size=16, compare_pairing=False)
+SMALL |= dict(backbone="mobilenet_v2", epochs=2, batch_size=16, ladder_faces=64, ladder_seeds=1)
 SMALL |= dict(tune_models=["SiameseResNet"], head_models=[], num_samples=2, max_num_epochs=1)
 SMALL |= dict(tune_data_size=32, best_epochs=1, data_size=64, resamples=100, **ONE_WORKER)
 SMALL |= dict(search_space={"resnet_type": ["mobilenet_v2"], "batch_size": [16]})

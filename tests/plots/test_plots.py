@@ -47,22 +47,33 @@ SLICES = pd.DataFrame(
         "accuracy_low": [0.7, 0.6, 0.8],
         "accuracy_high": [0.9, 0.8, 0.95],
         "small": [False, True, False],
+        "expected": [0.8, 0.75, 0.85],
     }
 )
+PARTS = pd.DataFrame(
+    {"pairs": [90, 110], "accuracy": [0.5, 0.8], "accuracy_low": 0.4, "accuracy_high": 0.9},
+    index=["1", "2"],
+)
+ARMS = pd.DataFrame(
+    {"arm": ["a", "b"], "auc": [0.8, 0.9], "aucs": ["[0.79, 0.81]", "[0.9]"]}
+).assign(difference=[np.nan, 0.1], low=[np.nan, 0.05], high=[np.nan, 0.15])
 GRID = pd.DataFrame([[0.6, np.nan], [0.9, 0.7]], index=[0, 10], columns=[0, 10])
 FIGURES = {
     "learning_curves": lambda: training.learning_curves(HISTORY),
-    "curves_over_time": lambda: training.curves_over_time({"a": HISTORY, "b": HISTORY}),
+    "curves_beside": lambda: training.curves_beside(
+        HISTORY.assign(faces=[10, 20]), {"reported": HISTORY.assign(faces=[100, 200])}
+    ),
+    "arms": lambda: training.arms(ARMS),
+    "resumed_curves": lambda: training.resumed_curves(
+        pd.concat([HISTORY.assign(arm=name, seed=1) for name in "ab"]), "a", "b"
+    ),
     "auc_by_pairs": lambda: training.auc_by_pairs(
         pd.DataFrame({"pairs": ["50", "all"] * 2, "seed": [1, 1, 2, 2], "val_auc": LOGITS[:4]})
     ),
     "roc_curves": lambda: plots.roc_curves({"m": (LABEL, LOGITS)}),
-    "accuracy_by_gap": lambda: plots.accuracy_by_gap(GAPS, LABEL == 1),
-    "gaps_and_ceiling": lambda: plots.gaps_and_ceiling(
-        GAPS, {"m": LABEL == 1}, pd.Series(0.9, index=range(1, 60))
-    ),
+    "accuracy_by_gap": lambda: plots.accuracy_by_gap({"m": PARTS}, pd.Series({"1": 0.7})),
+    "accuracy_of_two": lambda: plots.accuracy_by_gap({"m": PARTS, "n": PARTS}),
     "predicted_ages": lambda: plots.predicted_ages(AGES, AGES + 3.0),
-    "compared_models": lambda: plots.compared_models(RESULTS, RESULTS[:1]),
     "score_scatter": lambda: plots.score_scatter(LOGITS, -LOGITS),
     "age_histogram": lambda: dataplots.age_histogram(FACES),
     "ages_by_group": lambda: dataplots.ages_by_group(FACES),
@@ -77,14 +88,13 @@ FIGURES = {
     "gap_difficulty": lambda: dataplots.gap_difficulty({"test": GAPS}, {5: np.full(60, 0.8)}),
     "age_heat_map": lambda: evalplots.age_heat_map(GRID, GRID.notna().astype(int) * 300, few=200),
     "calibration_curves": lambda: evalplots.calibration_curves(
-        {"m": pd.DataFrame({"confidence": [0.6, 0.9], "accuracy": [0.5, 0.8]})}
+        {"m": PARTS.assign(confidence=[0.6, 0.9])}
     ),
     "coverage_curves": lambda: evalplots.coverage_curves(
         {"m": pd.DataFrame({"coverage": [0.5, 1], "accuracy": [0.9, 0.8]})}
     ),
-    "embedding_map": lambda: evalplots.embedding_map(RNG.normal(size=(80, 2)), AGES),
     "differences": lambda: evalplots.differences(
-        RESULTS.assign(better="A", other="B", real=[True, False])
+        RESULTS.assign(better="A", other=["B", "C"], clear=[True, False])
     ),
 }
 
@@ -124,3 +134,21 @@ def test_faces_are_drawn_only_where_they_may_be_shown(show):
         side_by_side = sorted(places)
         assert all(a[1] < b[0] for a, b in itertools.pairwise(side_by_side))
         plt.close(figure)
+
+
+def test_an_epoch_table_has_at_most_eight_rows_and_the_best():
+    epochs = np.arange(1, 31)
+    history = pd.DataFrame(
+        {"epoch": epochs, "val_loss": (epochs - 12.0) ** 2, "lr": 1e-3, "seconds": 2}
+    )
+    got = training.epoch_table(history)
+    shown = list(got.data.index)
+    assert len(shown) <= 8 and shown[0] == 1 and shown[-1] == 30 and "12 (best)" in shown
+    assert "1.0e-03" in got.to_string()
+
+
+def test_a_regressor_has_each_loss_on_an_axis_of_its_own():
+    history = HISTORY.drop(columns=["train_auc", "val_auc"]).assign(val_mae=[9.0, 8.0])
+    first, second = training.learning_curves(history).axes
+    assert len(first.lines) == len(second.lines) == 2  # one curve and the best epoch each
+    assert "years" in second.get_ylabel()

@@ -12,7 +12,7 @@ from utkcmp.models.networks import build_model
 from utkcmp.run import Run
 from utkcmp.training import pair_counts as paircounts
 from utkcmp.training.pair_counts import fit_pair_counts, pair_count_gains
-from utkcmp.training.variants import fit_variant, frozen_features, read_repeats, transfer_model
+from utkcmp.training.variants import fit_variant, frozen_features, transfer_model
 
 pytestmark = pytest.mark.usefixtures("tiny")
 COUNTS = {"pair_counts": [40, 100_000], "head_seeds": 2, "steps_per_epoch": 4}
@@ -95,11 +95,6 @@ def test_without_counts_nothing_is_trained(small_run, regressor, tmp_path, fits)
     got = ask(Run(tmp_path), small_run[1], regressor, pair_counts=[])
     assert got.empty and pair_count_gains(got).empty
     assert not fits and not list(tmp_path.iterdir())
-
-
-def test_its_table_is_none_of_the_repeated_models(small_run, regressor, tmp_path):
-    ask(Run(tmp_path), small_run[1], regressor)
-    assert read_repeats(Run(tmp_path)).empty
 
 
 def test_gains_are_paired_by_seed():

@@ -17,6 +17,8 @@ effective faces (Carter et al. 2017, "Asymptotic behavior of a t-test robust to 
 heterogeneity", Review of Economics and Statistics 99(4)).
 """
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
@@ -25,7 +27,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from utkcmp.data.pairs import Pairs
-from utkcmp.evaluation.metrics import pair_metrics
+from utkcmp.evaluation.metrics import area_under_roc, pair_metrics
 
 BINS = 400  # of logits; they move the area under the curve by a few 1e-5 at most
 _COLUMNS = 500  # resamples held at once
@@ -188,19 +190,34 @@ def paired_differences(
 ) -> pd.DataFrame:
     """How far apart models are on the same pairs, with intervals of the differences.
 
-    answers: by model, logits (K,). Returns one row for each two models: better, other (by AUC),
-    and of accuracy and AUC the difference, ``_low`` and ``_high`` (95 %), and ``real``: whether the
-    AUC's interval leaves out zero.
+    answers: by model, logits (K,). Returns one row for each two models: better, other (by AUC), of
+    accuracy and AUC the difference, ``_low`` and ``_high`` (95 %), ``p`` (of the AUC, corrected for
+    the number of rows: Holm 1979) and ``clear``: whether the AUCs differ by more than the sampling
+    of test faces explains, p < 0.05. What the seed of a training decides is not in it.
     """
     asked = {name: _asked(logits, pairs, resamples, seed) for name, logits in answers.items()}
     ranked = sorted(answers, key=lambda name: -asked[name][0]["auc"])
-    rows = []
-    for i, better in enumerate(ranked):
-        for other in ranked[i + 1 :]:
-            row = {"better": better, "other": other}
-            row |= _apart(asked[better], asked[other], pairs)
-            rows.append(row | {"real": row["auc_low"] > 0})
-    return pd.DataFrame(rows)
+    rows = [
+        {"better": better, "other": other} | _apart(asked[better], asked[other], pairs)
+        for better, other in combinations(ranked, 2)
+    ]
+    if not rows:
+        return pd.DataFrame(columns=["better", "other", "auc", "auc_low", "auc_high", "clear"])
+    table = pd.DataFrame(rows)
+    return table.assign(p=holm(table.p), clear=lambda one: one.p < 0.05)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """P values (n,) corrected for being n, by Holm 1979 ("A simple sequentially rejective multiple
+    test procedure", Scandinavian Journal of Statistics 6(2)).
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(2)
+    array([0.03, 0.06, 0.06])
+    """
+    p, order = np.asarray(p), np.argsort(p)
+    corrected = np.empty(len(p))
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected
 
 
 def paired_difference(
@@ -208,7 +225,7 @@ def paired_difference(
 ) -> dict[str, float]:
     """Accuracy and AUC of ``one`` less those of ``other``, with ``_low`` and ``_high`` (95 %).
 
-    one, other: logits (K,) on the same pairs.
+    one, other: logits (K,) on the same pairs. ``p``: of no difference of AUC.
     """
     both = [_asked(logits, pairs, resamples, seed) for logits in (one, other)]
     return _apart(*both, pairs)
@@ -226,7 +243,37 @@ def _apart(one: tuple, other: tuple, pairs: Pairs) -> dict[str, float]:
         row[metric] = one[0][metric] - other[0][metric]
         low, high = _drawn_together(apart[metric], row[metric], *known[metric])
         row |= {f"{metric}_low": low, f"{metric}_high": high}
-    return row
+    error, faces = known.auc
+    p = 2 * student.sf(abs(row["auc"]) / error, max(1.0, faces - 1)) if error else 1.0
+    return row | {"p": p}
+
+
+def seed_difference(one: np.ndarray, other: np.ndarray, pairs: Pairs) -> dict[str, float]:
+    """AUC of one way of training less that of another: auc, low, high.
+
+    one, other: logits (S, K) of S trainings each, with the same seeds, on the same K pairs. The
+    95 % interval of the mean difference holds both what other test faces would change (the standard
+    error over faces of the mean influence) and what other seeds would (the standard deviation of
+    the S differences), with the degrees of freedom of Satterthwaite 1946. With one seed it covers
+    the test faces alone.
+    """
+    count = len(one)
+    influence = sum(
+        influences(a, pairs.label) - influences(b, pairs.label)
+        for a, b in zip(one, other, strict=True)
+    )
+    error, faces = standard_errors(influence / count, pairs).auc
+    gains = [
+        area_under_roc(a, pairs.label) - area_under_roc(b, pairs.label)
+        for a, b in zip(one, other, strict=True)
+    ]
+    parts = np.array([error**2, np.var(gains, ddof=1) / count if count > 1 else 0.0])
+    freedom = np.array([max(1.0, np.nan_to_num(faces) - 1), max(1, count - 1)])
+    total, middle = parts.sum(), float(np.mean(gains))
+    if not total > 0:
+        return {"auc": middle, "low": middle, "high": middle}
+    half = student.ppf(0.975, total**2 / (parts**2 / freedom).sum()) * total**0.5
+    return {"auc": middle, "low": float(middle - half), "high": float(middle + half)}
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -242,3 +289,34 @@ def t_interval(values: np.ndarray) -> tuple[float, float, float]:
         return middle, float("nan"), float("nan")
     half = student.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5
     return middle, float(middle - half), float(middle + half)
+
+
+def sample_scatter(
+    logits: np.ndarray, pairs: Pairs, size: int, samples: int = 10, seed: int = 42
+) -> np.ndarray:
+    """AUCs of ``samples`` random samples of ``size`` pairs each, (samples,): what a test by one
+    sample leaves to chance. logits: (K,); pairs: all K pairs of the same faces."""
+    rng, size = np.random.default_rng(seed), min(size, len(pairs))
+    chosen = (rng.choice(len(pairs), size, replace=False) for _ in range(samples))
+    return np.array([area_under_roc(logits[some], pairs.label[some]) for some in chosen])
+
+
+def part_accuracy(correct: np.ndarray, pairs: Pairs, part: pd.Series) -> pd.DataFrame:
+    """The accuracy of each part of the pairs that holds any, with its 95 % interval over faces.
+
+    correct: bool (K,); part: (K,) labels, or a Categorical. Returns, by part,
+    pairs, accuracy, accuracy_low and accuracy_high, symmetric and cut at 0 and 1.
+    """
+    rows = {}
+    places_of = pd.Series(np.arange(len(pairs))).groupby(pd.Series(part), observed=True)
+    for name, places in places_of:  # categories stay in their order
+        some, right = pairs[places.to_numpy()], correct[places]
+        known = standard_errors(pd.DataFrame({"accuracy": right - right.mean()}), some).accuracy
+        if right.all() or not right.any():
+            low, high = _without_errors(float(right.mean()), some)
+        else:
+            half = student.ppf(0.975, max(1.0, known.faces - 1)) * known.error
+            low, high = max(0.0, right.mean() - half), min(1.0, right.mean() + half)
+        row = {"pairs": len(some), "accuracy": right.mean()}
+        rows[name] = row | {"accuracy_low": low, "accuracy_high": high}
+    return pd.DataFrame.from_dict(rows, orient="index")

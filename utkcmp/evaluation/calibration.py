@@ -15,6 +15,7 @@ from scipy.special import expit
 
 from utkcmp import models
 from utkcmp.data.pairs import Pairs
+from utkcmp.evaluation.bootstrap import part_accuracy
 from utkcmp.evaluation.metrics import pair_metrics
 from utkcmp.evaluation.registry import load_pair_model
 from utkcmp.files import atomic, read_json
@@ -22,6 +23,8 @@ from utkcmp.params import EMBEDDED
 from utkcmp.run import CALIBRATION
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from utkcmp.data.datasets import RunData
 
 POINTS = 5  # of a face: eyes, nose, corners of the mouth
@@ -92,18 +95,16 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def reliability(logits: np.ndarray, label: np.ndarray, bins: int = 10) -> pd.DataFrame:
-    """How often answers of a given confidence are right.
+def reliability(logits: np.ndarray, pairs: Pairs, bins: int = 10) -> pd.DataFrame:
+    """How often answers of a given confidence are correct.
 
     The confidence of an answer is the probability of the side it names, 0.5 to 1; ``bins`` parts of
-    that range. One row a part that has answers: confidence (mean), accuracy, pairs.
+    that range. One row per part that has answers, as from ``part_accuracy``, and confidence (mean).
     """
     confidence = expit(np.abs(logits))
-    correct = (logits > 0) == (label == 1)
     part = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
-    table = pd.DataFrame({"part": part, "confidence": confidence, "accuracy": correct})
-    grouped = table.groupby("part")
-    return grouped.mean().assign(pairs=grouped.size()).reset_index(drop=True)
+    table = part_accuracy((logits > 0) == (pairs.label == 1), pairs, part)
+    return table.assign(confidence=pd.Series(confidence).groupby(part).mean())
 
 
 def calibration_error(table: pd.DataFrame) -> float:
@@ -132,22 +133,16 @@ def coverage_curve(logits: np.ndarray, label: np.ndarray, points: int = 50) -> p
     )
 
 
-def cyclic_share(older: np.ndarray) -> float:
-    """The share of triples of faces that are answered in a circle: a over b, b over c, c over a.
-
-    older: bool (T, 3), for T triples the answers to (a, b), (b, c), (c, a), True where the first is
-    called older. A coin flip gives 0.25, an order of all faces 0.
-
-    >>> cyclic_share(np.array([[True, True, True], [True, True, False]]))
-    0.5
-    """
+def circular_share(model: nn.Module, data: RunData, count: int = 400, seed: int = 42) -> float:
+    """The share of ``count`` random triples of test faces that a model answers in a circle: a older
+    than b, b than c, c than a. A coin flip gives 0.25, an order of all faces 0."""
+    rng, rows = np.random.default_rng(seed), data.rows("test")
+    triples = np.stack([rng.choice(rows, 3, replace=False) for _ in range(count)])
+    asked = Pairs(
+        triples.ravel(), np.roll(triples, -1, axis=1).ravel(), np.zeros(3 * count, np.int8)
+    )
+    older = (models.pair_logits(model, data.images_for(model), asked) > 0).reshape(-1, 3)
     return float((older.all(1) | ~older.any(1)).mean())
-
-
-def random_triples(rows: np.ndarray, count: int, seed: int = 42) -> np.ndarray:
-    """``count`` triples of three different faces each, int64 (count, 3), drawn from ``rows``."""
-    rng = np.random.default_rng(seed)
-    return np.stack([rng.choice(rows, 3, replace=False) for _ in range(count)])
 
 
 def calibrate(folder: Path, data: RunData, frame: list[list[float]] | None = None) -> Calibration:

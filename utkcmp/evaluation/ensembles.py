@@ -2,18 +2,10 @@
 
 import pandas as pd
 
-from utkcmp.evaluation.registry import FOLDERS, larger_models, model_folders
+from utkcmp.evaluation.registry import ENSEMBLE, FOLDERS, members_of, model_folders
 from utkcmp.models.networks import PairEnsemble, build_model
 from utkcmp.models.storage import load_model, read_config, read_history, save_model
 from utkcmp.run import Run
-
-ENSEMBLE = "ensemble"
-
-
-def members_of(run: Run) -> tuple[str, str]:
-    """The two models that a run joins: the Siamese ones of the smallest and the largest faces or,
-    where it has seen faces of one size, the Siamese one and the one whose features learnt ages."""
-    return "SiameseResNet", ["SiameseResNetAge", *larger_models(run)][-1]
 
 
 def make_ensemble(run: Run) -> PairEnsemble | None:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from utkcmp import models
+from utkcmp.data.pairs import Pairs
 from utkcmp.files import atomic, read_table
 from utkcmp.run import CHOICE, Run
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from utkcmp.data.datasets import RunData
+
 
 def by_validation(results: pd.DataFrame) -> list[str]:
-    """Models of results.csv by their AUC on validation pairs, the highest first."""
+    """Models of results.csv by their AUC on validation pairs, the mean of all seeds, the highest
+    first."""
     validated = results.query("split == 'val' and protocol == 'sample'")
-    return validated.sort_values("auc", ascending=False).model.tolist()
+    return validated.groupby("model").auc.mean().sort_values(ascending=False).index.tolist()
 
 
 FOLDERS = {
@@ -30,7 +36,9 @@ FOLDERS = {
     "SiameseResNetAge, left face twice": "transfer_blind",
     "ensemble": "ensemble",
 }
+ENSEMBLE = "ensemble"
 AGES_COMPARED = "ages compared"
+SPEED_PAIRS = 256  # asked to measure a model's speed
 ABLATIONS = ("SiameseResNetAge, left face twice",)  # never chosen: one thing is wrong with each
 
 
@@ -73,38 +81,58 @@ def compare_ages(
     return models.AgeComparison(regressor, error).eval()
 
 
-def model_costs(run: Run, trained: dict[str, nn.Module]) -> pd.DataFrame:
-    """What each model costs: millions of weights, epochs trained, minutes trained, by its name."""
-    rows, before, stages = {}, [], {"SiameseResNet", *larger_models(run)}
-    for name, folder in model_folders(run).items():
-        history = models.read_history(run.model(folder))
-        if name in stages:  # each began where one had ended
-            before.append(history)
-            history = pd.concat(before)
+def model_costs(run: Run, trained: dict[str, nn.Module], data: RunData) -> pd.DataFrame:
+    """What each model costs, by its name: millions of weights, epochs and minutes of training, and
+    test faces per second when it answers, all measured now on this machine, one after the other.
+
+    Epochs and minutes are of everything that a model needed: the smaller faces that it began with,
+    the regressor whose features it takes, the members of an ensemble (each training once).
+    """
+    folders, rows = model_folders(run), {}
+    histories = {name: models.read_history(run.model(folder)) for name, folder in folders.items()}
+    rows_of = data.rows("test")[: 2 * (SPEED_PAIRS // 2)]
+    left, right = np.array_split(rows_of[: len(rows_of) // 2 * 2], 2)
+    asked = Pairs(left, right, np.zeros(len(left), np.int8))
+    for name in folders:
+        needed = [histories[one] for one in needed_for(run, name) if one in histories]
+        images = data.images_for(trained[name])
+        models.pair_logits(trained[name], images, asked[:8])  # the first call is slower
+        started = time.perf_counter()
+        models.pair_logits(trained[name], images, asked)
         rows[name] = {
             "weights (millions)": sum(w.numel() for w in trained[name].parameters()) / 1e6,
-            "epochs": len(history),
-            "training (minutes)": history.seconds.sum() / 60,
+            "epochs": sum(map(len, needed)),
+            "training (minutes)": sum(one.seconds.sum() for one in needed) / 60,
+            "faces per second": 2 * len(asked) / (time.perf_counter() - started),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def needed_for(run: Run, name: str) -> list[str]:
+    """The models whose trainings a model needed, its own among them, each once."""
+    stages = ["SiameseResNet", *larger_models(run)]  # each began where the one before had ended
+    if name in stages:
+        return stages[: stages.index(name) + 1]
+    if name == ENSEMBLE:
+        return list(dict.fromkeys(m for one in members_of(run) for m in needed_for(run, one)))
+    return [AGES_COMPARED, name] if name.startswith("SiameseResNetAge") else [name]
+
+
+def members_of(run: Run) -> tuple[str, str]:
+    """The two models that a run joins: the Siamese ones of the smallest and the largest faces or,
+    where it has seen faces of one size, the Siamese one and the one whose features learnt ages."""
+    return "SiameseResNet", ["SiameseResNetAge", *larger_models(run)][-1]
 
 
 def head_trainings(run: Run) -> pd.DataFrame:
     """Trainings of notebook 07 that differ in their head and seed alone, as far as there are any.
 
-    Columns model, hidden_layers (as text), seed, auc (validation), one row a training.
+    Columns model, hidden_layers (as text), seed, auc (validation), one row per training.
     """
     found = sorted(run.tuning("").parent.glob("*_heads.csv"))
     columns = ["model", "hidden_layers", "seed", "auc"]
-    tables = [read_table(path, columns) for path in found]
-    return pd.concat([table[columns] for table in tables] or [pd.DataFrame(columns=columns)])
-
-
-def trials(run: Run) -> pd.DataFrame:
-    """All trials of notebook 07's searches, of all models; empty columns where there are none."""
-    found = [run.tuning(model) for model in FOLDERS if run.tuning(model).exists()]
-    tables = [read_table(path, ["hidden_layers", "auc"]) for path in found]
-    return pd.concat(tables or [pd.DataFrame(columns=["hidden_layers", "auc"])], ignore_index=True)
+    tables = [read_table(path, columns)[columns] for path in found]
+    return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
 
 
 def choose_model(run: Run) -> str:

@@ -56,16 +56,6 @@ def all_answers(model: nn.Module, data: RunData, split: str = "test") -> tuple[P
     )
 
 
-def circle_answers(model: nn.Module, data: RunData, triples: np.ndarray) -> np.ndarray:
-    """The answers to (a, b), (b, c), (c, a) for triples of faces: bool (T, 3), first called older.
-
-    triples: rows of ``data.images``, (T, 3).
-    """
-    left, right = triples.ravel(), np.roll(triples, -1, axis=1).ravel()
-    asked = Pairs(left, right, np.zeros(len(left), np.int8))
-    return (models.pair_logits(model, data.images_for(model), asked) > 0).reshape(triples.shape)
-
-
 @dataclass(frozen=True)
 class Evaluated:
     """One model on one split and protocol: the row for results.csv and what it was made from.
@@ -79,14 +69,20 @@ class Evaluated:
 
 
 def evaluate_pairs(
-    name: str, model: nn.Module, data, split: str = "test", resamples: int = 1000
+    name: str,
+    model: nn.Module,
+    data: RunData,
+    split: str = "test",
+    resamples: int = 1000,
+    seed: int | None = None,
 ) -> list[Evaluated]:
     """Evaluate a pair model on one split, by the protocols it can answer.
 
     ``sample``: fixed pairs that all models share. ``all``, on test faces: every pair at least one
-    year apart, for models that embed each face once. data: a RunData.
+    year apart, for models that embed each face once. seed: of its training, if not the run's own.
     """
-    row, pairs, images = {"model": name, "split": split}, data.pairs(split), data.images_for(model)
+    row = {"model": name, "seed": data.params.seed if seed is None else seed, "split": split}
+    pairs, images = data.pairs(split), data.images_for(model)
     if not models.embeds_once(model):
         started = time.perf_counter()
         logits = models.pair_logits(model, images, pairs)
@@ -113,12 +109,14 @@ def evaluate_pairs(
     return results
 
 
-def validate_and_test(name: str, model: nn.Module, data, resamples: int = 1000) -> list[Evaluated]:
+def validate_and_test(
+    name: str, model: nn.Module, data: RunData, resamples: int = 1000, seed: int | None = None
+) -> list[Evaluated]:
     """``evaluate_pairs`` on the validation split and then on the test split."""
     return [
         one
         for split in ("val", "test")
-        for one in evaluate_pairs(name, model, data, split, resamples)
+        for one in evaluate_pairs(name, model, data, split, resamples, seed)
     ]
 
 
@@ -134,25 +132,18 @@ def results_table(evaluated: list[Evaluated]) -> pd.DataFrame:
     return pd.DataFrame([one.row for one in evaluated], columns=RESULT_COLUMNS)
 
 
-def mistakes(one: Evaluated, data, n: int = 8) -> pd.DataFrame:
+def mistakes(one: Evaluated, data: RunData, n: int = 8) -> pd.DataFrame:
     """The n most confidently wrong answers: left, right (image rows), files, ages, probability.
 
-    data: a RunData, whose parameters say whether files are named (``shown_files``).
+    Whether files are named is for the parameters to say (``shown_files``).
     """
     wrong = np.flatnonzero((one.logits > 0) != (one.pairs.label == 1))
     worst = wrong[np.argsort(-np.abs(one.logits[wrong]), kind="stable")][:n]
-    left, right = one.pairs.left[worst], one.pairs.right[worst]
-    files = shown_files(data.faces, data.params.show_faces).to_numpy()
-    confidence = expit(np.abs(one.logits[worst]))
-    return pd.DataFrame(
-        {
-            "left": left,
-            "right": right,
-            "left_file": files[left],
-            "right_file": files[right],
-            "left_age": data.faces.age.to_numpy()[left],
-            "right_age": data.faces.age.to_numpy()[right],
-            "answer": np.where(one.logits[worst] > 0, "left", "right"),
-            "confidence": confidence,
-        }
+    table, files = (
+        one.pairs[worst].table(data.faces),
+        shown_files(data.faces, data.params.show_faces),
     )
+    for side in ("left", "right"):
+        table[f"{side}_file"] = files.to_numpy()[table[side]]
+    table["answer"] = np.where(one.logits[worst] > 0, "left", "right")
+    return table.drop(columns="label").assign(confidence=expit(np.abs(one.logits[worst])))

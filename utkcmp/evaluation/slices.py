@@ -9,14 +9,21 @@ from utkcmp.data.index import ETHNICITIES, GENDERS
 from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.bootstrap import intervals_and_faces
 from utkcmp.evaluation.metrics import pair_metrics
+from utkcmp.plots.style import GAP_LABELS
 
-GAPS = ([0, 1, 2, 5, 10, 20, np.inf], ["1", "2", "3–5", "6–10", "11–20", ">20"])
+GAPS = ([0, 1, 2, 5, 10, 20, np.inf], GAP_LABELS)
 AGES = (
     [-1, 4, 12, 19, 29, 39, 49, 59, 69, np.inf],
     "0–4 5–12 13–19 20s 30s 40s 50s 60s 70+".split(),
 )
 FEW_FACES, FEW_PAIRS = 30, 200  # fewer of either make a small cell
 FEW_TO_BLAME = 10  # effective faces: so few bring most of the errors
+
+
+def gap_parts(pairs: Pairs, ages: np.ndarray) -> pd.Categorical:
+    """Which part by age gap each pair is in, (K,), of GAPS. ages: (N,) years."""
+    edges, labels = GAPS
+    return pd.cut(np.abs(ages[pairs.left] - ages[pairs.right]), edges, labels=labels)
 
 
 def pair_slices(pairs: Pairs, faces: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -6,6 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "inference": [
+            "MEAN",
+            "STD",
             "apply_rows",
             "compared_logits",
             "contributions",

@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "book": ["results_at_a_glance"],
         "data": [
             "age_histogram",
             "ages_by_group",
@@ -17,11 +18,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "accuracy_by_gap",
             "age_heat_map",
             "calibration_curves",
-            "compared_models",
             "coverage_curves",
             "differences",
-            "embedding_map",
-            "gaps_and_ceiling",
             "mean_saliency",
             "predicted_ages",
             "roc_curves",
@@ -29,7 +27,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "slice_intervals",
         ],
         "style": ["face_tiles", "pair_tiles", "use_style"],
-        "training": ["auc_by_pairs", "curves_over_time", "learning_curves"],
+        "training": [
+            "arms",
+            "auc_by_pairs",
+            "curves_beside",
+            "epoch_table",
+            "learning_curves",
+            "resumed_curves",
+        ],
         "tuning": ["head_intervals", "importance_bars", "trials_over_time", "tuning_slices"],
     },
 )

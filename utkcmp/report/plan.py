@@ -175,11 +175,8 @@ def _trainings(valid: pd.DataFrame, p: Params, cell: dict) -> list[tuple]:
     of_faces = len(rows), "training faces"
     of_pairs = min(size, possible) if size > 0 else possible, "training pairs"
     if "batch_size" in cell:
-        both = "compare_pairing" in cell and p.compare_pairing
-        if both or p.pairing == "batch":
-            asked.append(("batch_size", p.batch_size, *of_faces))
-        if both or p.pairing == "list":
-            asked.append(("batch_size", p.batch_size, *of_pairs))
+        by_faces = p.pairing == "batch" and "pairing" in cell
+        asked.append(("batch_size", p.batch_size, *(of_faces if by_faces else of_pairs)))
     if p.pair_counts:
         asked.append(("pair_counts", max(p.pair_counts), possible, "possible training pairs"))
     if "regressor_batch_size" in cell:

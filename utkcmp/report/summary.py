@@ -19,18 +19,20 @@ from utkcmp.files import read_json
 from utkcmp.params import EMBEDDED
 from utkcmp.plots import book as plots
 from utkcmp.plots.style import face_tiles, use_style
-from utkcmp.report.course_project import REPORTED, reported_results
+from utkcmp.report.course_project import REPORTED, reported_test
 from utkcmp.report.plan import READ_TEST
 from utkcmp.report.sentences import (
     FACERES_ORIGIN,
     describe_ages_compared,
     describe_chosen,
+    describe_experiment,
     describe_heads,
     describe_siamese_or_concat,
     describe_slices,
     describe_transfer,
 )
 from utkcmp.run import CHOICE, Run
+from utkcmp.training.experiments import read_experiment
 
 TEMPLATES = Path(__file__).parent / "templates"
 SIMULATED = np.arange(2.0, 8.1, 0.5)  # mean absolute errors, years
@@ -100,11 +102,6 @@ def augmented_face(seed: int = 6) -> Figure:
 # ---- models --------------------------------------------------------------------------------------
 
 
-def reported_test() -> pd.DataFrame:
-    """The course project's figures on test faces, one row a model."""
-    return reported_results().query("split == 'test'").drop_duplicates("model")
-
-
 def results_figure(run: Run) -> Figure:
     """The AUC of each model beside what the course project reported, the best first."""
     use_style()
@@ -152,13 +149,24 @@ def learned(run: Run) -> list[str]:
     usual, ranked = reported_test().set_index("model"), pd.read_csv(run.compared("differences"))
     ages = describe_ages_compared(table)
     heads = describe_heads(tuning.head_differences(head_trainings(run)))
-    return [
-        describe_chosen(results),
-        f"Siamese or concat? {describe_siamese_or_concat(table, usual, ranked)}",
-        f"Is transfer worse than Siamese? {describe_transfer(table, usual, ranked)}",
-        ages[0].upper() + ages[1:],
-        f"Hidden layers or none? {re.sub(r'^- ', '', heads, flags=re.M)}",
+    names = ("architectures", "hidden_layers", "faults")
+    experiments = [read_experiment(run, name) for name in names]
+    transfer = describe_transfer(table, usual, ranked, experiments[2])
+    questions = {
+        "Siamese or concat?": describe_siamese_or_concat(experiments[0]),
+        "Is transfer worse than Siamese?": transfer,
+        "Hidden layers or none?": f"{describe_experiment(experiments[1])}\n{heads}",
+    }
+    asked = [len(experiments[0]), True, len(experiments[1])]
+    answers = [
+        f"{q} {flat(a)}" for (q, a), made in zip(questions.items(), asked, strict=True) if made
     ]
+    return [describe_chosen(results), *answers, ages[0].upper() + ages[1:]]
+
+
+def flat(lines: str) -> str:
+    """A Markdown list as sentences of one paragraph."""
+    return re.sub(r"\s*\n+\s*", " ", re.sub(r"^- ", "", lines, flags=re.M))
 
 
 def answering_folder(run: Run) -> str | None:

@@ -1,23 +1,18 @@
+"""Variants of a training: what changes, larger faces, the ensemble, other seeds."""
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import interpolate
 
 from utkcmp.compare.onnx_export import write_graphs
-from utkcmp.data.pairs import AllPairs
-from utkcmp.data.split import parted_pictures
-from utkcmp.evaluation.ensembles import make_ensemble, members_of
-from utkcmp.evaluation.registry import load_models, model_costs
-from utkcmp.evaluation.results import Evaluated, answers_to
+from utkcmp.evaluation.ensembles import make_ensemble
+from utkcmp.evaluation.registry import load_models, members_of, model_costs
+from utkcmp.evaluation.results import answers_to
 from utkcmp.models.inference import pair_logits
 from utkcmp.models.storage import load_model
-from utkcmp.training.variants import (
-    fit_larger,
-    fit_other_pairing,
-    fit_variant,
-    leak_contrast,
-    plainly_split,
-)
+from utkcmp.run import Run
+from utkcmp.training.variants import fit_larger, fit_variant, repeat
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -29,27 +24,6 @@ def changed(data, **options):
     other = copy.copy(data)
     other.params = data.params.model_copy(update={"device": "cpu", "epochs": 2} | options)
     return other
-
-
-@pytest.mark.parametrize("pairing", ["batch", "list"])
-def test_the_other_pairing_costs_as_many_faces(pairing, small_run, tmp_path, monkeypatch):
-    run, data = small_run
-    monkeypatch.setattr(run, "folder", tmp_path)
-    data = changed(data, pairing=pairing, batch_size=16, data_size=160)
-    spent = []
-    monkeypatch.setattr(
-        "utkcmp.training.variants.fit",
-        lambda model, data, s, train, **options: spent.append(
-            (isinstance(train, np.ndarray), s.batch_size, s.epochs * s.steps_per_epoch)
-        ),
-    )
-    fit_other_pairing(run, data, epochs=3)
-    faces = len(data.rows("train"))
-    if pairing == "batch":  # 16 faces a step, so 8 pairs a step and as many steps
-        assert spent == [(False, 8, 3 * (faces // 16))]
-    else:  # 10 steps of 16 pairs an epoch, so 32 faces a step and about 30 steps
-        (by_face, size, steps) = spent[0]
-        assert by_face and size == 32 and abs(steps - 30) <= faces // 32
 
 
 def test_a_variant_trains_with_what_is_changed(small_run, tmp_path, monkeypatch):
@@ -74,7 +48,8 @@ def test_a_model_goes_on_with_larger_faces(small_run, tmp_path, monkeypatch):
     answers = answers_to(models, data, data.pairs("val"))
     expect = pair_logits(fitted[48].model, data.at(48).images, data.pairs("val"))
     assert np.allclose(answers["SiameseResNet, 48 px"], expect, atol=1e-5)
-    assert model_costs(run, models).epochs.tolist() == [1, 3, 4]
+    costs = model_costs(run, models, data)
+    assert costs.epochs.tolist() == [1, 3, 4] and (costs["faces per second"] > 0).all()
 
 
 def test_an_ensemble_reduces_faces_for_its_smaller_member(small_run, tmp_path, monkeypatch):
@@ -101,22 +76,15 @@ def test_an_ensemble_reduces_faces_for_its_smaller_member(small_run, tmp_path, m
     write_graphs(run.model("ensemble"))  # which compares them with PyTorch
 
 
-def test_the_plain_split_parts_pictures(small_run):
+def test_other_seeds_are_rows_of_the_same_model(small_run, tmp_path):
     _, data = small_run
-    assert parted_pictures(data.faces, data.faces.split) == 0
-    assert parted_pictures(data.faces, plainly_split(data).faces.split) > 0
-
-
-def test_a_leak_shows_as_a_contrast(small_run):
-    _, data = small_run
-    plain = plainly_split(data)
-    faces, rows = plain.faces, plain.rows("test")
-    pairs = AllPairs(faces.age.to_numpy()[rows])[:].take(rows)
-    known = faces.group.isin(faces.group[faces.split == "train"]).to_numpy()
-    known = known[pairs.left] | known[pairs.right]
-    assert known.any() and not known.all()
-    right = np.where(pairs.label == 1, 1.0, -1.0)
-    one = Evaluated({}, pairs, np.where(known, right, -right))  # right only where it leaks
-    got = leak_contrast(one, plain)
-    assert got.pairs.tolist() == [known.sum(), (~known).sum()]
-    assert got.accuracy.tolist() == [1.0, 0.0]
+    run, data = Run(tmp_path), changed(data, epochs=1, seeds=[42, 43], resamples=100)
+    repeat("SiameseResNet", run, data)
+    rows = run.read_results(every_seed=True)
+    assert set(rows.seed) == {43} and set(rows.model) == {"SiameseResNet"}  # 42 is the run's own
+    assert sorted(zip(rows.split, rows.protocol, strict=True)) == [
+        ("test", "all"),
+        ("test", "sample"),
+        ("val", "sample"),
+    ]
+    assert load_model(run.model("siamese_seed43")) is not None

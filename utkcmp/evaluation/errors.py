@@ -1,0 +1,99 @@
+"""Where models err together: pairs that all get wrong, faces in many of them, wrong labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from utkcmp import models
+from utkcmp.data.pairs import Pairs
+from utkcmp.evaluation.slices import AGES
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from utkcmp.data.datasets import RunData
+
+FOLDS = 5
+
+
+def shared_errors(answers: dict[str, np.ndarray], pairs: Pairs, n: int = 20) -> pd.DataFrame:
+    """The n pairs that all models answer wrongly, the most confident first (fewer if there are).
+
+    answers: by model, logits (K,). Models differ in how large their logits are, so the confidence
+    of a model is the rank of its logit's size among the K, as a share; a pair's is the mean over
+    models. Returns left, right, label and confidence (0 to 1).
+    """
+    logits = np.stack(list(answers.values()))  # (M, K)
+    wrong = ((logits > 0) != (pairs.label == 1)).all(0)
+    ranks = np.abs(logits).argsort(1).argsort(1) / max(1, len(pairs) - 1)
+    confidence = np.where(wrong, ranks.mean(0), -1)
+    worst = np.argsort(-confidence, kind="stable")[: min(n, wrong.sum())]
+    columns = {name: getattr(pairs, name)[worst] for name in ("left", "right", "label")}
+    return pd.DataFrame(columns | {"confidence": confidence[worst]})
+
+
+def recurring_faces(errors: pd.DataFrame) -> pd.Series:
+    """How many of these pairs each face is in, for faces in two or more; the most first."""
+    times = pd.concat([errors.left, errors.right]).value_counts()
+    return times[times > 1]
+
+
+def suspect_labels(features: np.ndarray, ages: np.ndarray, seed: int = 42) -> pd.DataFrame:
+    """Faces whose label contradicts what other faces say of such a face, by confident learning.
+
+    features: (N, D) of faces that the network has never been trained on; ages: (N,) years in the
+    labels. A logistic regression tells the age group from the features of faces outside its fold.
+    A face is a suspect where the group that it is given is two or more groups from its label, and
+    its probability is at least a half and what that group's own faces have on average (Northcutt
+    et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70;
+    neighbouring groups are no evidence, since no face tells its age exactly). Groups of fewer faces
+    than folds are left out. Returns one row per suspect, the surest first: place (of N), age,
+    group, likely, probability.
+    """
+    edges, names = AGES
+    group = pd.cut(ages, edges, labels=False)
+    known = np.flatnonzero(np.bincount(group, minlength=len(names))[group] >= FOLDS)
+    columns = ["place", "age", "group", "likely", "probability"]
+    if len(np.unique(group[known])) < 3:
+        return pd.DataFrame(columns=columns)
+    own = group[known]
+    classes, place = np.unique(own, return_inverse=True)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    method = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
+    chance = cross_val_predict(method, features[known], own, cv=folds, method="predict_proba")
+    sure = np.array([chance[place == k, k].mean() for k in range(len(classes))])
+    confident = np.where(chance >= np.maximum(sure, 0.5), chance, 0)
+    likely = confident.argmax(1)
+    surely = confident.max(1)
+    chosen = np.flatnonzero((surely > 0) & (np.abs(classes[likely] - own) >= 2))
+    chosen = chosen[np.argsort(-surely[chosen], kind="stable")]
+    table = {
+        "place": known[chosen],
+        "age": np.asarray(ages)[known][chosen],
+        "group": np.array(names)[own[chosen]],
+        "likely": np.array(names)[classes[likely[chosen]]],
+        "probability": surely[chosen],
+    }
+    return pd.DataFrame(table, columns=columns)
+
+
+def suspect_faces(model: nn.Module, data: RunData) -> pd.DataFrame:
+    """``suspect_labels`` of the validation and test faces, by the features of a trained model that
+    has seen neither. One row per such face, the suspects first: row (of ``data.faces``), age,
+    likely (NaN where the label is no suspect), conflict (bool: a copy of the picture is known to
+    have another age, more than ``max_conflict`` years apart)."""
+    rows = np.flatnonzero(data.faces.split.isin(["val", "test"]))
+    ages = data.faces.age.to_numpy()[rows]
+    features = models.apply_rows(model.embed, data.images_for(model), rows).numpy()
+    suspects = suspect_labels(features, ages, data.params.seed).set_index("place")
+    conflict = data.faces.conflict.to_numpy()[rows] > data.params.max_conflict
+    table = pd.DataFrame({"row": rows, "age": ages, "conflict": conflict})
+    table = table.join(suspects[["likely", "probability"]])
+    return table.sort_values("probability", ascending=False, ignore_index=True, kind="stable")

@@ -1,0 +1,467 @@
+"""Experiments in which one thing differs: the ladder, architectures, hidden layers, the faults.
+
+An *arm* is one way of training. All arms of an experiment see the same number of faces, in as many
+steps, with the same seeds, and answer the same test pairs; what each costs is compared with the arm
+it differs from in one thing. They are small (``ladder_size`` pixels, ``ladder_faces`` faces a
+training), so that every arm can be trained several times. A training leaves its answers and its
+history in ``experiments/trainings/``, by which a killed run goes on; its weights are not kept.
+"""
+
+import copy
+import json
+import shutil
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from utkcmp.data.datasets import RunData
+from utkcmp.data.pairs import Pairs, sample_pairs
+from utkcmp.data.split import split_faces
+from utkcmp.evaluation.bootstrap import sample_scatter, seed_difference
+from utkcmp.evaluation.metrics import area_under_roc
+from utkcmp.evaluation.results import all_answers
+from utkcmp.files import atomic, read_table, write_csv
+from utkcmp.models.inference import pair_logits, to_float
+from utkcmp.models.networks import build_model
+from utkcmp.models.storage import load_model
+from utkcmp.params import FACERES, Params
+from utkcmp.run import Run, faceres_weights
+from utkcmp.training.variants import fit_variant, frozen_features, transfer_model
+
+# The course project's recipe, of its best SiameseResNet, and ours, each but for the pairing.
+COURSE = {"optimizer": "adam", "lr": 0.00248, "weight_decay": 5.58e-6, "schedule": "constant"}
+COURSE |= {"augment": "none", "clip": 0.0, "ema": 0.0, "age_weight": 0.0}
+OURS = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "schedule": "cosine"}
+OURS = COURSE | OURS | {"augment": "full"}
+AGES, AVERAGE = {"age_weight": 0.2}, {"ema": 0.99}
+HIDDEN = [512, 256, 128]  # the course project's widest head
+DROPOUT = {"hidden_layers": HIDDEN, "use_dropout": True, "dropout_prob": 0.3}
+EVALUATIONS = 4  # of a training, evenly spread
+LARGER = 1.5  # the last rung's faces, of the others' pixels per side
+ANSWERS = "answers.npz"
+SCRATCH = "experiment"  # below models/, while an arm is trained
+IN_TRAINING_MODE = 500  # validation pairs that are also answered in training mode
+COLUMNS = [
+    "arm",
+    "against",
+    "seeds",
+    "faces",
+    "passes",
+    "auc",
+    "auc_sd",
+    "difference",
+    "low",
+    "high",
+]
+FIRST = "fixed pairs, Adam (the course project's)"
+SIAMESE, SIX = "Siamese", "six channels"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training: what builds its network, options of ``fit``, the faces, whether
+    the training is broken off half-way and resumed from its weights alone, and how many passes of
+    the network a face costs."""
+
+    build: Callable[[], nn.Module]
+    changes: dict
+    data: RunData
+    broken: bool = False
+    passes: float = 1.0
+
+
+@dataclass
+class Trained:
+    """What one training left: logits of the ``test`` and ``val`` pairs, of the first of the latter
+    in ``training_mode``, and the history."""
+
+    answers: dict[str, np.ndarray]
+    history: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every arm of a run spends: faces a step, steps an evaluation, evaluations."""
+
+    batch: int
+    steps: int
+    evaluations: int = EVALUATIONS
+    seeds: tuple[int, ...] = field(default=(42, 43))
+
+    @classmethod
+    def of(cls, data: RunData) -> "Budget":
+        """As the parameters say, as far as there are faces and pairs for it."""
+        p, faces, pairs = data.params, len(data.rows("train")), len(data.pairs("train"))
+        batch = max(2, min(p.batch_size, faces, 2 * pairs) // 2 * 2)
+        most = min(faces // batch, pairs // (batch // 2))
+        total = max(EVALUATIONS, p.ladder_faces // batch)
+        steps = min(most, total // EVALUATIONS)
+        seeds = tuple(range(p.seed, p.seed + p.ladder_seeds))
+        return cls(batch, steps, max(2, total // steps // 2 * 2), seeds)
+
+    def pairs(self, data: RunData, epochs: float = 1) -> dict:
+        """Options of ``fit`` for a fixed list of pairs, of which two faces make one."""
+        return self._options(data.pairs("train"), self.batch // 2, epochs)
+
+    def faces(self, data: RunData) -> dict:
+        """Options of ``fit`` for batches of faces, of which every pair is learnt from."""
+        return self._options(data.rows("train"), self.batch, 1)
+
+    def _options(self, train, batch: int, epochs: float) -> dict:
+        epochs = max(1, round(self.evaluations * epochs))
+        options = {"train": train, "batch_size": batch, "steps_per_epoch": self.steps}
+        return options | {"epochs": epochs, "patience": epochs, "retrain": False}
+
+
+def network(name: str = "SiameseResNet", **options) -> Callable[[], nn.Module]:
+    return lambda: build_model(name, **options)
+
+
+def train_arm(run: Run, arm: Arm, seed: int) -> Trained:
+    """Train an arm with one seed, or read what such a training left."""
+    torch.manual_seed(seed)
+    model, val = arm.build(), arm.data.pairs("val")
+    pairs = {"val": val, "test": arm.data.pairs("test")}
+    made_from = _digest(arm, model, pairs, seed)
+    folder = run.experiment(f"trainings/{made_from[:16]}")
+    if (folder / ANSWERS).exists():
+        return _read(folder)
+    parts, histories = (2 if arm.broken else 1), []
+    for part in range(parts):
+        epochs = max(1, arm.changes["epochs"] // parts)
+        changes = arm.changes | {"seed": seed, "epochs": epochs, "boards": False}
+        fitted = fit_variant(f"{SCRATCH}/{folder.name}/{part}", run, arm.data, model, **changes)
+        model, histories = fitted.model, [*histories, fitted.history]
+    answers = {split: pair_logits(model, arm.data.images, some) for split, some in pairs.items()}
+    answers["training_mode"] = training_mode_logits(model, arm.data.images, val[:IN_TRAINING_MODE])
+    history = pd.concat(histories, ignore_index=True)
+    history["epoch"] = np.arange(1, len(history) + 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(history, folder / "history.csv")
+    with atomic(folder / ANSWERS) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **{k: v.astype(np.float32) for k, v in answers.items()})
+    shutil.rmtree(run.model(SCRATCH), ignore_errors=True)
+    return _read(folder)
+
+
+def _digest(arm: Arm, model: nn.Module, pairs: dict[str, Pairs], seed: int) -> str:
+    """A hash of everything that a training is made from, the initial weights among it."""
+    changes = {k: v for k, v in arm.changes.items() if k != "features"}
+    faces = arm.data.images[:, :, ::8, ::8].numpy(), arm.data.ages.numpy()
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    precision = arm.data.params.precision
+    return joblib.hash([model.config, weights, changes, faces, pairs, seed, precision, arm.broken])
+
+
+def _read(folder: Path) -> Trained:
+    with np.load(folder / ANSWERS, allow_pickle=False) as stored:
+        answers = {name: stored[name].astype(np.float64) for name in stored.files}
+    return Trained(answers, read_table(folder / "history.csv", ["epoch", "val_auc"]))
+
+
+@torch.no_grad()
+def training_mode_logits(model: nn.Module, images: torch.Tensor, pairs: Pairs) -> np.ndarray:
+    """Logits of pairs as a model gives them that was left in training mode: dropout on, and batch
+    norm by each batch of 32 pairs. The model's own statistics stay as they are."""
+    model, parts = copy.deepcopy(model).train(), []
+    for start in range(0, len(pairs), 32):
+        sides = (getattr(pairs[start : start + 32], side) for side in ("left", "right"))
+        parts.append(model(*(to_float(images[torch.from_numpy(side)]) for side in sides)))
+    return torch.cat(parts).double().numpy()
+
+
+def compare_arms(
+    run: Run, experiment: str, arms: dict[str, Arm], against: dict[str, str], budget: Budget
+) -> pd.DataFrame:
+    """Train all arms with all seeds, and hold each against the arm that ``against`` names.
+
+    Writes and returns ``experiments/<experiment>.csv`` (and every epoch beside it), one row per
+    arm: arm, against ("" for the first), seeds, faces (seen by each training), passes (of the
+    network, in each), auc and auc_sd (mean and standard deviation over seeds, on test pairs),
+    difference, low, high (of the
+    mean AUC from the other arm's; the 95 % interval covers test faces and seeds, see
+    ``seed_difference``), minutes (of all trainings) and aucs (of each seed, as JSON).
+    """
+    trained = {
+        name: [train_arm(run, arm, seed) for seed in budget.seeds] for name, arm in arms.items()
+    }
+    rows = []
+    for name, arm in arms.items():
+        pairs = arm.data.pairs("test")
+        logits = np.stack([one.answers["test"] for one in trained[name]])
+        aucs = [area_under_roc(one, pairs.label) for one in logits]
+        row = {"arm": name, "against": against.get(name, ""), "seeds": len(aucs)}
+        row |= _spent(arm) | {
+            "auc": np.mean(aucs),
+            "auc_sd": np.std(aucs, ddof=1) if len(aucs) > 1 else np.nan,
+        }
+        if name in against:
+            other = np.stack([one.answers["test"] for one in trained[against[name]]])
+            gain = seed_difference(logits, other, pairs)
+            row |= {"difference": gain["auc"], "low": gain["low"], "high": gain["high"]}
+        minutes = sum(one.history.seconds.sum() for one in trained[name]) / 60
+        rows.append(row | {"minutes": minutes, "aucs": json.dumps([round(a, 4) for a in aucs])})
+    histories = [
+        one.history.assign(arm=name, seed=seed)
+        for name, some in trained.items()
+        for one, seed in zip(some, budget.seeds, strict=True)
+    ]
+    table = pd.DataFrame(rows).reindex(columns=[*COLUMNS, "minutes", "aucs"])
+    write_csv(pd.concat(histories), run.experiment(f"{experiment}_histories.csv"))
+    write_csv(table, run.experiment(f"{experiment}.csv"))
+    return table
+
+
+def _spent(arm: Arm) -> dict:
+    steps = arm.changes["epochs"] * arm.changes["steps_per_epoch"] * arm.changes["batch_size"]
+    faces = steps * 2 if isinstance(arm.changes["train"], Pairs) else steps
+    return {"faces": faces, "passes": round(faces * arm.passes)}
+
+
+def read_experiment(run: Run, experiment: str) -> pd.DataFrame:
+    """A table of an experiment; empty if it has not been made."""
+    path = run.experiment(f"{experiment}.csv")
+    return read_table(path) if path.exists() else pd.DataFrame()
+
+
+def ladder(run: Run, data: RunData) -> pd.DataFrame:
+    """From the course project's way of training to ours, one change a rung; see ``compare_arms``.
+
+    Larger faces, and a pretrained start where the run has one, are both held against the rung
+    before them.
+    """
+    small = data.at(data.params.ladder_size)
+    budget, larger = Budget.of(small), data.at(round(LARGER * data.params.ladder_size))
+    fixed, every = budget.pairs(small), budget.faces(small)
+    best = OURS | AGES | AVERAGE | every
+    arms = {
+        FIRST: Arm(network(), COURSE | fixed, small),
+        "AdamW, cosine schedule, augmentation": Arm(network(), OURS | fixed, small),
+        "every pair of a batch": Arm(network(), OURS | every, small),
+        "age-distribution loss": Arm(network(), OURS | AGES | every, small),
+        "moving average, mirror image": Arm(network(mirror=True), best, small),
+    }
+    names = list(arms)
+    against = dict(zip(names[1:], names[:-1], strict=True))
+    rungs = {
+        f"larger faces ({larger.images.shape[-1]} px)": Arm(network(mirror=True), best, larger)
+    }
+    if start := _pretrained(data.params):
+        rungs[f"pretrained start ({start['backbone']})"] = Arm(
+            network(mirror=True, **start), best, small
+        )
+    return compare_arms(
+        run, "ladder", arms | rungs, against | dict.fromkeys(rungs, names[-1]), budget
+    )
+
+
+def _pretrained(p: Params) -> dict | None:
+    """Options of a network that starts from weights: the run's own or, where they are on this
+    machine, HSE-FaceRes; None without either."""
+    if p.weights:
+        return {"backbone": p.backbone, "weights": p.weights}
+    return {"backbone": FACERES, "weights": FACERES} if faceres_weights().exists() else None
+
+
+def architectures(run: Run, data: RunData) -> pd.DataFrame:
+    """The Siamese network against the six-channel one, in the course project's recipe: from as many
+    of the same fixed pairs, and at equal compute, since a pair costs the Siamese one two passes."""
+    small = data.at(data.params.ladder_size)
+    budget = Budget.of(small)
+    twice, six = budget.pairs(small, 2), network("ResNetClassifier")
+    arms = {
+        SIAMESE: Arm(network(), COURSE | budget.pairs(small), small),
+        SIX: Arm(six, COURSE | budget.pairs(small), small, passes=0.5),
+        f"{SIX}, equal compute": Arm(six, COURSE | twice, small, passes=0.5),
+    }
+    against = dict.fromkeys(list(arms)[1:], SIAMESE)
+    return compare_arms(run, "architectures", arms, against, budget)
+
+
+def hidden_layers(run: Run, data: RunData) -> pd.DataFrame:
+    """No hidden layers against the course project's widest head, for both architectures."""
+    small = data.at(data.params.ladder_size)
+    budget, arms, against = Budget.of(small), {}, {}
+    for name, model, passes in ((SIAMESE, "SiameseResNet", 1), (SIX, "ResNetClassifier", 0.5)):
+        wide = f"{name}, hidden layers {'-'.join(map(str, HIDDEN))}"
+        changes = COURSE | budget.pairs(small)
+        arms[name] = Arm(network(model), changes, small, passes=passes)
+        arms[wide] = Arm(network(model, hidden_layers=HIDDEN), changes, small, passes=passes)
+        against[wide] = name
+    return compare_arms(run, "hidden_layers", arms, against, budget)
+
+
+def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The course project's faults, each switched on alone, and what it costs.
+
+    Takes the run's age regressor, whose frozen features the transfer arms share, and its Siamese
+    model, for samples of pairs against all pairs. trials: by model, the epochs of a search, as from
+    ``tuning.read_epochs``. Writes and returns ``experiments/faults.csv``, one row per fault: fault,
+    measure (what the figures are), sound, faulty, difference, low and high (95 %, or what the
+    measure says; NaN where nothing was drawn at random) and seeds.
+    Raises ValueError if one of the two models is missing.
+    """
+    regressor = load_model(run.model(f"age_regressor_{data.params.backbone}"))
+    siamese = load_model(run.model("siamese"))
+    small, images = data.at(data.params.ladder_size), data.at(regressor.image_size)
+    budget = Budget.of(small)
+    fixed = COURSE | budget.pairs(small)
+    features = frozen_features(_transfer(regressor, data), images)
+    frozen = COURSE | budget.pairs(images)
+    plain = _plainly_split(small)
+    clean = _without_leaks(plain)
+    dropout = "dropout in the head"
+    arms = {
+        FIRST: Arm(network(), fixed, small),
+        "frozen backbone": Arm(
+            lambda: _transfer(regressor, data), frozen | {"features": features}, images
+        ),
+        "left face twice": Arm(
+            lambda: _transfer(regressor, data, blind=True), frozen | {"features": features}, images
+        ),
+        "frozen backbone in training mode": Arm(lambda: _drifting(regressor), frozen, images),
+        dropout: Arm(network(**DROPOUT), fixed, small),
+        "plain split, without the copies": Arm(network(), COURSE | budget.pairs(clean), clean),
+        "plain split": Arm(network(), COURSE | budget.pairs(plain), plain),
+        "resumed from the weights alone": Arm(network(), fixed, small, broken=True),
+    }
+    against = {
+        "left face twice": "frozen backbone",
+        "frozen backbone in training mode": "frozen backbone",
+        "plain split": "plain split, without the copies",
+        "resumed from the weights alone": FIRST,
+    }
+    table = compare_arms(run, "fault_arms", arms, against, budget).set_index("arm")
+    rows = [
+        {"fault": name, "measure": "test AUC", "sound": table.auc[other], "faulty": table.auc[name]}
+        | {key: table[key][name] for key in ("difference", "low", "high", "seeds")}
+        for name, other in against.items()
+    ]
+    val, seeds = small.pairs("val")[:IN_TRAINING_MODE], budget.seeds
+    answers = [train_arm(run, arms[dropout], seed).answers for seed in seeds]
+    rows.append(_training_mode_row(answers, val))
+    rows += [_one_checkpoint_row(model, epochs) for model, epochs in trials.items() if len(epochs)]
+    rows += [_one_sample_row(siamese, data), *_matrix_rows(data)]
+    result = pd.DataFrame(rows)
+    write_csv(result, run.experiment("faults.csv"))
+    return result
+
+
+def _transfer(regressor: nn.Module, data: RunData, blind: bool = False) -> nn.Module:
+    plain = {"hidden_layers": HIDDEN, "use_dropout": False, "symmetric": False, "mirror": False}
+    return transfer_model(regressor, data.params.model_copy(update=plain), blind)
+
+
+def _drifting(regressor: nn.Module) -> nn.Module:
+    """A Siamese model whose backbone is the regressor's and gets no gradient, but is in training
+    mode while the head learns: its batch-norm statistics go on drifting."""
+    options = regressor.config["options"]
+    model = build_model("SiameseResNet", backbone=options["backbone"], hidden_layers=HIDDEN)
+    model.backbone.load_state_dict(regressor.backbone.state_dict())
+    model.backbone.requires_grad_(False)
+    return model
+
+
+def _plainly_split(data: RunData) -> RunData:
+    """The same faces in the course project's plain split, in which copies of a picture part."""
+    p, plain = data.params, copy.copy(data)
+    split = split_faces(data.faces, p.train, p.val, p.test, p.seed, leaky=True)
+    plain.faces = data.faces.assign(split=split)
+    return plain
+
+
+def _without_leaks(plain: RunData) -> RunData:
+    """That split without the training faces whose picture validation or test has too."""
+    clean, faces = copy.copy(plain), plain.faces
+    asked = faces.group.isin(faces.group[faces.split.isin(["val", "test"])])
+    clean.faces = faces.assign(split=faces.split.mask(asked & (faces.split == "train"), ""))
+    return clean
+
+
+def _training_mode_row(answers: list[dict[str, np.ndarray]], pairs: Pairs) -> dict:
+    sound = np.stack([one["val"][: len(pairs)] for one in answers])
+    faulty = np.stack([one["training_mode"] for one in answers])
+    gain = seed_difference(faulty, sound, pairs)
+    means = (
+        np.mean([area_under_roc(one, pairs.label) for one in some]) for some in (sound, faulty)
+    )
+    row = {"fault": "validation in training mode", "measure": "validation AUC that chooses"}
+    row |= dict(zip(("sound", "faulty"), means, strict=True)) | {"seeds": len(answers)}
+    return row | {"difference": gain["auc"], "low": gain["low"], "high": gain["high"]}
+
+
+def _one_checkpoint_row(model: str, epochs: pd.DataFrame, orders: int = 2000) -> dict:
+    """What a search returns whose trials all save to one file, simulated: trials run one after the
+    other in random order, and each saves whenever its own loss is the lowest that it has had. So
+    the file holds the last trial's best epoch, whichever trial is called the best."""
+    best = epochs.loc[epochs.groupby("trial").loss.idxmin()].sort_values("loss")
+    drawn = np.random.default_rng(0).choice(best.auc.to_numpy(), orders)
+    low, high = np.quantile(drawn - best.auc.iloc[0], [0.025, 0.975])
+    row = {"fault": f"one checkpoint for {len(best)} trials ({model})", "seeds": np.nan}
+    row |= {"measure": "validation AUC of what is returned", "sound": best.auc.iloc[0]}
+    faulty = best.auc.mean()
+    return row | {
+        "faulty": faulty,
+        "difference": faulty - best.auc.iloc[0],
+        "low": low,
+        "high": high,
+    }
+
+
+def _one_sample_row(model: nn.Module, data: RunData, samples: int = 10) -> dict:
+    """How far the AUCs of ten samples of the test's size lie around that of all test pairs: sound
+    is the latter, faulty the sample's that lies furthest from it, low and high are the ends."""
+    pairs, logits = all_answers(model, data)
+    whole = area_under_roc(logits, pairs.label)
+    drawn = sample_scatter(logits, pairs, data.params.eval_pairs, samples) - whole
+    furthest = drawn[np.abs(drawn).argmax()]
+    row = {
+        "fault": "one sample of pairs",
+        "measure": f"test AUC, the furthest of {samples} samples",
+    }
+    row |= {"sound": whole, "faulty": whole + furthest, "difference": furthest, "seeds": np.nan}
+    return row | {"low": drawn.min(), "high": drawn.max()}
+
+
+def _matrix_rows(data: RunData, most: int = 3000) -> list[dict]:
+    """Memory and time of drawing the training pairs from a matrix of all faces by all faces, as the
+    course project did, against drawing their numbers. Measured on at most ``most`` faces; the
+    matrix's are scaled by the square of the number of faces to all of them."""
+    ages = data.ages.numpy().astype(np.int64)[data.rows("train")]
+    some = ages[:most]
+    size = data.params.data_size
+    measured = [
+        _measured(lambda: _by_matrix(some, size)),
+        _measured(lambda: sample_pairs(ages, data_size=size)),
+    ]
+    scale = (len(ages) / len(some)) ** 2
+    rows = []
+    for number, measure in enumerate(("memory (MB)", "time (s)")):
+        faulty, sound = measured[0][number] * scale, measured[1][number]
+        row = {"fault": "pairs from an N×N matrix", "measure": measure, "sound": sound}
+        rows.append(row | {"faulty": faulty, "difference": faulty - sound})
+    return rows
+
+
+def _by_matrix(ages: np.ndarray, size: int | None) -> np.ndarray:
+    candidates = np.argwhere(ages[:, None] - ages[None, :] >= 1)
+    return candidates[np.random.default_rng(0).permutation(len(candidates))[:size]]
+
+
+def _measured(function: Callable) -> tuple[float, float]:
+    """Peak memory in MB and seconds of a call."""
+    tracemalloc.start()
+    started = time.perf_counter()
+    function()
+    seconds = time.perf_counter() - started
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 1e6, seconds
