@@ -14,7 +14,10 @@ import pandas as pd
 
 from utkcmp.files import RunError, atomic, read_json, read_table, write_csv
 
-PROJECT = Path(__file__).resolve().parents[1]
+# Where notebooks, parameter files and the published model lie: this checkout or, where the package
+# is installed by itself, a copy that came with it (see setup.py).
+CHECKOUT = (Path(__file__).resolve().parents[1] / "notebooks").is_dir()
+PROJECT = Path(__file__).resolve().parents[1] if CHECKOUT else Path(__file__).parent / "shipped"
 RESULT_COLUMNS = ["model", "split", "protocol", "n_pairs", "loss", "accuracy"]
 RESULT_COLUMNS += ["accuracy_low", "accuracy_high", "auc", "auc_low", "auc_high"]
 RESULT_COLUMNS += ["swap_disagreement", "seconds"]
@@ -28,8 +31,10 @@ RECORDED_PACKAGES = ("torch", "torchvision", "lightning", "ray", "numpy", "panda
 
 
 def outputs_root() -> Path:
-    """The folder that holds all runs: ``outputs/``, or what ``UTKCMP_OUTPUTS`` names."""
-    return Path(os.environ.get("UTKCMP_OUTPUTS") or PROJECT / "outputs")
+    """The folder that holds all runs: what ``UTKCMP_OUTPUTS`` names, else ``outputs/`` in this
+    checkout or, where the package is installed by itself, in the current folder."""
+    default = (PROJECT if CHECKOUT else Path.cwd()) / "outputs"
+    return Path(os.environ.get("UTKCMP_OUTPUTS") or default)
 
 
 class Run:
@@ -155,6 +160,8 @@ def installed(package: str) -> str | None:
 
 def git_commit() -> str | None:
     """The commit of this checkout, with ``+`` if files differ from it; None without git."""
+    if not (PROJECT / ".git").exists():  # or git might tell of a repository around this folder
+        return None
     try:
         describe = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
