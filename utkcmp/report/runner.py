@@ -212,5 +212,6 @@ def make_report(
                 run_step(run, step)
         started = time.monotonic()
         index = render_site(run)
+        run.record("commits", report=git_commit())
         say("report", clock(time.monotonic() - started))
         return index
