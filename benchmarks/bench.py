@@ -100,9 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="count the seconds that the two sides compute, for a machine that is busy otherwise",
     )
-    parser.add_argument(
-        "--readme", action="store_true", help="put the table into docs/speed.md, too"
-    )
+    parser.add_argument("--readme", action="store_true", help="and put it into docs/speed.md")
     given = parser.parse_args(arguments)
     if given.processor_time:
         use_processor_time()

@@ -282,8 +282,8 @@ class Params(BaseModel):
 
 # The sections that notebooks name to be given their parameters, each from its first one on.
 _FIRST = {"run": "data", "duplicates": "split", "year_diff": "pairs", "backbone": "network"}
-_FIRST |= {"pairing": "training", "compare_pairing": "experiments", "tune_models": "tuning"}
-_FIRST |= {"photo_faces": "photos", "resamples": "evaluation"}
+_FIRST |= {"pairing": "training", "compare_pairing": "experiments", "finetune": "experiments"}
+_FIRST |= {"tune_models": "tuning", "photo_faces": "photos", "resamples": "evaluation"}
 SECTIONS: dict[str, list[str]] = {}
 _section = ""
 for _name in Params.model_fields:

@@ -48,7 +48,7 @@ def run(tmp_path, folder, monkeypatch):
     run.record("commits", report="abc")
     for step in plan(read_notebooks(folder, GRAPH), GRAPH, GIVEN, "0", folder):
         record = {"inputs": step.inputs, "parameters": step.parameters, "commit": "abc"}
-        change(run, step.name, **record, wrote=["model"], spent=[1, 1], finished=step.name)
+        change(run, step.name, **record, wrote=["model"], spent=[1, 1], since=1, finished=step.name)
         record_path(run, step.name).with_suffix(".ipynb").touch()
         (run.folder / "report" / f"{step.name}.html").touch()
     return run

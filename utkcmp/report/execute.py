@@ -139,14 +139,13 @@ def _sentence(error: PapermillExecutionError, folder: Path) -> str | None:
 
 
 def _failure(error: PapermillExecutionError) -> str:
-    code = [line for line in error.source.splitlines() if line.strip()[:1] not in ("", "#")]
-    lines = [f"  {code[0]}"] if code else []
+    """The line that failed, where the traceback tells it, and the first lines of the error."""
     failed = re.search(r"-+> (\d+) (.*)", _plain_text("\n".join(error.traceback)))
-    if failed and code and failed[2].strip() != code[0].strip():
-        lines.append(f"  line {failed[1]}: {failed[2].strip()}")
+    lines = [f"  line {failed[1]}: {failed[2].strip()}"] if failed else []
     reason = _plain_text(error.evalue).strip().splitlines() or [""]
-    lines.append(f"  {error.ename}: {reason[0]}")
-    return "\n".join(lines + [f"    {line}" for line in reason[1:5]])
+    return "\n".join(
+        [*lines, f"  {error.ename}: {reason[0]}", *(f"    {one}" for one in reason[1:5])]
+    )
 
 
 def _plain_text(text: str) -> str:

@@ -23,7 +23,7 @@ from utkcmp.data.pairs import count_pairs
 from utkcmp.data.split import earlier_split, keep_for_evaluation, split_faces, training_rows
 from utkcmp.files import RunError, read_json
 from utkcmp.params import SECTIONS, ParameterError, Params, check, check_names
-from utkcmp.run import PROJECT, Run
+from utkcmp.run import PROJECT, Run, outputs_root
 
 FOLDER = PROJECT / "notebooks"
 MODULE = Path(__file__).parents[1]
@@ -223,6 +223,9 @@ def plan(
         cells = [(one.cell_type, one.source, one.metadata.get("tags")) for one in notebook.cells]
         inputs = {"its source": digest(cells), "its parameters": digest(values)}
         inputs |= {"the faces": faces, "the code": code_digest()}
+        if "backbone" in names:  # what it may start from, or be compared with
+            found = (outputs_root() / "cache").glob("*.safetensors")
+            inputs["what lies in outputs/cache"] = digest(sorted(path.name for path in found))
         inputs |= {other: digest(steps[other].inputs) for other in reads}
         steps[name] = Step(name, folder / f"{name}.ipynb", parameters, inputs, reads)
     return list(steps.values())
@@ -251,7 +254,7 @@ def read_record(run: Run, name: str) -> dict[str, Any]:
         record = read_json(record_path(run, name))
     except (OSError, ValueError):
         return {}
-    kinds = {"inputs": dict, "wrote": list, "finished": str, "spent": list}
+    kinds = {"inputs": dict, "wrote": list, "finished": str, "spent": list, "since": int}
     sound = isinstance(record, dict) and all(isinstance(record.get(k), t) for k, t in kinds.items())
     return record if sound else {}
 

@@ -1,13 +1,11 @@
 """Run the notebooks by papermill, only those that something changed for, and render the report."""
 
 import contextlib
-import errno
 import json
 import os
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +41,7 @@ from utkcmp.report.site import render_site
 from utkcmp.run import Run, git_commit, outputs_root
 
 LOCK_WAIT = 1.0  # seconds
-LOOKS, SAVES = 2.0, 30  # seconds between two looks at the processor time; looks between two records
+LOOKS = 3.0  # seconds between two looks at the processor time
 ENVIRONMENT_DATA = "$UTKFACE"
 
 
@@ -76,24 +74,23 @@ def run_step(run: Run, step: Step) -> None:
     path, earlier = record_path(run, step.name), read_record(run, step.name)
     for left in path.parent.glob(f".{step.name}.*"):
         left.unlink()  # half written by a process that was killed
-    goes_on = earlier.get("inputs") == step.inputs and not earlier["finished"]
     record = {"inputs": step.inputs, "parameters": step.parameters, "commit": git_commit()}
-    record |= {"spent": [0, 0], "wrote": earlier.get("wrote", []), "finished": ""}
-    record |= {key: earlier[key] for key in ("spent", "since") if goes_on and key in earlier}
+    record |= {"spent": [0, 0], "since": 0, "wrote": earlier.get("wrote", []), "finished": ""}
+    if earlier.get("inputs") == step.inputs and not earlier["finished"]:
+        record |= {"spent": earlier["spent"], "since": earlier["since"]}
     _write(record, path)
-    record.setdefault("since", path.stat().st_mtime_ns)
+    record["since"] = record["since"] or path.stat().st_mtime_ns
     with spending(record, path):
         execute(step.path, path.with_suffix(".ipynb"), step.parameters)
     made = {name for name, when in _files(run.folder) if when >= record["since"]}
     record["wrote"] = sorted(made.union(n for n in record["wrote"] if (run.folder / n).exists()))
     record["finished"] = datetime.now(UTC).isoformat(timespec="milliseconds")
     seconds, processor_seconds = record["spent"]
-    run.record("seconds", **{step.name: seconds})
-    run.record("processor_seconds", **{step.name: processor_seconds})
-    run.record("commits", **{step.name: record["commit"]})
-    run.record("finished", **{step.name: record["finished"]})
-    times = run.read_record().get("executed", {}).get(step.name, 0)
-    run.record("executed", **{step.name: times + 1})
+    facts = {"seconds": seconds, "processor_seconds": processor_seconds}
+    facts |= {"commits": record["commit"], "finished": record["finished"]}
+    facts["executed"] = run.read_record().get("executed", {}).get(step.name, 0) + 1
+    for section, fact in facts.items():
+        run.record(section, **{step.name: fact})
     _write(record, path)
     say(step.name, clock(seconds), f"({clock(processor_seconds)} of processors)")
 
@@ -112,7 +109,7 @@ def _files(folder: Path) -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def spending(record: dict[str, Any], path: Path) -> Iterator[None]:
-    """Add clock and processor seconds of a block to ``record["spent"]``, and write it now and then.
+    """Add clock and processor seconds of a block to ``record["spent"]``, and write it all along.
 
     Processor seconds are those of all processes below this one, as last seen: Ray's do not count
     among the children that the system reports.
@@ -127,14 +124,12 @@ def spending(record: dict[str, Any], path: Path) -> Iterator[None]:
                 seen[one.pid, one.create_time()] = times.user + times.system
         spent = time.monotonic() - started, sum(seen.values())
         record["spent"] = [round(a + b, 1) for a, b in zip(before, spent, strict=True)]
+        with contextlib.suppress(OSError):  # of a full disk the notebook itself tells
+            _write(record, path)
 
     def keep_looking() -> None:
-        looks = 0
         while not done.wait(LOOKS):
             look()
-            if (looks := looks + 1) % SAVES == 0:
-                with contextlib.suppress(OSError):  # of a full disk the notebook itself tells
-                    _write(record, path)
 
     looking = threading.Thread(target=keep_looking, daemon=True)
     looking.start()
@@ -144,26 +139,22 @@ def spending(record: dict[str, Any], path: Path) -> Iterator[None]:
         done.set()
         looking.join()
         look()
-        with contextlib.suppress(OSError):
-            _write(record, path)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process. Raises ReportError if another one holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
+    lock = filelock.FileLock(folder / ".lock", timeout=LOCK_WAIT)
     try:
-        with warnings.catch_warnings(action="ignore"):  # it tells of its own way without flock
-            lock.acquire(timeout=LOCK_WAIT)
+        lock.acquire()
     except filelock.Timeout:
         raise ReportError(
             f"another report is being made in {folder}: wait for it to end, or give this one its "
             "own folder with -p run=name"
         ) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise  # where the file system has no locks, go on without one
+    except OSError:
+        pass  # a file system without locks is no reason not to work
     try:
         yield
     finally:
