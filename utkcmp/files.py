@@ -63,6 +63,23 @@ def remove_leftovers(path: Path) -> None:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
+@contextlib.contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of ``folder`` if the block succeeds."""
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield new
+        new.chmod(0o755)
+        if folder.exists():
+            folder.rename(new.with_name(new.name + ".old"))
+        new.rename(folder)
+    finally:
+        for left in (new, new.with_name(new.name + ".old")):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table without its index, whole or not at all."""
     with atomic(path) as temporary:

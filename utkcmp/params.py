@@ -30,8 +30,10 @@ LARGEST = 2**53  # of a whole number: up to here a float holds it too
 SHOWN = 100  # characters that a message shows of a wrong value
 T = TypeVar("T")
 REGNETS = "400mf 800mf 1_6gf 3_2gf 8gf 16gf 32gf".split()
-# torchvision's networks that end in features, and its names of their pretrained weights.
+FACERES = "faceres"  # a backbone, and the name of its weights
+# It and torchvision's networks that end in features, and torchvision's names of their weights.
 BACKBONES = (
+    FACERES,
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
     *(f"vgg{depth}{kind}" for depth in (11, 13, 16, 19) for kind in ("", "_bn")),
     *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
@@ -41,6 +43,7 @@ BACKBONES = (
     "regnet_y_128gf",
 )
 WEIGHTS = ("DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2")
+WEIGHTS_FILE = ".safetensors"
 
 
 class ParameterError(ValueError):
@@ -81,6 +84,17 @@ def check_backbone(name: str) -> str:
             f"backbone {name!r} is not known{hint}: expected one of {', '.join(BACKBONES)}"
         )
     return name
+
+
+def check_weights(weights: str | None, backbone: str) -> str | None:
+    """Give the name back, or raise ValueError, with the known ones, if a backbone has no such."""
+    known = (FACERES,) if backbone == FACERES else WEIGHTS
+    if weights not in (None, *known) and not weights.endswith(WEIGHTS_FILE):
+        raise ValueError(
+            f"weights {weights!r} are not known for {backbone}: expected null, "
+            f"{', '.join(known)} or a {WEIGHTS_FILE} file"
+        )
+    return weights
 
 
 def least_side(backbone: str) -> int:
@@ -154,7 +168,9 @@ class Params(BaseModel):
     eval_pairs: int = Field(300, ge=10, description="pairs of the course project's test protocol")
 
     backbone: Annotated[str, AfterValidator(check_backbone)] = "resnet18"
-    weights: str | None = Field(None, description="torchvision's name of pretrained weights")
+    weights: str | None = Field(
+        None, description="to start from: torchvision's name, faceres, or a .safetensors file"
+    )
     hidden_layers: Widths = []
     use_dropout: bool = False
     dropout_prob: float = Field(0.3, ge=0, lt=1)
@@ -263,12 +279,16 @@ class Params(BaseModel):
                     f"image_size {self.image_size} is too small for {name}: expected {least} or "
                     "more"
                 )
-        if self.weights not in (None, *WEIGHTS):
-            raise ValueError(
-                f"weights {self.weights!r} are not known: expected null or one of "
-                f"{', '.join(WEIGHTS)}"
-            )
+        check_weights(self.weights, self.backbone)
         return self
+
+    def weights_of(self, backbone: str) -> str | None:
+        """What a backbone starts from: ``weights``, if they are its own or torchvision's.
+
+        A file and ``faceres`` are of one network; others that a search tries start from scratch.
+        """
+        shared = self.weights in WEIGHTS and backbone != FACERES
+        return self.weights if shared or backbone == self.backbone else None
 
     @model_validator(mode="after")
     def _consistent(self):

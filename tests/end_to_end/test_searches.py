@@ -57,7 +57,7 @@ def test_searches_of_one_session(small_run):
     assert heads.groupby(heads.hidden_layers.astype(str)).loss.nunique().eq(2).all()
     assert len(head_differences(heads)) == 1
 
-    write_best(run, model, trials)
+    write_best(run, model, trials, p)
     fitted = retrain_best(model, run, p)
     assert len(fitted.history) == p.best_epochs
     assert run.model(f"tuned_{model}").joinpath("config.json").exists()

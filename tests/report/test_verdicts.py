@@ -72,8 +72,9 @@ def test_the_peer_is_held_against_the_trained_models():
     ranked = pd.DataFrame(
         {"better": ["A", "peer", "A"], "other": ["peer", "B", "B"], "real": [True, True, False]}
     )
-    got = answers.describe_peer(row, np.array([0, 1, -2, 5]), 6.25, ranked)
-    assert "by 6.2 years" in got and "25.0% of the pairs" in got
+    figures = {"MAE": 6.25, "CS@5": 0.5}
+    got = answers.describe_peer(row, figures, ranked)
+    assert "by 6.2 years" in got and "for 50% of the faces" in got
     assert got.endswith("Of the 2 trained models surely better: A.")
-    none = answers.describe_peer(row, np.array([1]), 6.25, ranked.assign(real=False))
+    none = answers.describe_peer(row, figures, ranked.assign(real=False))
     assert none.endswith("none is surely better.")

@@ -75,11 +75,13 @@ def test_the_best_trial_becomes_a_parameter_file(tmp_path):
             "auc": [float("nan"), 0.9],
         }
     )
-    path = write_best(Run(tmp_path), "SiameseResNet", trials)
-    got = check(load_file(path))
+    run, params = Run(tmp_path), Params(backbone="faceres", weights="faceres")
+    path = write_best(run, "SiameseResNet", trials, params)
+    got = check(params.model_dump() | load_file(path))
+    assert got.weights is None  # which are of another network than the best trial's
     assert (got.batch_size, got.backbone, got.hidden_layers) == (64, "resnet50", [])
     assert (got.lr, got.use_dropout, got.pairing) == (1e-2, False, "list")
-    assert write_best(Run(tmp_path), "SiameseResNet", trials[:1]) is None and not path.exists()
+    assert write_best(run, "SiameseResNet", trials[:1], params) is None and not path.exists()
 
 
 def heads_table(gains, model="m"):

@@ -16,8 +16,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "ensembles": ["ENSEMBLE", "make_ensemble", "members_of"],
         "label_noise": ["noise_ceiling"],
-        "metrics": ["pair_metrics"],
-        "peers": ["ABSENT", "age_differences", "peer_ages", "peer_row"],
+        "metrics": ["age_metrics", "pair_metrics"],
+        "peers": ["ABSENT", "PEER", "load_peer"],
         "registry": [
             "choose_model",
             "compare_ages",
@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "trials",
         ],
         "results": [
+            "age_table",
             "all_answers",
             "answers_to",
             "circle_answers",

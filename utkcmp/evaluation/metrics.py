@@ -1,4 +1,4 @@
-"""Figures of pair answers: loss, accuracy, AUC, and how often a swap changes the answer."""
+"""Figures of pair answers (loss, accuracy, AUC, disagreement when swapped) and of stated ages."""
 
 import numpy as np
 
@@ -43,3 +43,19 @@ def swap_disagreement(logits: np.ndarray, swapped: np.ndarray) -> float:
     0.5
     """
     return float(((logits > 0) == (swapped > 0)).mean())
+
+
+def age_metrics(predicted: np.ndarray, ages: np.ndarray) -> dict[str, float]:
+    """MAE, the mean absolute error in years, and CS@5, the share of faces at most 5 years off.
+
+    predicted, ages: float (N,) years. Both of all faces, and of those aged 21 to 60, as the
+    literature often reports them; NaN where there is no such face.
+
+    >>> age_metrics(np.array([25.0, 70.0]), np.array([24.0, 80.0]))
+    {'MAE': 5.5, 'CS@5': 0.5, 'MAE, 21 to 60': 1.0, 'CS@5, 21 to 60': 1.0}
+    """
+    wrong, found = np.abs(predicted - ages), {}
+    for kind, some in (("", wrong), (", 21 to 60", wrong[(ages >= 21) & (ages <= 60)])):
+        found[f"MAE{kind}"] = float(some.mean()) if len(some) else float("nan")
+        found[f"CS@5{kind}"] = float((some <= 5).mean()) if len(some) else float("nan")
+    return found

@@ -14,7 +14,7 @@ from utkcmp import models
 from utkcmp.data.index import shown_files
 from utkcmp.data.pairs import AllPairs, Pairs
 from utkcmp.evaluation.bootstrap import intervals
-from utkcmp.evaluation.metrics import pair_metrics, swap_disagreement
+from utkcmp.evaluation.metrics import age_metrics, pair_metrics, swap_disagreement
 from utkcmp.run import RESULT_COLUMNS
 
 if TYPE_CHECKING:
@@ -29,6 +29,16 @@ def answers_to(trained: dict[str, nn.Module], data: RunData, pairs: Pairs) -> di
         name: models.pair_logits(model, data.images_for(model), pairs)
         for name, model in trained.items()
     }
+
+
+def age_table(trained: dict[str, nn.Module], data: RunData, split: str = "test") -> pd.DataFrame:
+    """``age_metrics`` on the faces of a split, one row for each model that compares stated ages."""
+    rows, found = data.rows(split), {}
+    for name, model in trained.items():
+        if isinstance(model, models.AgeComparison):
+            stated = models.predict_ages(model.regressor, data.images_for(model), rows)
+            found[name] = age_metrics(stated, data.ages.numpy()[rows])
+    return pd.DataFrame.from_dict(found, orient="index")
 
 
 def all_answers(model: nn.Module, data: RunData, split: str = "test") -> tuple[Pairs, np.ndarray]:

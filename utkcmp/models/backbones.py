@@ -1,24 +1,60 @@
-"""torchvision networks without their classifiers: an image in, a feature vector out."""
+"""Networks without their classifiers: an image in, a feature vector out."""
 
 import torch
 import torchvision
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from utkcmp.params import check_backbone
+from utkcmp.files import RunError
+from utkcmp.models.faceres import FaceRes
+from utkcmp.params import FACERES, WEIGHTS, check_backbone, check_weights
+from utkcmp.run import find_weights
 
 
 def make_backbone(
     name: str, weights: str | None = None, in_channels: int = 3
 ) -> tuple[nn.Module, int]:
-    """Build a torchvision network without its classifier.
+    """Build a network without its classifier.
 
-    name: one of ``params.BACKBONES``; weights: torchvision's own name of pretrained weights, or
-    None. With in_channels = 6 the first convolution is widened: its weights are repeated and
-    halved, so that two equal images give what one image gave.
+    name: one of ``params.BACKBONES``; weights: torchvision's own name of pretrained weights,
+    ``faceres``, a file (``read_start``), or None. With in_channels = 6 the first convolution is
+    widened: its weights are repeated and halved, so that two equal images give what one image gave.
     Returns the network, which maps (B, in_channels, H, W) to (B, D), and D.
-    Raises ValueError for an unknown name, with the known ones.
+    Raises ValueError for an unknown name, with the known ones, and as ``read_start`` does.
     """
     check_backbone(name)
+    check_weights(weights, name)
+    if name == FACERES:
+        network, features = FaceRes(), FaceRes.features
+    else:
+        network, features = _of_torchvision(name, weights if weights in WEIGHTS else None)
+    if weights not in (None, *WEIGHTS):
+        start = read_start(weights)
+        expected = network.state_dict()
+        if wrong := misfit(expected, {name: start[name] for name in expected if name in start}):
+            raise RunError(f"the weights {weights} are not of {name}: {wrong}")
+        network.load_state_dict({name: start[name] for name in expected})
+    if in_channels != 3:
+        _widen_first_convolution(network, in_channels)
+    return network, features
+
+
+def read_start(weights: str) -> dict[str, Tensor]:
+    """The tensors in a file of pretrained weights, without those that no backbone has.
+
+    weights: ``faceres``, or the path of a .safetensors file: the weights of a backbone, or the
+    ``model.safetensors`` of a model that was trained here. Raises RunError in one sentence.
+    """
+    path = find_weights(weights)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"the weights {path} cannot be read: {error}") from None
+    return {name.rpartition("backbone.")[2]: tensor for name, tensor in tensors.items()}
+
+
+def _of_torchvision(name: str, weights: str | None) -> tuple[nn.Module, int]:
     known = [one.name for one in torchvision.models.get_model_weights(name)]
     if weights not in (None, "DEFAULT", *known):
         raise ValueError(f"{name} has no weights {weights!r}: expected one of {', '.join(known)}")
@@ -30,9 +66,25 @@ def make_backbone(
         last = [m for m in network.features.modules() if isinstance(m, nn.Conv2d)][-1]
         features = last.out_channels
         network = nn.Sequential(network.features, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    if in_channels != 3:
-        _widen_first_convolution(network, in_channels)
     return network, features
+
+
+def misfit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
+    """What is wrong with stored tensors, in a few words; None if they fit a network's own."""
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            return f"{name} is missing"
+        if name not in expected:
+            return f"{name} is one tensor too many"
+        shapes = tuple(found[name].shape), tuple(expected[name].shape)
+        if shapes[0] != shapes[1]:
+            return f"{name} has shape {shapes[0]}, expected {shapes[1]}"
+        halved = (found[name].dtype, expected[name].dtype) == (torch.float16, torch.float32)
+        if found[name].dtype != expected[name].dtype and not halved:
+            return f"{name} is of {found[name].dtype}, expected {expected[name].dtype}"
+        if not found[name].isfinite().all():
+            return f"{name} holds what is no finite number"
+    return None
 
 
 def _widen_first_convolution(network: nn.Module, in_channels: int) -> None:

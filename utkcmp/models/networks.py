@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, kl_div, l1_loss, linear, mse_loss
 
-from utkcmp.models.backbones import make_backbone
+from utkcmp.models.backbones import make_backbone, read_start
+from utkcmp.models.faceres import AGES
+from utkcmp.params import FACERES
 
 AGE_LOSSES = ("mse", "distribution")
+UNHEARD_OF = -10.0  # logit of an age that a pretrained head does not know
 
 
 def make_head(
@@ -166,13 +169,20 @@ class AgeDistribution(nn.Linear):
     Deep label distribution learning: the label becomes a normal distribution around the age, and
     the expectation of the answer is the age (Gao et al. 2018, "Age Estimation Using Expectation
     of Label Distribution Learning", IJCAI).
+    weights: those of the backbone; with ``faceres`` the head starts from that network's own, which
+    knows the ages 1 to 100.
     """
 
     OLDEST = 120
     SPREAD = 2.0  # years, of the label's distribution
 
-    def __init__(self, features: int):
+    def __init__(self, features: int, weights: str | None = None):
         super().__init__(features, self.OLDEST + 1)
+        if weights == FACERES:
+            start, known = read_start(weights), slice(AGES.start, AGES.stop)
+            with torch.no_grad():
+                self.weight.zero_()[known] = start["age.weight"]
+                self.bias.fill_(UNHEARD_OF)[known] = start["age.bias"]
         self.register_buffer("ages", torch.arange(self.OLDEST + 1.0), persistent=False)
 
     def expectation(self, logits: Tensor) -> Tensor:
@@ -215,7 +225,9 @@ class ResNetAgeRegressor(nn.Module):
         self.backbone, self.features = make_backbone(backbone, weights)
         by_distribution = age_loss == "distribution"
         self.head = (
-            AgeDistribution(self.features) if by_distribution else nn.Linear(self.features, 1)
+            AgeDistribution(self.features, weights)
+            if by_distribution
+            else nn.Linear(self.features, 1)
         )
         self.register_buffer("age_mean", torch.tensor(33.0))
         self.register_buffer("age_std", torch.tensor(20.0))

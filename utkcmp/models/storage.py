@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from utkcmp.files import atomic, read_json, read_table, write_csv
+from utkcmp.models.backbones import misfit
 from utkcmp.models.networks import MODELS, PairEnsemble, build_model
 from utkcmp.params import ParameterError, Params, check
 
@@ -44,7 +45,7 @@ def load_model(folder: str | Path) -> nn.Module:
         raise _unfinished(folder, error) from None
     except SafetensorError as error:
         raise _unreadable(folder, f"model.safetensors, {str(error).splitlines()[0]}") from None
-    if wrong := _misfit(model.state_dict(), weights):
+    if wrong := misfit(model.state_dict(), weights):
         raise _unreadable(folder, f"no weights for this {config['model']}: {wrong}")
     model.load_state_dict(weights)
     return model.to(memory_format=torch.channels_last).eval()
@@ -100,24 +101,6 @@ def _check_network(name: str, options: dict) -> None:
 def read_history(folder: Path) -> pd.DataFrame:
     """A model's history.csv, as ``solver.Fitted`` has it. Raises RunError if it is damaged."""
     return read_table(folder / "history.csv", ["epoch", "val_loss"], ["epoch", "val_loss"])
-
-
-def _misfit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
-    """What is wrong with stored tensors, in a few words; None if they fit a model's own."""
-    for name in sorted(expected.keys() | found.keys()):
-        if name not in found:
-            return f"{name} is missing"
-        if name not in expected:
-            return f"{name} is one tensor too many"
-        shapes = tuple(found[name].shape), tuple(expected[name].shape)
-        if shapes[0] != shapes[1]:
-            return f"{name} has shape {shapes[0]}, expected {shapes[1]}"
-        halved = (found[name].dtype, expected[name].dtype) == (torch.float16, torch.float32)
-        if found[name].dtype != expected[name].dtype and not halved:
-            return f"{name} is of {found[name].dtype}, expected {expected[name].dtype}"
-        if not found[name].isfinite().all():
-            return f"{name} holds what is no finite number"
-    return None
 
 
 def _unfinished(folder: Path, error: OSError) -> ValueError:

@@ -22,12 +22,12 @@ import pandas as pd
 from utkcmp.data.pairs import count_pairs
 from utkcmp.data.split import earlier_split, keep_for_evaluation, split_faces, training_rows
 from utkcmp.files import RunError, read_json
-from utkcmp.params import SECTIONS, ParameterError, Params, check, check_names
-from utkcmp.run import PROJECT, Run, outputs_root
+from utkcmp.params import SECTIONS, WEIGHTS, ParameterError, Params, check, check_names
+from utkcmp.run import PROJECT, Run, faceres_weights, find_weights
 
 FOLDER = PROJECT / "notebooks"
 MODULE = Path(__file__).parents[1]
-SAID = ("sentences.py", "course_project.py", "results.csv", "tuning.csv")  # of report/, in pages
+SAID = ("sentences.py", "course_project.py")  # of report/: what pages say
 ALL = " ".join(SECTIONS)
 
 
@@ -144,9 +144,12 @@ def check_amounts(
 
     faces: the index; used: the parameters that the notebooks to run use. A batch or number of pairs
     that is too large by default is no error: training then takes what there is. Raises
-    ParameterError with the first parameter that asks for too much, and how much there is.
+    ParameterError with the first parameter that asks for too much, and how much there is, RunError
+    if the weights to start from are not there.
     """
     p, used = check(given), set(used)
+    if "weights" in used and p.weights not in (None, *WEIGHTS):
+        find_weights(p.weights)
     asked = _machine(p) if "device" in used else []
     if "year_diff" in used:
         asked += _trainings(_parted(faces, run, p), p)
@@ -224,8 +227,7 @@ def plan(
         inputs = {"its source": digest(cells), "its parameters": digest(values)}
         inputs |= {"the faces": faces, "the code": code_digest()}
         if "backbone" in names:  # what it may start from, or be compared with
-            found = (outputs_root() / "cache").glob("*.safetensors")
-            inputs["what lies in outputs/cache"] = digest(sorted(path.name for path in found))
+            inputs["what `make weights` fetches"] = digest(faceres_weights().exists())
         inputs |= {other: digest(steps[other].inputs) for other in reads}
         steps[name] = Step(name, folder / f"{name}.ipynb", parameters, inputs, reads)
     return list(steps.values())
@@ -243,7 +245,7 @@ def code_digest() -> str:
     made = {
         path.relative_to(MODULE).as_posix(): path.read_bytes().hex()
         for path in paths
-        if path.parent.name not in ("report", "reported") or path.name in SAID
+        if path.parent.name != "report" or path.name in SAID
     }
     return digest(made)
 

@@ -9,7 +9,6 @@ refused.
 """
 
 import argparse
-import re
 import shutil
 import subprocess
 import sys
@@ -17,19 +16,11 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import jinja2
-import pandas as pd
 from safetensors.torch import load_file, save_file
 
 from utkcmp.compare.onnx_export import write_graphs
-from utkcmp.evaluation.registry import head_trainings, model_folders
-from utkcmp.files import read_json, write_csv
-from utkcmp.models.storage import read_config
-from utkcmp.plots.evaluation import compared_models
-from utkcmp.plots.style import use_style
-from utkcmp.report.course_project import reported_results
+from utkcmp.files import read_json, replaced, write_csv
 from utkcmp.report.execute import clock
-from utkcmp.report.pages import TEMPLATES
 from utkcmp.report.plan import (
     FOLDER,
     NOTEBOOKS,
@@ -41,17 +32,8 @@ from utkcmp.report.plan import (
     read_record,
     record_path,
 )
-from utkcmp.report.sentences import (
-    describe_ages_compared,
-    describe_chosen,
-    describe_heads,
-    describe_siamese_or_concat,
-    describe_slices,
-    describe_transfer,
-)
-from utkcmp.report.site import replaced
+from utkcmp.report.summary import learned, model_card, results_figure, results_table
 from utkcmp.run import CHOICE, PROJECT, PUBLISHED, WEIGHTS, Run, git_commit, outputs_root
-from utkcmp.tuning.tuner import head_differences
 
 MOST_BYTES = 30_000_000  # of all that is published
 FIGURE = "results.svg"
@@ -83,7 +65,7 @@ def publish(
         faces = run.read_faces().query("status == 'ok'")
         write_csv(faces[SPLIT].drop_duplicates().sort_values("sha256"), place / "faces.csv")
         _publish_model(run.model(answers), place / "models" / answers)
-        _figure(run).savefig(place / FIGURE, bbox_inches="tight", metadata={"Date": None})
+        results_figure(run).savefig(place / FIGURE, bbox_inches="tight", metadata={"Date": None})
         sizes = {path: path.stat().st_size for path in place.rglob("*") if path.is_file()}
         if sum(sizes.values()) > MOST_BYTES:
             largest = max(sizes, key=sizes.get)
@@ -154,55 +136,6 @@ def _publish_model(source: Path, target: Path) -> None:
     write_graphs(target)
 
 
-def _figure(run: Run):
-    use_style()
-    test = run.read_results().query("split == 'test' and protocol == 'sample'")
-    reported = reported_results().query("split == 'test'").drop_duplicates("model")
-    return compared_models(test.sort_values("auc", ascending=False), reported)
-
-
-def results_table(run: Run) -> str:
-    """The test results of a run as a Markdown table, the best first, beside the reported ones."""
-    results = run.read_results().query("split == 'test'")
-    reported = reported_results().query("split == 'test'").drop_duplicates("model")
-    reported = reported.set_index("model")
-    lines = ["| model | accuracy | AUC | reported | all pairs: accuracy | AUC |", "|---" * 6 + "|"]
-    both = {name: some.set_index("model") for name, some in results.groupby("protocol")}
-    for name in both["sample"].sort_values("auc", ascending=False).index:
-        cells = [name, *_cells(both["sample"], name)]
-        there = reported.loc[name] if name in reported.index else None
-        cells.append("–" if there is None else f"{there.accuracy:.3f} / {there.auc:.3f}")
-        lines.append(f"| {' | '.join(cells + _cells(both.get('all'), name))} |")
-    return "\n".join(lines)
-
-
-def _cells(rows: pd.DataFrame | None, name: str) -> list[str]:
-    if rows is None or name not in rows.index:
-        return ["–", "–"]
-    row = rows.loc[name]
-    return [
-        f"{row[one]:.3f} ({row[f'{one}_low']:.3f}–{row[f'{one}_high']:.3f})"
-        for one in ("accuracy", "auc")
-    ]
-
-
-def learned(run: Run) -> list[str]:
-    """What a published run says of the course project's questions, a sentence or two each."""
-    results = run.read_results()
-    table = results.query("split == 'test' and protocol == 'sample'").set_index("model")
-    usual = reported_results().query("split == 'test'").drop_duplicates("model").set_index("model")
-    ranked = pd.read_csv(run.compared("differences"))
-    ages = describe_ages_compared(table)
-    heads = describe_heads(head_differences(head_trainings(run)))
-    return [
-        describe_chosen(results),
-        f"Siamese or concat? {describe_siamese_or_concat(table, usual, ranked)}",
-        f"Is transfer worse than Siamese? {describe_transfer(table, usual, ranked)}",
-        ages[0].upper() + ages[1:],
-        f"Hidden layers or none? {re.sub(r'^- ', '', heads, flags=re.M)}",
-    ]
-
-
 def readme_block(run: Run) -> str:
     """What README shows of a published run: figure, table, what was learned."""
     place = f"outputs/{run.folder.name}"
@@ -253,31 +186,6 @@ def replace_block(readme: Path, block: str) -> None:
     if not (mark and close):
         raise ReportError(f"{readme} has no lines {begin!r} and {end!r} to write between")
     readme.write_text(before + block + after, encoding="utf-8")
-
-
-def model_card(run: Run, name: str) -> str:
-    """The card of one published model (Mitchell et al. 2019, "Model Cards for Model Reporting").
-
-    run: the published one; name: a folder below its ``models/``.
-    """
-    config = read_config(run.model(name))
-    slices = pd.read_csv(run.compared("slices")).fillna({"part": ""})
-    titles = {folder: title for title, folder in model_folders(run).items()}
-    title = titles.get(name, config["model"])
-    results = run.read_results().query("split == 'test'")
-    own = slices[slices.model == title]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("card.md.j2").render(
-        title=title,
-        folder=run.shown(run.model(name)),
-        config=config,
-        data=run.read_record()["data"],
-        results=results[results.model == title].to_dict("records"),
-        slices=own.to_dict("records"),
-        said=describe_slices(own) if len(own) else "",
-    )
 
 
 def main(argv: list[str] | None = None) -> int:

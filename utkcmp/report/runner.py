@@ -19,6 +19,7 @@ from utkcmp.data.archives import data_source
 from utkcmp.data.index import fingerprint, index_faces
 from utkcmp.files import atomic
 from utkcmp.params import EMBEDDED, Params, check
+from utkcmp.report.book import render_book
 from utkcmp.report.execute import WIDTH, clock, execute
 from utkcmp.report.plan import (
     FOLDER,
@@ -37,7 +38,6 @@ from utkcmp.report.plan import (
     record_path,
     uses,
 )
-from utkcmp.report.site import render_site
 from utkcmp.run import Run, git_commit, outputs_root
 
 LOCK_WAIT = 1.0  # seconds
@@ -202,7 +202,7 @@ def make_report(
             for step in steps:
                 run_step(run, step)
         started = time.monotonic()
-        index = render_site(run)
+        index = render_book(run)
         run.record("commits", report=git_commit())
         say("report", clock(time.monotonic() - started))
         return index

@@ -508,20 +508,19 @@ def describe_seeds_against_test(table: pd.DataFrame, test: pd.DataFrame) -> str:
     )
 
 
-def describe_peer(row: dict, differences: np.ndarray, error: float, ranked: pd.DataFrame) -> str:
-    """What the off-the-shelf estimator reaches, and whether training was worth it.
+def describe_peer(row: dict, figures: dict[str, float], ranked: pd.DataFrame) -> str:
+    """What the published estimator reaches, and whether training was worth it.
 
-    row: of ``peers.peer_row``; differences: as given to it; error: its mean absolute error, years;
-    ranked: as from ``paired_differences``, the peer among the models.
+    row: its row of results; figures: its ``age_metrics``; ranked: as from ``paired_differences``,
+    the peer among the models.
     """
     name = row["model"]
     text = (
-        f"**{name}**, never trained here, is wrong about an age by {error:.1f} years on average. "
-        f"Asked for two ages and compared, it is right on {row['accuracy']:.1%} of the pairs (95 % "
-        f"interval {row['accuracy_low']:.1%} to {row['accuracy_high']:.1%}), with an AUC of "
-        f"{interval(row, 'auc')}; it gives two faces the same age in "
-        f"{np.mean(differences == 0):.1%} of the pairs, which counts as an answer for the right "
-        "one."
+        f"**{name}**, never trained here, is wrong about an age by {figures['MAE']:.1f} years on "
+        f"average, and by five years at most for {figures['CS@5']:.0%} of the faces. Asked for two "
+        f"ages and compared, it is right on {row['accuracy']:.1%} of the pairs (95 % interval "
+        f"{row['accuracy_low']:.1%} to {row['accuracy_high']:.1%}), with an AUC of "
+        f"{interval(row, 'auc')}."
     )
     against = ranked[(ranked.better == name) | (ranked.other == name)]
     if against.empty:

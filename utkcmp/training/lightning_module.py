@@ -94,7 +94,8 @@ class Task(L.LightningModule):
         with_ages = settings.age_weight > 0 and not (self.by_age or self.frozen)
         ages_in_view = 1 if embeds_once(model) else 2
         self.age_heads = nn.ModuleList(
-            AgeDistribution(model.features) for _ in range(ages_in_view if with_ages else 0)
+            AgeDistribution(model.features, model.config["options"].get("weights"))
+            for _ in range(ages_in_view if with_ages else 0)
         )
         self.average: AveragedModel | None = None
         self.history: list[dict] = []

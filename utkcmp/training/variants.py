@@ -93,7 +93,10 @@ def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
     p, name = data.params, f"age_regressor_{backbone}"
     torch.manual_seed(p.seed)
     model = build_model(
-        "ResNetAgeRegressor", backbone=backbone, weights=p.weights, age_loss=p.age_loss
+        "ResNetAgeRegressor",
+        backbone=backbone,
+        weights=p.weights_of(backbone),
+        age_loss=p.age_loss,
     )
     model.set_ages(data.ages[data.rows("train")])
     changes = {"epochs": p.regressor_epochs, "lr": p.regressor_lr, "steps_per_epoch": None}
@@ -109,12 +112,14 @@ def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
 
 
 def transfer_model(regressor: nn.Module, params: Params, blind: bool = False) -> nn.Module:
-    """A ``SiameseResNetAge`` with the weights of a trained age regressor and a new head.
+    """A ``SiameseResNetAge`` with the weights of an age regressor and a new head.
 
-    blind: both inputs are the left face, see models.py.
+    regressor: one that was trained, or that of the peer (``evaluation.load_peer``). blind: both
+    inputs are the left face, see models.py.
     """
     torch.manual_seed(params.seed)
-    model = build_model("SiameseResNetAge", blind=blind, **params.model_dump())
+    same = {name: regressor.config["options"][name] for name in ("backbone", "age_loss")}
+    model = build_model("SiameseResNetAge", blind=blind, **params.model_dump() | same)
     model.regressor.load_state_dict(regressor.state_dict())
     return model
 

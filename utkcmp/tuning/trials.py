@@ -85,6 +85,7 @@ def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: 
     network = build_model(
         model,
         backbone=config["resnet_type"],
+        weights=p.weights_of(config["resnet_type"]),
         age_loss=p.age_loss,
         **{name: config[name] for name in ("hidden_layers", "use_dropout", "dropout_prob")},
     )

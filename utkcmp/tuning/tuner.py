@@ -86,7 +86,7 @@ def search(model: str, run: Run, params: Params) -> pd.DataFrame:
     trials, epochs = _run(table, settings, model, run, params, space, params.num_samples, asha=True)
     trials = trials.reindex(columns=COLUMNS).sort_values("loss", ignore_index=True)
     write_csv(epochs, _epochs_of(run, model))
-    write_best(run, model, trials)
+    write_best(run, model, trials, params)
     _write(table, trials, settings)
     return trials
 
@@ -138,7 +138,7 @@ def read_epochs(run: Run, model: str) -> pd.DataFrame:
     return read_table(_epochs_of(run, model), columns, dtype=TRIAL_IDS)
 
 
-def write_best(run: Run, model: str, trials: pd.DataFrame) -> Path | None:
+def write_best(run: Run, model: str, trials: pd.DataFrame, params: Params) -> Path | None:
     """Write the best trial's parameters as a parameter file, ``tuning/<model>.yaml``.
 
     Lay it over the run's own files to train that model in notebooks 04 to 06. None, and no file, if
@@ -152,6 +152,7 @@ def write_best(run: Run, model: str, trials: pd.DataFrame) -> Path | None:
     best = ranked.to_dict("records")[0]
     found = {name: best[name] for name in SEARCHED if name != "resnet_type"}
     found["backbone"] = best["resnet_type"]
+    found["weights"] = params.weights_of(best["resnet_type"])
     if model == "SiameseResNet":  # its trials learn from a fixed list of pairs
         found["pairing"] = "list"
     with atomic(path) as temporary:
@@ -312,7 +313,8 @@ def parameter_importance(
 def _settings(model: str, run: Run, params: Params) -> dict:
     names = ["seed", "image_size", "num_samples", "max_num_epochs", "tune_data_size", "searcher"]
     names += ["search_space", "year_diff", "duplicates", "eval_pairs", "precision", "optimizer"]
-    names += ["schedule", "augment", "clip", "ema", "age_loss", "mirror"]
+    names += ["schedule", "augment", "clip", "ema", "age_loss", "mirror", "backbone", "weights"]
+    names += ["backbone_lr"]
     names += ["regressor_epochs", "regressor_batch_size", "regressor_lr"]
     faces = run.read_faces()
     chosen = {name: getattr(params, name) for name in names}

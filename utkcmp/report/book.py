@@ -1,0 +1,233 @@
+"""The report as a book: Sphinx with MyST-NB reads the executed notebooks, and a few pages around
+them that are made from templates, and writes HTML that opens from disk and asks for no network.
+
+This module is also the Sphinx extension that turns formulas into MathML, which needs no script.
+"""
+
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from html import unescape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from bleach.css_sanitizer import CSSSanitizer
+from bleach.sanitizer import Cleaner
+
+from utkcmp.files import replaced
+from utkcmp.report import summary
+from utkcmp.report.execute import clock
+from utkcmp.report.plan import ReportError, defaults
+from utkcmp.run import Run
+
+TEMPLATES = Path(__file__).parent / "templates"
+TABLE_TAGS = frozenset(
+    "a abbr b br caption code div em i p pre small span strong sub sup table tbody td tfoot th "
+    "thead tr".split()
+)
+TABLE_ATTRIBUTES = ["class", "colspan", "rowspan", "scope", "style"]
+TABLE_STYLES = ["background-color", "color", "font-weight", "text-align"]
+UNUSED = ("objects.inv", ".buildinfo*", "locales", "*.map", "*-macros.html", "logo_colab.png")
+_DEBRIS = re.compile(r"\s*\[?<[^<>]*( at 0x[0-9a-f]+|Figure size|Axes)")
+_SVG_TEXT = re.compile(r'<g id="text_\d+">\s*<!-- (.*?) -->(.*?)</g>\s*</g>', re.S)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """An executed notebook as a page of the book.
+
+    parameters: all values that it ran with; given: those among them that were set for this run.
+    """
+
+    name: str
+    notebook: nbformat.NotebookNode
+    title: str
+    takeaway: str
+    parameters: dict[str, Any]
+    given: dict[str, Any]
+    ended: datetime | None
+
+    @property
+    def number(self) -> str:
+        return self.name.partition("_")[0].lstrip("0")
+
+    @property
+    def label(self) -> str:
+        """The short name in the table of contents."""
+        return self.name.partition("_")[2].replace("_", " ").capitalize()
+
+
+def render_book(run: Run) -> Path:
+    """Render a run's executed notebooks to ``report/``; returns the path of index.html.
+
+    The new book takes the place of the old one all at once. Raises ReportError if no notebook has
+    been executed.
+    """
+    executed = sorted(run.folder.glob("notebooks/[0-9]*.ipynb"))
+    chapters = [read_chapter(path) for path in executed if not path.stem.endswith(".partial")]
+    if not chapters:
+        raise ReportError(f"{run.folder} holds no executed notebook to render")
+    with replaced(run.folder / "report") as folder:
+        # Named like the folder, so that the next call removes it if this one is killed.
+        with tempfile.TemporaryDirectory(dir=run.folder, prefix=f"{folder.name}.") as source:
+            write_sources(run, chapters, Path(source))
+            build(Path(source), folder)
+    return run.folder / "report" / "index.html"
+
+
+def read_chapter(path: Path) -> Chapter:
+    """Read an executed notebook, without what is no result and with its code folded away."""
+    notebook = nbformat.read(path, as_version=4)
+    facts = notebook.metadata.get("papermill", {})
+    given = dict(facts.get("parameters") or {})
+    parameters = defaults(notebook) | given
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            _fold(cell)
+            cell.outputs = [output for output in cell.outputs if _is_result(output)]
+            for output in cell.outputs:
+                _make_safe(output.get("data", {}))
+    _describe_figures(notebook.cells)
+    first = notebook.cells[0].source if notebook.cells else ""
+    title, takeaway = (re.search(rf"(?m)^{mark} (.+)", first) for mark in ("#", ">"))
+    ended = facts.get("end_time")
+    return Chapter(
+        name=path.stem,
+        notebook=notebook,
+        title=title[1] if title else path.stem,
+        takeaway=takeaway[1] if takeaway else "",
+        parameters=parameters,
+        given=given,
+        ended=datetime.fromisoformat(ended) if ended else None,
+    )
+
+
+def _fold(cell: nbformat.NotebookNode) -> None:
+    tags = cell.metadata.get("tags", [])
+    name = "Parameters" if "parameters" in tags else "Code"
+    name = "Parameters set for this run" if "injected-parameters" in tags else name
+    cell.metadata["tags"] = [*tags, "hide-input"]
+    cell.metadata["mystnb"] = {"code_prompt_show": name, "code_prompt_hide": name}
+    cell.source = re.sub(r"(?m)^# NBVAL_\w+\n?", "", cell.source)
+
+
+def _is_result(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is a result: no error, no progress bar, no bare name of an object."""
+    data = output.get("data", {})
+    if output.output_type == "error" or any("jupyter.widget" in kind for kind in data):
+        return False
+    return set(data) != {"text/plain"} or not _DEBRIS.match(data["text/plain"])
+
+
+def _make_safe(data: dict[str, str]) -> None:
+    """Let nothing in an output act as HTML but what a table is made of."""
+    if "text/html" in data:
+        html = re.sub(r"(?s)<style[^<]*</style>", "", data["text/html"])
+        styles = CSSSanitizer(allowed_css_properties=TABLE_STYLES)
+        cleaner = Cleaner(tags=TABLE_TAGS, attributes=TABLE_ATTRIBUTES, css_sanitizer=styles)
+        data["text/html"] = cleaner.clean(html)
+    if "text/markdown" in data:  # what stands between backquotes is text anyway
+        parts = re.split(r"(`+.+?`+)", data["text/markdown"], flags=re.S)
+        parts[::2] = [part.replace("<", r"\<").replace("![", r"!\[") for part in parts[::2]]
+        data["text/markdown"] = "".join(parts)
+
+
+def _describe_figures(cells: list[nbformat.NotebookNode]) -> None:
+    """Give each cell's figures a text: their titles, or else the heading above them, and the first
+    sentence below them."""
+    heading, waiting = "", None
+    for cell in cells:
+        texts = [cell.source] if cell.cell_type == "markdown" else []
+        outputs = [output.get("data", {}) for output in cell.get("outputs", [])]
+        texts += [data["text/markdown"] for data in outputs if "text/markdown" in data]
+        for text in texts:
+            heading = (re.findall(r"(?m)^#+ (.+)", text) or [heading])[-1]
+            if waiting and not re.match(r"\s*[#|-]", text):
+                sentence = re.split(r"(?<=[.:!?])\s", text.strip())[0][:250]
+                waiting["alt"] = f"{waiting['alt']}. {re.sub(r'[*`_]', '', sentence)}"
+            waiting = None
+        if any(kind.startswith("image/") for data in outputs for kind in data):
+            svg = "".join(data.get("image/svg+xml", "") for data in outputs)
+            bold = [unescape(text) for text, glyphs in _SVG_TEXT.findall(svg) if "-Bold-" in glyphs]
+            text = "; ".join(dict.fromkeys(bold))[:250] or heading
+            cell.metadata.mystnb["image"] = {"alt": text}
+            waiting = cell.metadata.mystnb.image  # nbformat copies what it is given
+
+
+def write_sources(run: Run, chapters: list[Chapter], source: Path) -> None:
+    """Write all that Sphinx reads: notebooks, pages made from templates, references, figures."""
+    static = source / "static"
+    static.mkdir()
+    shutil.copyfile(TEMPLATES / "book.css", static / "book.css")
+    shutil.copyfile(TEMPLATES / "references.bib", source / "references.bib")
+    font = resources.files("ziamath.fonts") / "STIXTwoMath-Regular.ttf"
+    (static / font.name).write_bytes(font.read_bytes())
+    facts = summary.facts(run, chapters) | {"chapters": chapters, "clock": clock}
+    there = {chapter.name for chapter in chapters}
+    for chapter in chapters:
+        made = summary.template("_executed").render(facts, chapter=chapter)
+        chapter.notebook.cells.insert(1, nbformat.v4.new_markdown_cell(made))
+        for cell in chapter.notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = _linked(cell.source, there)
+        nbformat.write(chapter.notebook, source / f"{chapter.name}.ipynb")
+    for name, figure in summary.figures(run, facts["ages"]).items():
+        figure.savefig(source / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+    for path in TEMPLATES.glob("[!_]*.md.j2"):
+        name = path.name.removesuffix(".md.j2")
+        if page := summary.template(name).render(facts).strip():
+            (source / f"{name}.md").write_text(_linked(page, there) + "\n", encoding="utf-8")
+
+
+def _linked(text: str, there: set[str]) -> str:
+    """Markdown whose links to notebooks that have not been executed are no links.
+
+    >>> _linked("See [one](01_a.ipynb) and [two](02_b.ipynb#c).", {"01_a"})
+    'See [one](01_a.ipynb) and two.'
+    """
+    link = r"\[([^\]]*)\]\((\w+)\.ipynb[^)]*\)"
+    return re.sub(link, lambda found: found[0] if found[2] in there else found[1], text)
+
+
+def build(source: Path, folder: Path) -> None:
+    """Let Sphinx make the HTML of ``source`` in ``folder``; what it warns of goes to stderr."""
+    from sphinx.application import Sphinx
+
+    made = source / ".made" / "html"  # MyST-NB writes beside it too
+    options = yaml.safe_load((TEMPLATES / "conf.yaml").read_text(encoding="utf-8"))
+    app = Sphinx(source, None, made, source / ".trees", "html", options, None, sys.stderr)
+    app.build()
+    shutil.copytree(made, folder, ignore=shutil.ignore_patterns(*UNUSED), dirs_exist_ok=True)
+
+
+def setup(app) -> dict[str, bool]:
+    """Tell Sphinx how to write formulas, as MathML, and that references are no ARIA list."""
+    app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
+    app.connect("html-page-context", _without_empty_roles)
+    return {"parallel_read_safe": True}
+
+
+def _without_empty_roles(app, page, template, context, tree) -> None:
+    if "body" in context:  # docutils' list of references has no list items
+        context["body"] = context["body"].replace(
+            '<div role="list" class="citation', '<div class="citation'
+        )
+
+
+def _formula(writer, node) -> None:
+    from docutils.nodes import SkipNode, math
+    from latex2mathml.converter import convert
+
+    if isinstance(node, math):
+        writer.body.append(convert(node.astext()))
+    else:
+        formula = convert(node.astext(), display="block")
+        writer.body.append(f'<div class="math" tabindex="0">{formula}</div>')
+    raise SkipNode

@@ -1,0 +1,264 @@
+"""A run in tables, sentences and figures: for the book's own pages, README and model cards."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from utkcmp import models, tuning
+from utkcmp.data.drawing import draw_face, random_face
+from utkcmp.evaluation.age_errors import ERRORS, accuracy_from_error
+from utkcmp.evaluation.registry import ABLATIONS, AGES_COMPARED, head_trainings, model_folders
+from utkcmp.files import read_json
+from utkcmp.params import EMBEDDED
+from utkcmp.plots import book as plots
+from utkcmp.plots.style import face_tiles, use_style
+from utkcmp.report.course_project import REPORTED, reported_results
+from utkcmp.report.plan import READ_TEST
+from utkcmp.report.sentences import (
+    describe_ages_compared,
+    describe_chosen,
+    describe_heads,
+    describe_siamese_or_concat,
+    describe_slices,
+    describe_transfer,
+)
+from utkcmp.run import CHOICE, Run
+
+TEMPLATES = Path(__file__).parent / "templates"
+SIMULATED = np.arange(2.0, 8.1, 0.5)  # mean absolute errors, years
+
+
+def facts(run: Run, chapters: list) -> dict[str, Any]:
+    """What the book's own pages show of a run, by the names that their templates use.
+
+    chapters: the executed notebooks, as ``book.Chapter``.
+    """
+    record = run.read_record()
+    given = {name: value for one in chapters for name, value in one.given.items()}
+    read = [n for name, n in record.get("executed", {}).items() if name.startswith(READ_TEST)]
+    drawn = all(one.parameters.get("data", EMBEDDED) == EMBEDDED for one in chapters)
+    answering = answering_folder(run)
+    slices = own_slices(run, answering)
+    return {
+        "name": run.folder.name,
+        "record": record,
+        "p": record.get("parameters", {}),
+        "test_read": sum(read),
+        "drawn": drawn,
+        "results": results_table(run),
+        "learned": learned(run),
+        "answering": answering,
+        "card": model_card(run, answering) if answering and len(slices) else "",
+        "slices": slices,
+        "fairness": describe_slices(slices) if len(slices) else "",
+        "ages": None if drawn or not run.faces_csv.exists() else ages_in_pairs(run),
+        "given": yaml.safe_dump(json.loads(json.dumps(given))).strip(),
+        "parameters": parameter_rows(chapters),
+    }
+
+
+def figures(run: Run, ages: pd.DataFrame | None) -> dict[str, Figure]:
+    """The figures of the book's own pages, by name. ages: as from ``ages_in_pairs``, or None."""
+    use_style()
+    found = {"networks": plots.network_diagrams(), "augmented": augmented_face()}
+    if len(run.read_results().query("split == 'test'")):
+        found["results"] = results_figure(run)
+    if ages is not None:
+        curves = {
+            shape: [accuracy_from_error(tested_ages(run), error, shape) for error in SIMULATED]
+            for shape in ERRORS
+        }
+        found["ages"] = plots.accuracy_by_error(pd.DataFrame(curves, index=SIMULATED), ages)
+    return found
+
+
+def augmented_face(seed: int = 6) -> Figure:
+    """A drawn face, and eight random changes of it as training makes them."""
+    import torch
+
+    from utkcmp.models.inference import MEAN, STD
+    from utkcmp.training.augmentation import Augmentation
+
+    face = np.asarray(draw_face(random_face(np.random.default_rng(seed)))).transpose(2, 0, 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        changed = Augmentation("full")(torch.from_numpy(face.copy()).expand(8, -1, -1, -1)).numpy()
+    mean, std = (np.reshape(one, (3, 1, 1)) for one in (MEAN, STD))
+    changed = ((changed * std + mean).clip(0, 1) * 255).astype(np.uint8)
+    return face_tiles([face, *changed], ["as drawn", *map(str, range(1, 9))], columns=9)
+
+
+# ---- models --------------------------------------------------------------------------------------
+
+
+def reported_test() -> pd.DataFrame:
+    """The course project's figures on test faces, one row a model."""
+    return reported_results().query("split == 'test'").drop_duplicates("model")
+
+
+def results_figure(run: Run) -> Figure:
+    """The AUC of each model beside what the course project reported, the best first."""
+    use_style()
+    test = run.read_results().query("split == 'test' and protocol == 'sample'")
+    ranked = test.sort_values("auc", ascending=False)
+    return plots.results_at_a_glance(ranked, reported_test(), set(ABLATIONS))
+
+
+def results_table(run: Run) -> str:
+    """The test results of a run as a Markdown table, the best first, beside the reported ones.
+
+    Empty if no model has been tested.
+    """
+    results = run.read_results().query("split == 'test'")
+    if results.empty:
+        return ""
+    reported = reported_test().set_index("model")
+    lines = ["| model | accuracy | AUC | reported | all pairs: accuracy | AUC |", "|---" * 6 + "|"]
+    both = {name: some.set_index("model") for name, some in results.groupby("protocol")}
+    for name in both["sample"].sort_values("auc", ascending=False).index:
+        cells = [name, *_cells(both["sample"], name)]
+        there = reported.loc[name] if name in reported.index else None
+        cells.append("–" if there is None else f"{there.accuracy:.3f} / {there.auc:.3f}")
+        lines.append(f"| {' | '.join(cells + _cells(both.get('all'), name))} |")
+    return "\n".join(lines)
+
+
+def _cells(rows: pd.DataFrame | None, name: str) -> list[str]:
+    if rows is None or name not in rows.index:
+        return ["–", "–"]
+    row = rows.loc[name]
+    return [
+        f"{row[one]:.3f} ({row[f'{one}_low']:.3f}–{row[f'{one}_high']:.3f})"
+        for one in ("accuracy", "auc")
+    ]
+
+
+def learned(run: Run) -> list[str]:
+    """What a run says of the course project's questions, a sentence or two each; nothing before
+    notebook 08 has compared its models."""
+    if not run.compared("differences").exists():
+        return []
+    results = run.read_results()
+    table = results.query("split == 'test' and protocol == 'sample'").set_index("model")
+    usual, ranked = reported_test().set_index("model"), pd.read_csv(run.compared("differences"))
+    ages = describe_ages_compared(table)
+    heads = describe_heads(tuning.head_differences(head_trainings(run)))
+    return [
+        describe_chosen(results),
+        f"Siamese or concat? {describe_siamese_or_concat(table, usual, ranked)}",
+        f"Is transfer worse than Siamese? {describe_transfer(table, usual, ranked)}",
+        ages[0].upper() + ages[1:],
+        f"Hidden layers or none? {re.sub(r'^- ', '', heads, flags=re.M)}",
+    ]
+
+
+def answering_folder(run: Run) -> str | None:
+    """The folder below ``models/`` of the model that notebook 09 chose; None if it has not run."""
+    path = run.folder / CHOICE
+    return read_json(path)["model"] if path.exists() else None
+
+
+def own_slices(run: Run, folder: str | None) -> pd.DataFrame:
+    """The rows of ``slices.csv`` about one model, or the first; empty where there are none."""
+    path = run.compared("slices")
+    if not path.exists():
+        return pd.DataFrame(columns=["slice"])
+    slices = pd.read_csv(path).fillna({"part": ""})
+    titles = {place: title for title, place in model_folders(run).items()}
+    own = slices[slices.model == titles.get(folder)]
+    return own if len(own) else slices[slices.model == slices.model.iloc[0]]
+
+
+def model_card(run: Run, name: str) -> str:
+    """The card of one model (Mitchell et al. 2019, "Model Cards for Model Reporting").
+
+    name: a folder below the run's ``models/``.
+    """
+    config = models.read_config(run.model(name))
+    titles = {folder: title for title, folder in model_folders(run).items()}
+    title = titles.get(name, config["model"])
+    results = run.read_results().query("split == 'test'")
+    own = own_slices(run, name).query("model == @title")
+    return template("_card").render(
+        title=title,
+        folder=run.shown(run.model(name)),
+        config=config,
+        data=run.read_record()["data"],
+        results=results[results.model == title].to_dict("records"),
+        slices=own.to_dict("records"),
+        said=describe_slices(own) if len(own) else "",
+    )
+
+
+def template(name: str) -> jinja2.Template:
+    """One of the Markdown templates of this package."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    lenient = jinja2.ChainableUndefined
+    options = {"undefined": lenient, "trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(loader=loader, **options)
+    environment.filters["code"] = as_code
+    return environment.get_template(f"{name}.md.j2")
+
+
+def as_code(value: Any) -> str:
+    """A value as code in a cell of a Markdown table, whatever it holds.
+
+    >>> print(as_code("a|b`c"))
+    `` a\\|b`c ``
+    """
+    text = str(value).replace("|", "\\|").replace("\n", " ")
+    return f"`{text}`" if "`" not in text else f"`` {text} ``"
+
+
+# ---- published ages, parameters ------------------------------------------------------------------
+
+
+def tested_ages(run: Run) -> np.ndarray:
+    """The ages of the test faces by which models are judged, (N,) years."""
+    return run.read_faces().query("split == 'test' and evaluate").age.to_numpy(int)
+
+
+def ages_in_pairs(run: Run) -> pd.DataFrame:
+    """Published mean absolute errors on UTKFace and the accuracy on pairs that follows, by the
+    assumed shape of the errors; last this run's own regressor, with its measured accuracy.
+
+    Columns model, source (a key of references.bib), error (years), youngest, oldest, one of each
+    shape in ``ERRORS``, and measured (NaN of the published ones).
+    """
+    table, ages = pd.read_csv(REPORTED / "ages.csv").assign(measured=np.nan), tested_ages(run)
+    own = model_folders(run).get(AGES_COMPARED)
+    measured = run.read_results().query("split == 'test' and model == @AGES_COMPARED")
+    if own and len(measured):
+        history = models.read_history(run.model(own))
+        error = history.val_mae[history.val_loss.idxmin()]
+        row = {"model": "this run's age regressor", "error": error, "youngest": 0, "oldest": 120}
+        row["measured"] = measured.sort_values("n_pairs").accuracy.iloc[-1]
+        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+    for shape in ERRORS:
+        table[shape] = [
+            accuracy_from_error(
+                ages[(ages >= one.youngest) & (ages <= one.oldest)], one.error, shape
+            )
+            for one in table.itertuples()
+        ]
+    return table
+
+
+def parameter_rows(chapters: list) -> list[dict[str, Any]]:
+    """All parameters, one row for each value that some notebooks ran with."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for chapter in chapters:
+        for name, value in chapter.parameters.items():
+            row = {"name": name, "value": repr(value), "given": name in chapter.given}
+            rows.setdefault((name, repr(value)), row | {"on": []})["on"].append(chapter.number)
+    return [
+        row | {"notebooks": "all" if len(row["on"]) == len(chapters) else ", ".join(row["on"])}
+        for row in sorted(rows.values(), key=lambda row: (row["name"], row["on"]))
+    ]
