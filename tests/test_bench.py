@@ -128,11 +128,12 @@ def test_the_table_is_printed_and_kept(outputs, monkeypatch, capsys):
     assert written["rows"] == kept and written["machine"]["cores"] >= 1
 
 
-def test_readme_gets_the_table(outputs, monkeypatch, tmp_path):
+def test_the_page_on_speed_gets_the_table(outputs, monkeypatch, tmp_path):
     kept = [rows.bound("memory", 441.237, 1000, "MB"), rows.bound("time", 2.0, 1, "s")]
     monkeypatch.setattr(bench, "GROUPS", {"one": lambda: kept})
     monkeypatch.setattr(bench, "PROJECT", tmp_path)
-    readme = tmp_path / "README.md"
+    readme = tmp_path / "docs" / "speed.md"
+    readme.parent.mkdir()
     readme.write_text(f"before\n{bench.BEGIN}\nold\n{bench.END}\nafter\n")
     bench.main(["one", "--readme"])
     text = readme.read_text()

@@ -19,7 +19,17 @@ from utkcmp.data.index import read_crops
 from utkcmp.evaluation.calibration import Calibration, calibrate
 from utkcmp.evaluation.registry import load_pair_model, model_folders
 from utkcmp.files import read_json
-from utkcmp.run import CHOICE, FACE, PAIR, PUBLISHED, WEIGHTS, Run, outputs_root
+from utkcmp.run import (
+    CHECKOUT,
+    CHOICE,
+    FACE,
+    PAIR,
+    PROJECT,
+    PUBLISHED,
+    WEIGHTS,
+    Run,
+    outputs_root,
+)
 
 if TYPE_CHECKING:
     from utkcmp.data.datasets import RunData
@@ -112,8 +122,9 @@ def find_model() -> Path:
     Raises NoModelError if nothing has been trained.
     """
     root = outputs_root()
-    if chosen := _chosen(root / PUBLISHED):
-        return chosen
+    for place in (root, *([] if CHECKOUT else [PROJECT / "outputs"])):
+        if chosen := _chosen(place / PUBLISHED):
+            return chosen
     trained = chain(root.glob(f"*/{CHOICE}"), root.glob(f"*/models/*/{WEIGHTS}"))
     for path in sorted(trained, key=lambda path: path.stat().st_mtime, reverse=True):
         if chosen := _chosen(path.parents[0 if path.name == CHOICE else 2]):
