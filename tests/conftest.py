@@ -58,7 +58,7 @@ def processes_of(value, variable: str = "UTKCMP_OUTPUTS") -> set[int]:
     return found - {os.getpid()}
 
 
-def wait_until_ended(value, variable: str = "UTKCMP_OUTPUTS", seconds=60):
+def wait_until_ended(value, variable: str = "UTKCMP_OUTPUTS", seconds=150):
     """Wait for ``processes_of`` to be none; else say which they are."""
     end = time.monotonic() + seconds
     while (left := processes_of(value, variable)) and time.monotonic() < end:
