@@ -16,17 +16,11 @@ UV     := uv==0.13.9
 # Threads that wait let others work: on a shared machine spinning ones cost up to six times.
 export OMP_WAIT_POLICY ?= passive
 
-PYTEST := $(BIN)/python -m pytest
+# Two workers of pytest-xdist; what a test run shares and in which order is in tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 WHICH  := -m "not slow"
-# Three parts, two of them at a time, since none keeps two cores busy. What the first says comes
-# while it runs, what the others say at their end.
-PARTS  := test-modules test-runs test-notebooks
-LATER   = log=$$(mktemp); $(1) > $$log 2>&1; status=$$?; cat $$log; rm -f $$log; exit $$status
-# Every notebook with its own defaults, in a folder of its own.
-NBVAL  := export UTKCMP_OUTPUTS=$$(mktemp -d); $(PYTEST) --nbval-lax --nbval-current-env notebooks; \
-    status=$$?; rm -rf $$UTKCMP_OUTPUTS; exit $$status
 
-.PHONY: help report test test-long $(PARTS) bench bench-long publish lab \
+.PHONY: help report test test-long bench bench-long publish lab \
     env weights peers lint pins clean-env
 
 help:  ## say what can be made
@@ -35,20 +29,11 @@ help:  ## say what can be made
 report: env  ## run all notebooks and render the report  [PARAMS="a.yaml b.yaml"] [DATA=folder-or-archive] [SET="epochs=3 ..."]
 	@$(BIN)/python -m utkcmp.report $(PARAMS:%=-f %) $(if $(DATA),--data "$(DATA)") $(SET:%=-p %)
 
-test: env lint  ## every test: lint, the modules, whole runs, the notebooks by nbval
-	@$(MAKE) --no-print-directory -k -j 2 $(PARTS) WHICH='$(WHICH)'
+test: env lint  ## every test, those of the executed notebooks by nbval among them
+	@$(PYTEST) $(WHICH) --doctest-modules utkcmp tests
 
 test-long: WHICH :=
 test-long: test  ## the same and the slow tests
-
-test-modules: env
-	@$(PYTEST) $(WHICH) --doctest-modules utkcmp tests --ignore=tests/runs
-
-test-runs: env
-	@$(call LATER,$(PYTEST) $(WHICH) tests/runs)
-
-test-notebooks: env
-	@$(call LATER,($(NBVAL)))
 
 bench: env  ## measure speed, rows on real faces too with  [DATA=folder-or-archive]
 	@$(if $(DATA),UTKFACE="$(abspath $(DATA))") $(BIN)/python -m benchmarks.bench $(BENCH)
