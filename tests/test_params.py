@@ -52,11 +52,6 @@ def test_larger_faces_come_smallest_first_however_a_record_sorts_them():
     assert [*check({"finetune": {"112": 8, "96": 12}}).finetune.items()] == [(96, 12), (112, 8)]
 
 
-def test_exponents_without_a_dot_are_numbers(tmp_path):
-    path = write(tmp_path, "a.yaml", "lr: 1e-4\n")  # YAML 1.1 reads a string here
-    assert check(load_files([path])).lr == 1e-4
-
-
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "\x00"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
     with pytest.raises(ParameterError, match=r"a\.yaml"):
@@ -92,6 +87,6 @@ def test_data_may_be_an_environment_variable(monkeypatch, tmp_path):
 def test_an_unknown_network_is_found_before_anything_runs():
     with pytest.raises(ParameterError, match="'resnet81' is not known .did you mean 'resnet18'"):
         check({"backbone": "resnet81"})
-    with pytest.raises(ParameterError, match="'V3' are not known for resnet18: .* IMAGENET1K_V1"):
+    with pytest.raises(ParameterError, match="'V3' are not known: .* IMAGENET1K_V1"):
         check({"backbone": "resnet18", "weights": "V3"})
     assert check({"weights": "IMAGENET1K_V1"}).weights == "IMAGENET1K_V1"

@@ -66,7 +66,8 @@ def test_what_has_lost_its_mark_ends_with_what_started_it():
     process = subprocess.Popen([sys.executable, "-c", TITLED], stdout=subprocess.PIPE, text=True)
     process.stdout.readline()
     family = wait_for(lambda: two(psutil.Process(process.pid).children(recursive=True)))
-    assert len([one for one in family if not leftovers._carries(one, "")]) == 1
+    marked = [one for one in family if leftovers.MARKS[0] in one.environ()]
+    assert len(marked) == 1
     process.kill()
     process.wait()
     assert not psutil.wait_procs(family, timeout=30)[1]

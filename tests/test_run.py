@@ -1,7 +1,12 @@
+import os
+import platform
+import subprocess
+
 import pandas as pd
 import pytest
 
-from utkcmp.files import atomic
+from utkcmp import run as module
+from utkcmp.files import atomic, replaced
 from utkcmp.run import Run, outputs_root
 
 
@@ -19,6 +24,11 @@ def test_outputs_go_where_the_variable_says(monkeypatch, tmp_path):
     monkeypatch.setenv("UTKCMP_OUTPUTS", str(tmp_path))
     assert outputs_root() == tmp_path
     assert Run("x").faces_csv == tmp_path / "x" / "faces.csv"
+    monkeypatch.delenv("UTKCMP_OUTPUTS")
+    assert outputs_root() == module.PROJECT / "outputs"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "PROJECT", tmp_path / "site-packages")  # installed, no checkout
+    assert outputs_root() == tmp_path / "outputs"
 
 
 def test_a_run_without_a_split_says_what_to_do(tmp_path):
@@ -45,12 +55,19 @@ def test_the_record_keeps_what_others_wrote(tmp_path):
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     path, other = tmp_path / "a.csv", tmp_path / ".a.csv.user"
-    (tmp_path / ".a.csv.k1lled_0.csv").write_text("half")
-    other.write_text("not ours")
+    node, ended = platform.node(), subprocess.Popen(["true"])
+    ended.wait()
+    elsewhere = tmp_path / ".a.csv.1@elsewhere.0123abcd.csv"
+    for left in (tmp_path / f".a.csv.{ended.pid}@{node}.0123abcd.csv", elsewhere, other):
+        left.write_text("half")
     with atomic(path) as in_use:
         in_use.write_text("first")
         with atomic(path) as temporary:  # as of another process, at the same time
             temporary.write_text("second")
         assert in_use.exists() and path.read_text() == "second"
     assert path.read_text() == "first"
-    assert {one.name for one in tmp_path.iterdir()} == {"a.csv", ".a.csv.user"}
+    assert set(tmp_path.iterdir()) == {path, other, elsewhere}
+    os.utime(elsewhere, (0, 0))
+    with replaced(tmp_path / "b"), atomic(path) as temporary:
+        temporary.write_text("third")
+    assert set(tmp_path.iterdir()) == {path, other, tmp_path / "b"}

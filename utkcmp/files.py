@@ -1,83 +1,91 @@
 """Files: written whole or not at all, and read with care; JSON, CSV and plain YAML."""
 
 import contextlib
-import fcntl
 import glob
 import json
 import os
+import platform
+import re
 import shutil
-import tempfile
+import time
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import yaml
+
+DAY = 86_400  # seconds after which another machine's half-written file is taken for forgotten
 
 
 class RunError(ValueError):
     """A file of a run that cannot be used: one sentence with its path and what to do."""
 
 
+def printable(text: str) -> str:
+    """``text`` with control characters and bytes that are not UTF-8 written out, as in ``\\n``."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place only if the block succeeds.
+    """Give a temporary file beside ``path`` that takes its place only if the block succeeds.
 
+    >>> import tempfile
     >>> with atomic(Path(tempfile.mkdtemp()) / "a.txt") as temporary:
     ...     _ = temporary.write_text("whole or not at all")
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    temporary = Path(name)
-    with hold(handle):
-        try:
-            yield temporary
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def hold(handle: int) -> Iterator[None]:
-    """Mark an open temporary file or folder as in use for a block, and close it.
-
-    The mark, a lock of the system's, ends with the process, however that ends.
-    """
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed left half-written beside ``path``."""
-    name = f".{glob.escape(path.name)}.????????{glob.escape(path.suffix)}"  # as tempfile names it
-    for left in path.parent.glob(name):
-        with contextlib.suppress(OSError):  # another process uses it, or has just removed it
-            with hold(os.open(left, os.O_RDONLY)):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    with _temporary(path) as temporary:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        temporary.replace(path)
 
 
 @contextlib.contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
     """Give an empty folder that takes the place of ``folder`` if the block succeeds."""
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with _temporary(folder) as new, _temporary(folder) as old:
+        new.mkdir()
         yield new
-        new.chmod(0o755)
         if folder.exists():
-            folder.rename(new.with_name(new.name + ".old"))
+            folder.rename(old)
         new.rename(folder)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` that says which process uses it; removed at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    token = f"{os.getpid()}@{platform.node()}.{uuid.uuid4().hex[:8]}"
+    temporary = path.with_name(f".{path.name}.{token}{path.suffix}")
+    try:
+        yield temporary
     finally:
-        for left in (new, new.with_name(new.name + ".old")):
-            shutil.rmtree(left, ignore_errors=True)
+        _remove(temporary)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed left half-written beside ``path``."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*@*{glob.escape(path.suffix)}"):
+        form = rf"\.(\d+)@(.*)\.[0-9a-f]{{8}}{re.escape(path.suffix)}"
+        name = re.fullmatch(form, left.name.removeprefix(f".{path.name}"))
+        with contextlib.suppress(OSError):  # another process has just removed it
+            if name and name[2] == platform.node():
+                used = psutil.pid_exists(int(name[1]))
+            else:
+                used = not name or time.time() - left.stat().st_mtime < DAY
+            if not used:
+                _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -129,11 +137,13 @@ class NotPlainError(ValueError):
 def parse_yaml(text: str) -> Any:
     """The value of some YAML: text, numbers, true and false, null, lists and mappings of these.
 
-    A date is text. Raises NotPlainError where the YAML is not valid, a name stands twice, or a part
-    stands for another one (an alias): a few lines of aliases unfold to gigabytes.
+    Numbers are read as they look, ``0400`` as 400; what YAML 1.1 would make of dates and ``1:30``
+    is text. Raises NotPlainError where the YAML is not valid, a name stands twice, a part stands
+    for another one (an alias: a few lines of them unfold to gigabytes), and for yes, no, on and
+    off, which are text to some programs and true or false to others.
 
-    >>> parse_yaml("run: 2024-05-01")
-    {'run': '2024-05-01'}
+    >>> parse_yaml("{run: 2024-05-01, n_faces: 0400}")
+    {'run': '2024-05-01', 'n_faces': 400}
     """
     try:
         return yaml.load(text, _Loader)
@@ -144,10 +154,7 @@ def parse_yaml(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers = {
-        first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    yaml_implicit_resolvers = {}  # in the place of YAML 1.1's
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
@@ -164,3 +171,24 @@ class _Loader(yaml.SafeLoader):
                     raise NotPlainError(reason, key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_word(self, node):
+        reason = (
+            f"holds {node.value}, which has two meanings: expected true, false or a quoted word"
+        )
+        raise NotPlainError(reason, node.start_mark)
+
+
+for tag, form, construct in (
+    ("null", "~|null|Null|NULL|", _Loader.construct_yaml_null),
+    ("bool", "true|True|TRUE|false|False|FALSE", _Loader.construct_yaml_bool),
+    ("word", "(?i:yes|no|on|off)", _Loader.construct_word),
+    ("int", "[-+]?[0-9]+", lambda _, node: int(node.value)),
+    (
+        "float",
+        r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        lambda _, node: float(re.sub(r"\.(?=[inIN])", "", node.value)),
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{form})$"), None)
+    _Loader.add_constructor(f"tag:yaml.org,2002:{tag}", construct)

@@ -22,12 +22,12 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from utkcmp.files import NotPlainError, parse_yaml
+from utkcmp.files import NotPlainError, parse_yaml, printable
 
 EMBEDDED = "embedded"
 MAX_FILE = 2**20  # bytes of a parameter file
 LARGEST = 2**53  # of a whole number: up to here a float holds it too
-SHOWN = 100  # characters that a message shows of a wrong value
+SHOWN, MAX_SENTENCE = 100, 1000  # characters of a wrong value, and of a message about it
 T = TypeVar("T")
 REGNETS = "400mf 800mf 1_6gf 3_2gf 8gf 16gf 32gf".split()
 FACERES = "faceres"  # a backbone, and the name of its weights
@@ -332,16 +332,17 @@ def _meant(name: Any, known: Iterable[str]) -> str:
 
 def _sentence(error: dict, source: str) -> str:
     where = f" in {source}" if source else ""
-    said = error["msg"].removeprefix("Value error, ")
-    if not error["loc"]:
+    said = printable(error["msg"].removeprefix("Value error, "))[:MAX_SENTENCE]
+    place = [printable(str(part))[:SHOWN] for part in error["loc"]]
+    if not place:
         return f"parameters{where}: {said}"
     if error["type"] == "extra_forbidden":
-        *outer, name = error["loc"]
-        hint = _meant(name, SearchSpace.__annotations__)
-        return f"parameter {'.'.join(outer)}{where} knows no {_shown(name)}: {hint}"
-    name = ".".join(map(str, error["loc"]))
+        hint = _meant(error["loc"][-1], SearchSpace.__annotations__)
+        return (
+            f"parameter {'.'.join(place[:-1])}{where} knows no {_shown(error['loc'][-1])}: {hint}"
+        )
     expected = said[0].lower() + said[1:]
-    return f"parameter {name} = {_shown(error['input'])}{where}: {expected}"
+    return f"parameter {'.'.join(place)} = {_shown(error['input'])}{where}: {expected}"
 
 
 def _shown(value: Any) -> str:
@@ -350,7 +351,7 @@ def _shown(value: Any) -> str:
         text = repr(value)
     except Exception:  # a number of thousands of digits, lists in lists without end
         return "a value too long to show"
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return printable(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
 
 
 def load_file(path: str | Path) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 import psutil
 
 MANY = 2000  # items from which on processes are worth their start
-CHUNK, CHUNK_BYTES = 64, 2**22  # items a process takes at a time, and bytes of theirs
-AHEAD = 3  # chunks read ahead for each process
+CHUNK, AHEAD = 32, 3  # items per task; tasks per process that are under way
 
 
 def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
@@ -34,54 +33,21 @@ def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
     if count < MANY:
         yield from map(function, items)
         return
-    items, failure = iter(items), []
+    from joblib import Parallel, delayed
 
-    def chunks():  # joblib reads ahead in a thread of its own, where an error would get lost
-        try:
-            yield from _chunks(function, items)
-        except Exception as error:
-            failure.append(error)
-
-    from joblib import Parallel, delayed, parallel_config
-
-    with parallel_config("loky", n_jobs=os.cpu_count(), idle_worker_timeout=20), ends_with_us():
-        run = Parallel(return_as="generator", batch_size=1, pre_dispatch=f"{AHEAD}*n_jobs")
-        results = run(delayed(_each)(*chunk) for chunk in chunks())
-    while True:
-        with warnings.catch_warnings(), ends_with_us():
-            # Processes that were idle have ended: no matter, others are started.
-            warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-            chunk = next(results, None)
-        if chunk is None:
-            break
-        yield from chunk
-    if failure:
-        raise failure[0]
-
-
-def _chunks(function: Callable, items: Iterator) -> Iterator[tuple[Callable, list]]:
-    """Items in chunks, each with what to do with its items.
-
-    A file too large for a chunk is mapped here, since several of them under way at once would take
-    gigabytes.
-    """
-    chunk, held = [], 0
-    for item in items:
-        size = len(item[1]) if isinstance(item, tuple) and isinstance(item[-1], bytes) else 0
-        if size <= CHUNK_BYTES:
-            chunk.append(item)
-            held += size
-        if len(chunk) == CHUNK or held > CHUNK_BYTES or (chunk and size > CHUNK_BYTES):
-            yield function, chunk
-            chunk, held = [], 0
-        if size > CHUNK_BYTES:
-            yield _same, [function(item)]
-    if chunk:
-        yield function, chunk
-
-
-def _same(item):
-    return item
+    items = iter(items)
+    chunks = iter(lambda: list(itertools.islice(items, CHUNK)), [])
+    run = Parallel(
+        -1,
+        return_as="generator",
+        batch_size=1,
+        pre_dispatch=f"{AHEAD}*n_jobs",
+        idle_worker_timeout=20,
+    )
+    with ends_with_us(), warnings.catch_warnings():  # idle processes have ended: others are started
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
+        for chunk in run(delayed(_each)(function, chunk) for chunk in chunks):
+            yield from chunk
 
 
 def _each(function: Callable, chunk: list) -> list:

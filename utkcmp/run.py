@@ -1,8 +1,9 @@
-"""One run's folder: where everything lies, and the record of what was done.
+"""One run's folder: where everything is, and the record of what was done.
 
 A run is a folder below ``outputs/`` (layout in README.md). Paths start here and nowhere else.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -29,8 +30,10 @@ RECORDED_PACKAGES = ("torch", "torchvision", "lightning", "ray", "numpy", "panda
 
 
 def outputs_root() -> Path:
-    """The folder that holds all runs: ``outputs/``, or what ``UTKCMP_OUTPUTS`` names."""
-    return Path(os.environ.get("UTKCMP_OUTPUTS") or PROJECT / "outputs")
+    """The folder of all runs: what ``UTKCMP_OUTPUTS`` names, else ``outputs/`` in this checkout, or
+    in the current folder where the package was installed without one."""
+    home = PROJECT if (PROJECT / "pyproject.toml").exists() else Path.cwd()
+    return Path(os.environ.get("UTKCMP_OUTPUTS") or home / "outputs")
 
 
 def faceres_weights() -> Path:
@@ -100,9 +103,7 @@ class Run:
                 f"{self.faces_csv} does not exist: run notebooks/02_split.ipynb first, "
                 f"with run = {self.folder.name!r}"
             )
-        columns = ["file", "age", "sha256", "group", "conflict", "status", "split", "evaluate"]
-        numbers, texts = ["age", "group", "conflict"], {"taken": str, "phash": str}
-        return read_table(self.faces_csv, columns, numbers, dtype=texts)
+        return read_faces(self.faces_csv)
 
     def read_results(self, every_seed: bool = False) -> pd.DataFrame:
         """The rows of results.csv so far; empty if no model has been evaluated.
@@ -131,20 +132,17 @@ class Run:
         """
         if not self.run_json.exists():
             return {}
-        try:
+        with contextlib.suppress(ValueError, AttributeError):
             record = read_json(self.run_json)
             seconds = [*record.get("seconds", {}).values()]
             counts = [record.get("data", {}).get(name, 0) for name in ("faces", "files")]
-            sound = all(isinstance(record.get(name, {}), dict) for name in SECTIONS)
-            sound &= all(isinstance(number, int | float) for number in (*seconds, *counts))
-        except (ValueError, AttributeError):
-            sound = False
-        if not sound:
-            raise RunError(
-                f"{self.run_json} is damaged: expected what a report recorded; remove it, and the "
-                "next report writes it anew"
-            )
-        return record
+            sections = all(isinstance(record.get(name, {}), dict) for name in SECTIONS)
+            if sections and all(isinstance(number, int | float) for number in (*seconds, *counts)):
+                return record
+        raise RunError(
+            f"{self.run_json} is damaged: expected what a report recorded; remove it, and the next "
+            "report writes it anew"
+        )
 
     def record(self, section: str, **entries) -> None:
         """Merge entries into one section of run.json, beside versions, device and git commit."""
@@ -153,6 +151,13 @@ class Run:
         record[section] = {**record.get(section, {}), **entries}
         with atomic(self.run_json) as temporary:
             temporary.write_text(json.dumps(record, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def read_faces(path: Path) -> pd.DataFrame:
+    """A split table, of whatever run. Raises FileNotFoundError, RunError if it is damaged."""
+    columns = ["file", "age", "sha256", "group", "conflict", "status", "split", "evaluate"]
+    numbers, texts = ["age", "group", "conflict"], {"taken": str, "phash": str}
+    return read_table(path, columns, numbers, dtype=texts)
 
 
 def environment() -> dict:
@@ -171,14 +176,8 @@ def environment() -> dict:
 
 def git_commit() -> str | None:
     """The commit of this checkout, with ``+`` if files differ from it; None without git."""
-    try:
-        describe = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return describe.stdout.strip()
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        options = {"stderr": subprocess.DEVNULL, "text": True}
+        return subprocess.check_output(command, cwd=PROJECT, **options).strip()
+    return None

@@ -7,11 +7,21 @@ import zipfile
 import pytest
 
 from utkcmp import processes
-from utkcmp.data import archives as sources
-from utkcmp.data.archives import DataError, list_files, read_files, source_fingerprint
+from utkcmp.data import archives
+from utkcmp.data.archives import DataError, files_of, read_files, source_fingerprint
 from utkcmp.processes import in_processes
 
 FILES = {"UTKFace/a.jpg": b"a" * 3000, "UTKFace/b/c.jpg": b"c", "d.txt": b""}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """Where archives are unpacked; nothing half-unpacked is ever left there."""
+    folder = tmp_path_factory.mktemp("outputs")
+    monkeypatch.setenv("UTKCMP_OUTPUTS", str(folder))
+    yield folder / "cache"
+    left = (folder / "cache").iterdir() if (folder / "cache").exists() else ()
+    assert all(path.name.startswith("unpacked-") for path in left)
 
 
 def write_folder(folder, files=FILES):
@@ -22,8 +32,8 @@ def write_folder(folder, files=FILES):
     return folder
 
 
-def write_tar(path, files=FILES):
-    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as tar:
+def write_tar(path, files=FILES, mode=None):
+    with tarfile.open(path, mode or ("w" if path.suffix == ".tar" else "w:gz")) as tar:
         for name, data in files.items():
             add(tar, name, data)
     return path
@@ -44,16 +54,62 @@ def write_zip(path, files=FILES):
     return path
 
 
-@pytest.mark.parametrize("kind", ["folder", "x.tar.gz", "x.tgz", "x.tar", "x.zip", "X.ZIP"])
+KINDS = {
+    **{"folder": write_folder, "x.zip": write_zip, "X.ZIP": write_zip, "x.tar": write_tar},
+    **{"x.tar.gz": write_tar, "x.tgz": write_tar},
+    **{name: lambda path: write_tar(path, mode="w:xz") for name in ("x.tar.xz", "x.txz")},
+    **{name: lambda path: write_tar(path, mode="w:bz2") for name in ("x.tbz2", "x.tar.bz2")},
+    "unpacked by a browser.tar.gz": lambda path: write_tar(path, mode="w"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_source_gives_the_same_files(tmp_path, kind):
-    if kind == "folder":
-        source = write_folder(tmp_path / kind)
-    else:
-        source = (write_zip if "zip" in kind.lower() else write_tar)(tmp_path / kind)
+    source = KINDS[kind](tmp_path / kind)
     assert dict(read_files(source)) == FILES
-    assert list_files(source) == sorted(FILES)
+    assert list(files_of(source)) == sorted(FILES)
     assert dict(read_files(str(source), {"d.txt"})) == {"d.txt": b""}
-    assert not set(tmp_path.rglob("*.jpg")) or kind == "folder", "an archive was unpacked"
+
+
+def test_an_archive_is_unpacked_once_and_anew_when_it_has_changed(tmp_path, cache, monkeypatch):
+    source = write_zip(tmp_path / "x.zip")
+    files_of(source)
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "_unpack", lambda *_: pytest.fail("unpacked again"))
+        files_of(source)
+    write_zip(source, {"new.jpg": b"1"})
+    assert list(files_of(source)) == ["new.jpg"] and len(list(cache.iterdir())) == 2
+
+
+def test_an_interrupted_unpacking_leaves_nothing(tmp_path, cache, monkeypatch):
+    source = write_zip(tmp_path / "x.zip")
+
+    def stopped(source, folder, left):
+        (folder / "half.jpg").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(archives, "_unpack", stopped)
+        files_of(source)
+    assert not list(cache.iterdir()) and dict(read_files(source)) == FILES
+
+
+def test_archives_in_an_archive_are_unpacked_too(tmp_path):
+    """As a cloud drive packs a folder of part1.tar.gz, part2.tar.gz, ..."""
+    part = write_tar(tmp_path / "part1.tar.gz").read_bytes()
+    source = write_zip(tmp_path / "drive.zip", {"drive/part1.tar.gz": part, "drive/a.txt": b"1"})
+    expect = {f"drive/part1.tar.gz/{name}": data for name, data in FILES.items()}
+    assert dict(read_files(source)) == expect | {"drive/a.txt": b"1"}
+
+
+def test_hard_links_inside_a_tar_are_files(tmp_path):
+    with tarfile.open(tmp_path / "f.tar.gz", "w:gz") as tar:
+        add(tar, "./a.jpg", b"a" * 2000)
+        add(tar, "./b/c.jpg", type=tarfile.LNKTYPE, linkname="./a.jpg")
+        add(tar, "./b/c.jpg", b"later")
+        add(tar, "./d.jpg", type=tarfile.LNKTYPE, linkname="./a.jpg")
+    expect = {"a.jpg": b"a" * 2000, "b/c.jpg": b"later", "d.jpg": b"a" * 2000}
+    assert dict(read_files(tmp_path / "f.tar.gz")) == expect
 
 
 @pytest.mark.parametrize("write, name", [(write_folder, "f"), (write_tar, "f.tar")])
@@ -62,47 +118,42 @@ def test_hidden_files_are_no_part_of_the_data(tmp_path, write, name):
     assert dict(read_files(write(tmp_path / name, FILES | hidden))) == FILES
 
 
-def test_a_member_named_from_the_current_folder_loses_the_dot(tmp_path):
-    assert list_files(write_tar(tmp_path / "f.tar", {"./UTKFace/a.jpg": b"a"})) == ["UTKFace/a.jpg"]
-
-
 def test_of_two_members_of_one_name_the_later_counts(tmp_path):
     with tarfile.open(tmp_path / "f.tar", "w") as tar:
-        add(tar, "a.jpg", b"old")
+        add(tar, "./a.jpg", b"old")
         add(tar, "a.jpg", b"new")
     assert dict(read_files(tmp_path / "f.tar")) == {"a.jpg": b"new"}
-    assert list_files(tmp_path / "f.tar") == ["a.jpg"]
 
 
 OUTSIDE = ["../a.jpg", "/etc/a.jpg", "UTKFace/../../a.jpg", "..\\a.jpg", "C:\\a.jpg"]
 
 
-@pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("write, kind", [(write_tar, "f.tar.gz"), (write_zip, "f.zip")])
-def test_a_member_that_points_outside_spoils_the_archive(tmp_path, write, kind, name):
-    source = write(tmp_path / kind, FILES | {name: b"x"})
-    with pytest.raises(DataError, match="points outside") as error:
-        list_files(source)
-    assert str(source) in str(error.value) and repr(name) in str(error.value)
+def test_a_member_that_points_outside_spoils_the_archive(tmp_path, write, kind):
+    for name in OUTSIDE:
+        source = write(tmp_path / kind, FILES | {name: b"x"})
+        with pytest.raises(DataError, match="points outside") as error:
+            files_of(source)
+        assert str(source) in str(error.value) and repr(name) in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
-)
-def test_a_link_or_device_spoils_a_tar(tmp_path, kind):
+def test_a_link_or_device_spoils_an_archive(tmp_path):
+    links = {"../x": tarfile.LNKTYPE, "/etc/passwd": tarfile.LNKTYPE, "a": tarfile.SYMTYPE}
+    for target, kind in [*links.items(), ("a", tarfile.CHRTYPE), ("a", tarfile.FIFOTYPE)]:
+        with tarfile.open(tmp_path / "f.tar", "w") as tar:
+            add(tar, "a.jpg", type=kind, linkname=target)
+        with pytest.raises(DataError, match="'a.jpg'.* points outside"):
+            files_of(tmp_path / "f.tar")
     with tarfile.open(tmp_path / "f.tar", "w") as tar:
-        add(tar, "a.jpg", type=kind, linkname="a.jpg")
-    with pytest.raises(DataError, match="'a.jpg', which points outside"):
-        list(read_files(tmp_path / "f.tar"))
-
-
-def test_a_link_spoils_a_zip(tmp_path):
+        add(tar, "a.jpg", type=tarfile.LNKTYPE, linkname="gone.jpg")
+    with pytest.raises(DataError, match="'gone.jpg' not found"):
+        files_of(tmp_path / "f.tar")
     with zipfile.ZipFile(tmp_path / "f.zip", "w") as archive:
         member = zipfile.ZipInfo("a.jpg")
         member.external_attr = 0o120777 << 16
         archive.writestr(member, "/etc/passwd")
     with pytest.raises(DataError, match="'a.jpg', which points outside"):
-        list(read_files(tmp_path / "f.zip"))
+        files_of(tmp_path / "f.zip")
 
 
 def test_a_truncated_archive_is_seen_wherever_it_is_cut(tmp_path):
@@ -113,7 +164,7 @@ def test_a_truncated_archive_is_seen_wherever_it_is_cut(tmp_path):
         for cut in [0, 1, 100, 512, 1024, 1100, 2048, end // 2, end - 1]:
             (tmp_path / name).write_bytes(whole[:cut])
             with pytest.raises(DataError, match=f"{name} is truncated or damaged .*: expected a"):
-                list_files(tmp_path / name)
+                files_of(tmp_path / name)
 
 
 def test_a_damaged_archive_is_seen(tmp_path):
@@ -124,7 +175,7 @@ def test_a_damaged_archive_is_seen(tmp_path):
         data[5 * 1536 + 10] ^= 0xFF  # in a tar: the name in the header of 5.jpg
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DataError, match="truncated or damaged"):
-            list(read_files(tmp_path / name))
+            files_of(tmp_path / name)
 
 
 def test_a_missing_unknown_or_empty_source_is_one_sentence(tmp_path):
@@ -134,7 +185,7 @@ def test_a_missing_unknown_or_empty_source_is_one_sentence(tmp_path):
     got = {}
     for name in ("none", "faces.rar", "empty", "empty.zip"):
         with pytest.raises(DataError) as error:
-            list_files(tmp_path / name)
+            files_of(tmp_path / name)
         got[name] = str(error.value).removeprefix(str(tmp_path)).partition(": expected a folder")[0]
     assert got == {
         "none": "/none does not exist",
@@ -150,7 +201,7 @@ def test_a_linked_file_is_read_and_a_linked_folder_is_an_error(tmp_path):
     assert dict(read_files(folder))["link.jpg"] == FILES["UTKFace/a.jpg"]
     (folder / "loop").symlink_to(folder)
     with pytest.raises(DataError, match="loop is a linked folder"):
-        list_files(folder)
+        files_of(folder)
 
 
 def test_a_broken_link_or_a_pipe_is_an_error(tmp_path):
@@ -167,17 +218,29 @@ def test_a_broken_link_or_a_pipe_is_an_error(tmp_path):
     "write, name", [(write_folder, "f"), (write_tar, "f.tgz"), (write_zip, "f.zip")]
 )
 def test_no_more_than_the_limit_is_read_of_a_file(tmp_path, monkeypatch, write, name):
-    monkeypatch.setattr(sources, "MAX_BYTES", 100)
+    monkeypatch.setattr(archives, "MAX_BYTES", 100)
     got = {name: len(data) for name, data in read_files(write(tmp_path / name))}
     assert got == {"UTKFace/a.jpg": 101, "UTKFace/b/c.jpg": 1, "d.txt": 0}
 
 
+@pytest.mark.parametrize("limit, value", [("MAX_TOTAL", 3000), ("MAX_MEMBERS", 2)])
+@pytest.mark.parametrize("write, name", [(write_tar, "f.tgz"), (write_zip, "f.zip")])
+def test_an_archive_that_unpacks_to_more_than_the_limit_is_refused(
+    tmp_path, monkeypatch, write, name, limit, value
+):
+    monkeypatch.setattr(archives, limit, value)
+    with pytest.raises(DataError, match=f"{name} unpacks to more than .*expected a smaller"):
+        files_of(write(tmp_path / name))
+
+
 def test_a_name_that_no_table_can_hold_is_written_out(tmp_path):
-    write_folder(tmp_path, {"a\n.jpg": b"1", os.fsdecode(b"\xe9.jpg"): b"2", "é.jpg": b"3"})
-    assert dict(read_files(tmp_path)) == {"a\\n.jpg": b"1", "\\udce9.jpg": b"2", "é.jpg": b"3"}
+    files = {"a\n.jpg": b"1", os.fsdecode(b"\xe9.jpg"): b"2", "é.jpg": b"3"}
+    for source in (write_folder(tmp_path / "f", files), write_tar(tmp_path / "f.tar", files)):
+        expect = {"a\\n.jpg": b"1", "\\udce9.jpg": b"2", "é.jpg": b"3"}
+        assert dict(read_files(source)) == expect
 
 
-def test_the_stamp_follows_the_files(tmp_path):
+def test_the_fingerprint_follows_the_files(tmp_path):
     folder, archive = write_folder(tmp_path / "f"), write_tar(tmp_path / "f.tar")
     before = source_fingerprint(folder), source_fingerprint(archive)
     assert (source_fingerprint(folder), source_fingerprint(archive)) == before
@@ -188,29 +251,20 @@ def test_the_stamp_follows_the_files(tmp_path):
         source_fingerprint(tmp_path / "none")
 
 
+# ---- work in processes ---------------------------------------------------------------------------
+
+
 @pytest.mark.filterwarnings("ignore:.*have been cancelled")
 @pytest.mark.parametrize("count", [100, processes.MANY])
-def test_a_map_reads_only_a_little_ahead_and_can_be_left(count):
+def test_a_map_in_processes_is_a_map(count):
+    """In order, with its errors and those of its items, reading only a little ahead."""
+    assert list(in_processes(math.sqrt, range(count), count))[-1] == math.sqrt(count - 1)
+    with pytest.raises(ValueError, match="math domain error"):
+        list(in_processes(math.sqrt, range(5, 5 - count, -1), count))
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(in_processes(math.sqrt, map(int, [*range(count), "x"]), count))
     taken = []
     mapped = in_processes(math.sqrt, (taken.append(i) or i for i in range(100_000)), count)
     assert next(mapped) == 0
     mapped.close()
     assert len(taken) <= processes.CHUNK * (processes.AHEAD * os.cpu_count() + 2)
-
-
-@pytest.mark.parametrize("count", [100, processes.MANY])
-def test_processes_map_in_order_and_pass_errors_on(count):
-    assert list(in_processes(math.sqrt, range(count), count)) == [
-        math.sqrt(x) for x in range(count)
-    ]
-    with pytest.raises(ValueError, match="math domain error"):
-        list(in_processes(math.sqrt, range(5, 5 - count, -1), count))
-
-
-def test_an_error_of_the_reading_ends_a_map_over_processes():
-    def reading():
-        yield from range(processes.MANY)
-        raise DataError("the archive is truncated")
-
-    with pytest.raises(DataError, match="the archive is truncated"):
-        list(in_processes(math.sqrt, reading(), processes.MANY))

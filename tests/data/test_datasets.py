@@ -1,6 +1,9 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Compose, Resize, ToDtype, ToImage
 
 from utkcmp.data.archives import DataError, data_source
@@ -27,10 +30,52 @@ def test_the_pair_dataset_gives_two_images_and_whether_left_is_older(folder):
         assert abs(gap) >= 5 and label == (gap > 0)
 
 
-def test_the_pair_dataset_works_in_a_loader(folder):
-    loader = torch.utils.data.DataLoader(UTKDataset(folder, SMALL, data_size=6), batch_size=3)
-    left, right, label = next(iter(loader))
-    assert left.shape == (3, 3, 16, 16) and label.shape == (3,)
+@pytest.mark.parametrize("kind", [UTKAgeDataset, UTKDataset])
+def test_a_dataset_is_a_sequence(folder, kind):
+    few = kind(folder, SMALL, **({"data_size": 9} if kind is UTKDataset else {}))
+    items = list(few)
+    assert len(items) == len(few) and torch.equal(few[-1][0], items[-1][0])
+    assert [item[-1] for item in few[1:8:3]] == [items[row][-1] for row in (1, 4, 7)]
+    assert few[np.int64(2)][-1] == items[2][-1] and few[-len(few)][-1] == items[0][-1]
+    assert len([*reversed(few)]) == len(few)
+    for outside in (len(few), -len(few) - 1):
+        with pytest.raises(IndexError, match=f"no item {outside}: there are {len(few)}"):
+            few[outside]
+    with pytest.raises(TypeError):
+        few["0"]
+
+
+def test_a_loader_makes_batches_with_a_transform_and_says_what_it_lacks_without(folder):
+    left, right, label = next(iter(DataLoader(UTKDataset(folder, SMALL, data_size=6), 3)))
+    assert left.shape == right.shape == (3, 3, 16, 16) and label.shape == (3,)
+    images, ages = next(iter(DataLoader(UTKAgeDataset(folder, SMALL), 4)))
+    assert images.shape == (4, 3, 16, 16) and ages.dtype == torch.int64
+    for dataset in (UTKDataset(folder, data_size=6), UTKAgeDataset(folder)):
+        with pytest.raises(TypeError, match="PIL gives them make no batch: expected .* transform"):
+            next(iter(DataLoader(dataset, 3)))
+        assert len(next(iter(DataLoader(dataset, 3, collate_fn=list)))) == 3
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_split_of_a_run_can_be_used_alone(small_run, folder, split):
+    run, data = small_run
+    dataset = UTKAgeDataset(folder, split=split, faces=run.faces_csv)
+    assert dataset.faces.file.tolist() == data.faces.file[data.rows(split)].tolist()
+    image, age = dataset[0]
+    assert age == int(dataset.faces.file[0].split("_")[0]) and image.size == (200, 200)
+    pairs = UTKDataset(folder, split=split, faces=run.read_faces(), data_size=9)
+    assert pairs.faces.ages.tolist() == dataset.ages.tolist() and len(pairs) == 9
+
+
+def test_a_split_that_cannot_be_had_is_explained(small_run, folder, tmp_path):
+    run, data = small_run
+    with pytest.raises(ValueError, match="split is 'train', but faces is None: expected a run's"):
+        UTKAgeDataset(folder, split="train")
+    with pytest.raises(ValueError, match="split is 'all', expected one of train, val, test"):
+        UTKDataset(folder, split="all", faces=run.faces_csv)
+    shutil.copy(sorted(folder.glob("*.jpg"))[0], tmp_path)
+    with pytest.raises(DataError, match=f"lacks {len(data.faces) - 1} of the faces, first "):
+        UTKAgeDataset(tmp_path, faces=run.faces_csv)
 
 
 def test_the_age_dataset_gives_ages_in_years(folder):

@@ -273,9 +273,9 @@ def test_options_out_of_range_are_errors(options, message):
         ([], "0 faces have fewer than two distinct ages"),
         ([7], "1 face has fewer"),
         ([7, 7, 7], "3 faces have fewer than two distinct ages: expected at least two"),
-        ([7, np.nan, 8], "1 ages are no numbers"),
-        ([7, np.inf], "1 ages are no numbers"),
-        (pd.array([7, None, 8], "Int64"), "1 ages are no numbers"),
+        ([7, np.nan, 8], "1 ages are not numbers"),
+        ([7, np.inf], "1 ages are not numbers"),
+        (pd.array([7, None, 8], "Int64"), "1 ages are not numbers"),
         ([[1, 2], [3, 4]], r"ages have shape \(2, 2\)"),
     ],
 )

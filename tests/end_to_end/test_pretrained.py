@@ -1,37 +1,35 @@
 """A pretrained start in all that a backbone is used for, with random weights for the real ones."""
 
-import numpy as np
 import pytest
 import torch
-from test_solver import SETTINGS, some, toy
+from test_solver import DATA, PAIRS, ROWS, SETTINGS
 
 from utkcmp.compare.onnx_export import TOLERANCE, export, write_graphs
 from utkcmp.evaluation.saliency import saliency
 from utkcmp.models import build_model, load_model, read_config
 from utkcmp.models.backbones import make_backbone
+from utkcmp.training.settings import Settings
 from utkcmp.training.solver import fit
 
-FACERES = {"backbone": "faceres", "weights": "faceres"}
-OPTIONS = SETTINGS | {"lr": 1e-3, "backbone_lr": 0.2, "ema": 0.9, "age_weight": 0.5, "epochs": 2}
+START = {"backbone": "faceres", "weights": "faceres", "age_loss": "distribution", "mirror": True}
+CHANGES = {"lr": 1e-3, "backbone_lr": 0.2, "ema": 0.9, "age_weight": 0.5}
 
 
-def train(name, folder, **options):
-    images, ages, pairs = toy(16, 32)
+def train(name, folder, **given):
     torch.manual_seed(0)
-    model = build_model(name, **FACERES, age_loss="distribution", mirror=True)
-    train, val = some(pairs, 32), some(pairs, 32)
+    model, val = build_model(name, **START), PAIRS[ROWS]
     if name == "ResNetAgeRegressor":
-        train = val = np.arange(16)
-    elif name == "SiameseResNet":
-        train = np.arange(16)
-    return fit(model, images, ages, train=train, val=val, folder=folder, **OPTIONS | options)
+        val = ROWS
+    settings = Settings.of(**SETTINGS | CHANGES)
+    on = val if name == "ResNetClassifier" else ROWS
+    return fit(model, DATA, settings, train=on, val=val, folder=folder, **given)
 
 
 @pytest.mark.parametrize("name", ["SiameseResNet", "ResNetClassifier", "ResNetAgeRegressor"])
 def test_a_model_is_trained_from_it_and_then_needs_it_no_more(name, faceres, tmp_path):
     fitted = train(name, tmp_path)
     channels = 6 if name == "ResNetClassifier" else 3
-    start = make_backbone(**{"name": "faceres", "weights": "faceres", "in_channels": channels})[0]
+    start = make_backbone("faceres", "faceres", channels)[0]
     moved = [
         (now - before).abs().max()
         for now, before in zip(fitted.model.backbone.parameters(), start.parameters(), strict=True)
@@ -46,9 +44,8 @@ def test_a_model_is_trained_from_it_and_then_needs_it_no_more(name, faceres, tmp
     write_graphs(tmp_path)
     assert export(tmp_path, tmp_path / "whole.onnx") <= TOLERANCE
     if name != "ResNetAgeRegressor":
-        images, _, pairs = toy(16, 32)
-        maps = saliency(model, images, some(pairs, 2), steps=2)
-        assert maps.sum((1, 2, 3)) == pytest.approx(np.ones(2), abs=1e-5)
+        maps = saliency(model, DATA.images, PAIRS[ROWS[:2]], steps=2)
+        assert maps.sum((1, 2, 3)) == pytest.approx([1, 1], abs=1e-5)
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(faceres, tmp_path):

@@ -29,7 +29,7 @@ def stored(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
 def broken_images() -> dict[str, bytes]:
     """Files that are no whole picture, whatever they claim, by what is wrong with them."""
     found = {**cut_jpegs(), **cut_pngs(), **wrong_sizes(), **bombs(), **posing()}
-    for kind in ("GIF", "BMP", "WEBP"):
+    for kind in ("GIF", "BMP", "WEBP", "TIFF", "AVIF"):
         whole = stored(face(), kind)
         for share in (0.01, 0.5, 0.9):
             found[f"{kind} cut at {share:.0%}"] = whole[: int(share * len(whole))]
@@ -52,12 +52,17 @@ def odd_images() -> dict[str, bytes]:
         "of 60,000 bytes of noise": b"Exif\0\0" + np.random.default_rng(0).bytes(60_000),
     }
     found = {f"EXIF {what}": stored(image, exif=data) for what, data in exif.items()}
-    found |= {f"{kind} named .jpg": stored(image, kind) for kind in ("PNG", "GIF", "BMP", "WEBP")}
+    found |= {
+        f"{kind} named .jpg": stored(image, kind)
+        for kind in ("PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
+    }
     found["JPEG with a program behind it"] = stored(image) + b"#!/bin/sh\ntouch /tmp/owned\n"
     found["JPEG with a page in its comment"] = stored(image, comment=b"<script>alert(1)</script>")
     # Of whole rows Pillow misses none.
-    found["PNG of fewer pixels than it claims"] = png(
-        200, 600, b"IDAT" + zlib.compress(bytes(300 * 601))
+    body = zlib.compress(bytes(300 * 601))
+    found["PNG of fewer pixels than it claims"] = png(200, 600, b"IDAT" + body)
+    found["PNG with texts that unpack to gigabytes"] = png(
+        200, 200, *20 * [b"zTXtx\0\0" + zlib.compress(bytes(5_000_000))], b"IDAT" + body
     )
     found["JPEG with noise for a colour profile"] = stored(
         image, icc_profile=bytes(range(256)) * 99
@@ -191,7 +196,7 @@ def bombs() -> dict[str, bytes]:
     huge = zlib.compress(bytes(50_000_000))
     return {
         "PNG bomb of 3.6 billion pixels": png(60_000, 60_000, b"IDAT" + huge),
-        "PNG bomb just above the limit": png(10_000, 5_001, b"IDAT" + huge, colours=0, bits=1),
+        "PNG bomb just above the limit": png(25_000, 10_001, b"IDAT" + huge, colours=0, bits=1),
         "PNG bomb in its text": png(200, 200, b"zTXtx\0\0" + huge, b"IDAT" + huge[:100]),
         "PNG bomb in its profile": png(200, 200, b"iCCPx\0\0" + huge, b"IDAT" + huge[:100]),
         "GIF bomb of 4 billion pixels": b"GIF89a"
@@ -220,7 +225,6 @@ def posing() -> dict[str, bytes]:
         "a program": b"\x7fELF\x02\x01\x01" + bytes(200),
         "a script": b"#!/bin/sh\ntouch owned\n",
         "a pickle": b"cposix\nsystem\n(S'touch owned'\ntR.",
-        "TIFF": stored(face(), "TIFF"),
         "an icon": stored(face().resize((64, 64)), "ICO"),
         "PPM": stored(face(), "PPM"),
         "a moving GIF": stored(face(), "GIF", save_all=True, append_images=[face(1)]),

@@ -21,16 +21,22 @@ from utkcmp.compare import command
 from utkcmp.compare.answers import Order
 from utkcmp.compare.figures import order_figure
 from utkcmp.compare.photos import REASONS, PhotoError, faces_in, only_face, read_photo
-from utkcmp.data.archives import DataError, list_files, read_files
+from utkcmp.data.archives import MAX_BYTES, DataError, files_of, read_files
 from utkcmp.data.datasets import UTKDataset
 from utkcmp.data.decode import ImageError, decode
 from utkcmp.data.image_cache import cache_images
 from utkcmp.data.index import index_faces
 from utkcmp.files import atomic
-from utkcmp.run import WEIGHTS, Run
+from utkcmp.run import WEIGHTS, Run, outputs_root
 
 GIGABYTE = 2**20  # in KiB, as the system counts
 BROKEN, ODD = broken_images(), odd_images()
+SOME = [what for number, what in enumerate(BROKEN) if number % 9 == 0]  # a few of each kind
+
+
+@pytest.fixture(autouse=True)
+def outputs_here(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("UTKCMP_OUTPUTS", str(tmp_path_factory.mktemp("outputs")))
 
 
 def in_a_child(code: str, *arguments) -> dict:
@@ -59,11 +65,6 @@ def everything(folder: Path) -> dict[str, bytes | None]:
 # ---- images --------------------------------------------------------------------------------------
 
 
-def test_the_corpus_is_large():
-    assert len(BROKEN) + len(ODD) >= 90 and len(hostile_names()) >= 35
-    assert len({*BROKEN.values(), *ODD.values()}) >= 85
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """A folder of all the corpus and two good faces, each file with a valid name."""
@@ -74,7 +75,7 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def test_the_index_names_a_reason_for_each(corpus):
+def test_the_index_names_a_reason_for_each_and_the_data_set_gives_the_others(corpus):
     before = everything(corpus)
     faces = index_faces(corpus, progress=False)
     assert everything(corpus) == before
@@ -83,29 +84,34 @@ def test_the_index_names_a_reason_for_each(corpus):
     for what, said in zip(BROKEN, got, strict=False):
         assert said in REASONS, f"{what}: {said}"
     assert dict(zip(ODD, got[len(BROKEN) :], strict=False)) == dict.fromkeys(ODD, "ok")
-
-
-def test_the_data_set_gives_the_readable_ones_only(corpus):
     pairs = UTKDataset(corpus, data_size=40)
     assert len(pairs.faces) == len(ODD) + 2
-    for row in range(len(pairs.faces)):
-        assert pairs.faces.image(row).mode == "RGB"
-    assert all(image.size[0] == 200 for image in pairs[0][:2])
+    assert all(image.mode == "RGB" for image, _ in pairs.faces)
 
 
-@pytest.mark.parametrize("what", BROKEN)
-def test_a_comparison_says_one_sentence(what, tmp_path, capfd):
+def says_one_sentence(content: bytes, folder: Path, capfd):
     """In Python, and as the command, whose model is not even read: 1, and one line."""
-    path = tmp_path / "a photo.jpg"
-    path.write_bytes(BROKEN[what])
+    path = folder / "a photo.jpg"
+    path.write_bytes(content)
     with pytest.raises(PhotoError, match="expected") as caught:
         read_photo(path)
     for name in ("config.json", WEIGHTS):
-        (tmp_path / name).touch()
-    status = command.main([str(path), str(path), "--model", str(tmp_path)])
+        (folder / name).touch()
+    status = command.main([str(path), str(path), "--model", str(folder)])
     out, err = capfd.readouterr()
     assert status == 1 and out == "" and err == f"utkcmp.compare: {caught.value}\n"
     assert len(err.splitlines()) == 1
+
+
+def test_a_comparison_says_one_sentence(tmp_path, capfd):
+    for what in SOME:
+        says_one_sentence(BROKEN[what], tmp_path, capfd)
+
+
+@pytest.mark.slow
+def test_a_comparison_says_one_sentence_of_each(tmp_path, capfd):
+    for content in BROKEN.values():
+        says_one_sentence(content, tmp_path, capfd)
 
 
 def test_a_face_beside_something_broken_is_found():
@@ -115,9 +121,9 @@ def test_a_face_beside_something_broken_is_found():
 
 def test_random_damage_is_a_face_or_a_sentence():
     rng = np.random.default_rng(0)
-    for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP"):
+    for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "HEIF"):
         whole = stored(face().resize((64, 64)), kind)
-        for _ in range(60):
+        for _ in range(40):
             data = bytearray(whole)
             for place in rng.integers(0, len(data), 5):
                 data[place] = rng.integers(256)
@@ -129,15 +135,16 @@ def test_random_damage_is_a_face_or_a_sentence():
                 assert str(error) in REASONS
 
 
-def test_the_largest_images_that_are_taken_stay_below_a_gigabyte(tmp_path):
-    """Each is 49 million pixels in a few hundred kilobytes."""
-    side = 7000
-    grey, deep, clear = (bytes(side * (1 + side * n)) for n in (1, 2, 4))
-    kinds = {"grey": (grey, 8, 0), "deep": (deep, 16, 0), "clear": (clear, 8, 6)}
-    for age, (name, (pixels, bits, colours)) in enumerate(kinds.items(), start=20):
-        body = gzip.zlib.compress(pixels, 1)
-        content = png(side, side, b"IDAT" + body, bits=bits, colours=colours)
-        (tmp_path / f"{age}_0_1_{name}.png").write_bytes(content)
+@pytest.mark.slow
+@pytest.mark.parametrize("bits, colours", [(8, 0), (16, 0), (8, 2), (8, 6)])
+def test_the_largest_images_that_are_taken_fit_a_small_machine(tmp_path, bits, colours):
+    """250 million pixels in less than a megabyte: grey, deep, coloured and transparent ones."""
+    side = 15_800
+    row = bytes(1 + side * bits // 8 * {0: 1, 2: 3, 6: 4}[colours])
+    packer = gzip.zlib.compressobj(1)
+    body = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    content = png(side, side, b"IDAT" + body, bits=bits, colours=colours)
+    (tmp_path / "20_0_1_.png").write_bytes(content)
     got = in_a_child(
         """
         from utkcmp.data.index import index_faces
@@ -145,7 +152,7 @@ def test_the_largest_images_that_are_taken_stay_below_a_gigabyte(tmp_path):
         """,
         tmp_path,
     )
-    assert got["told"] == ["ok"] * 3 and got["most"] < GIGABYTE
+    assert got["told"] == ["ok"] and got["most"] < 1.5 * GIGABYTE
 
 
 # ---- names ---------------------------------------------------------------------------------------
@@ -259,11 +266,12 @@ def test_no_archive_writes_outside_or_makes_anything(tmp_path):
     archives = hostile_archives(folder, canary)
     before = everything(tmp_path)
     for path in archives:
-        with pytest.raises(DataError, match="points outside the archive or is no plain file"):
+        with pytest.raises(DataError, match="points outside the archive"):
             index_faces(path, cache=cache, progress=False)
         with pytest.raises(DataError):
             UTKDataset(path)
     assert everything(tmp_path) == before and len(archives) >= 17
+    assert list((outputs_root() / "cache").iterdir()) == []
 
 
 def long_header(kind: bytes, size: int) -> bytes:
@@ -351,24 +359,9 @@ def test_a_hole_of_ten_gigabytes_in_a_zip(tmp_path):
     path.write_bytes(local + entry + end)
     assert zipfile.ZipFile(path).infolist()[0].file_size == 10 * 2**30
     (only,) = read_files(path)
-    assert len(only[1]) == 2**26 + 1 and not any(only[1][::4096])
-
-
-def test_many_members_that_are_all_large_are_not_held_at_once(tmp_path):
-    """2,000 members are shared among processes, in chunks of 64: these would take a gigabyte."""
-    path = tmp_path / "many.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for number in range(64):
-            archive.writestr(f"{number}.jpg", bytes(2**24))
-    got = in_a_child(
-        """
-        from utkcmp.data.archives import read_files
-        from utkcmp.processes import in_processes
-        told = sorted(in_processes(len, read_files(sys.argv[1]), 2000))[-1]
-        """,
-        path,
-    )
-    assert got["most"] < GIGABYTE
+    assert len(only[1]) == MAX_BYTES + 1
+    (packed,) = (outputs_root() / "cache").rglob("*.jpg")
+    assert packed.stat().st_blocks < 100  # of 512 bytes: it takes no space
 
 
 def many_members(path: Path, count: int = 100_000) -> Path:
@@ -397,13 +390,12 @@ def test_random_damage_to_an_archive_is_files_or_a_sentence(tmp_path, kind):
         whole = zip_of(path, *((*one, 0o100644) for one in files)).read_bytes()
     else:
         whole = tar_of(path, *((*one, {}) for one in files)).read_bytes()
-    for _ in range(150):
+    for _ in range(60):
         data = bytearray(whole)
         for place in rng.integers(0, len(data), 3):
             data[place] = rng.integers(256)
         path.write_bytes(data)
         try:
-            assert len(list_files(path)) <= 4
-            assert all(len(content) <= 301 for _, content in read_files(path))
+            assert len(files_of(path)) <= 4
         except DataError as error:
             assert str(error).startswith(str(path))

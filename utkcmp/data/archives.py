@@ -1,22 +1,38 @@
-"""What a parameter file may hold, checked before anything runs.
+"""Folders and archives of faces: archives are unpacked once, then everything reads a folder."""
 
-A parameter has one meaning in every notebook. Files are flat YAML; later files override earlier
-ones and single values override all files, both here and with papermill's ``-f`` and ``-p``.
-"""
-
+import bz2
 import contextlib
 import gzip
 import hashlib
+import lzma
 import os
 import re
 import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Container, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 
+from utkcmp.files import printable, replaced
 from utkcmp.params import EMBEDDED, ParameterError, Params
 from utkcmp.run import outputs_root
+
+KINDS = (
+    "a folder, .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz with images named like "
+    "25_0_1_20170116174525125.jpg"
+)
+ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))\Z", re.IGNORECASE)
+COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+MAX_BYTES = 2**28  # what is read of one file
+MAX_TOTAL, MAX_MEMBERS = 2**35, 2_000_000  # of an archive and those in it, unpacked
+MAX_HEADER = 2**20  # bytes of a tar's long name or of the attributes of a member
+HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+HEADERS += (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+
+
+class DataError(ValueError):
+    """Data that cannot be used: one sentence with the path, what is wrong and what was expected."""
 
 
 def data_source(params: Params) -> Path:
@@ -38,43 +54,27 @@ def data_source(params: Params) -> Path:
     return Path(expanded).expanduser()
 
 
-KINDS = "a folder, .tar.gz, .tgz, .tar or .zip with images named like 25_0_1_20170116174525125.jpg"
-MAX_BYTES = 64 * 2**20  # what is read of one file
-MAX_HEADER = 2**20  # bytes of a tar's long name or of the attributes of a member
-HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-HEADERS += (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+def files_of(source: str | Path) -> dict[str, Path]:
+    """The files of a folder or an archive: their paths by their names below it, sorted by name.
 
-Entry = tuple[str, Callable[[], bytes]]  # a file's name and how to read it, now or never
-
-
-class DataError(ValueError):
-    """Data that cannot be used: one sentence with the path, what is wrong and what was expected."""
-
-
-def list_files(source: str | Path) -> list[str]:
-    """All files of ``source``, sorted: posix paths below the folder or inside the archive.
-
+    An archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz; those in it too) is unpacked once, into
+    ``outputs/cache``. Of a member above MAX_BYTES (256 MiB) only the name is kept, with a file of
+    zeros; where a name stands twice, the later member counts. A linked file is read.
     Raises DataError for a source that is missing, of another kind, without files, truncated or
-    damaged, or that points outside itself (see ``read_files``).
+    damaged, for a linked folder, and for a whole archive if a member of it is a device or a
+    symbolic link, if its name is absolute or leads upwards, or if it unpacks to more than 32 GiB.
     """
     with _readable(source):
-        names = sorted({name for name, _ in _entries(Path(source))})
-    if not names:
+        found = dict(sorted(_walk(unpack(source))))
+    if not found:
         raise DataError(f"{source} holds no files: expected {KINDS}")
-    return names
+    return found
 
 
 def read_files(
     source: str | Path, files: Container[str] | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """Read the files of a folder, .tar.gz, .tgz, .tar or .zip: gives (name, content) of each.
-
-    files: the names to read (a set, say); None reads all. They come in the source's own order. Of
-    a file above MAX_BYTES (64 MiB) the first MAX_BYTES + 1 bytes are given. Where an archive holds
-    a name twice, the later one counts, as it does when it is unpacked. Folders are read with all
-    their subfolders; a linked file is read, a linked subfolder is an error.
-    Raises DataError as ``list_files`` does: for a whole archive if a member of it is a link or a
-    device, or if its name is absolute or leads upwards.
+    """The files of ``files_of``, or those named in ``files`` (a set, say): (name, content) of each.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -82,16 +82,18 @@ def read_files(
     >>> dict(read_files(folder))
     {'a.txt': b'some text'}
     """
-    with _readable(source):
-        for name, read in _entries(Path(source)):
-            if files is None or name in files:
-                yield name, read()
+    for name, path in files_of(source).items():
+        if files is None or name in files:
+            yield name, read_file(path)
 
 
-def paths_of(folder: Path) -> dict[str, Path]:
-    """The files of a folder by the names that ``list_files`` gives them. Raises DataError too."""
-    with _readable(folder):
-        return dict(_walk(folder))
+def read_file(path: Path) -> bytes:
+    """A file, or the first MAX_BYTES + 1 bytes of a larger one. Raises DataError as above."""
+    with _readable(path):
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is a device or a pipe: expected image files")
+        with open(path, "rb") as file:
+            return file.read(MAX_BYTES + 1)
 
 
 def source_fingerprint(source: str | Path) -> str:
@@ -99,20 +101,43 @@ def source_fingerprint(source: str | Path) -> str:
 
     A changed file shows by its size or time: sha256 over every (name, size, time in ns) of a
     folder, or over (absolute path, size, time in ns) of an archive. Raises DataError as
-    ``list_files`` does for a folder, and for an archive that is missing or of another kind.
+    ``files_of`` does for a folder, and for an archive that is missing or of another kind.
     """
     source = Path(source)
     with _readable(source):
         if source.is_dir():
-            paths = sorted((name, path) for name, path in _walk(source))
-        else:
-            _opener(source)
+            paths = sorted(_walk(source))
+        elif not source.exists():
+            raise _UnusableError(f"does not exist: expected {KINDS}")
+        elif source.is_file() and ARCHIVE.search(source.name):
             paths = [(str(source.resolve()), source)]
-        lines = [f"{name}\0{s.st_size}\0{s.st_mtime_ns}\n" for name, s in _stats(paths)]
+        else:
+            raise _UnusableError(f"is neither a folder nor a known archive: expected {KINDS}")
+        stats = ((name, path.stat()) for name, path in paths)
+        lines = [f"{name}\0{s.st_size}\0{s.st_mtime_ns}\n" for name, s in stats]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-# ---- one way through each kind of source ---------------------------------------------------------
+def unpack(source: str | Path) -> Path:
+    """A folder itself; for an archive the folder in ``outputs/cache`` that holds its files.
+
+    It is unpacked once, whole or not at all, and anew when the archive has changed.
+    """
+    source = Path(source)
+    if source.is_dir():
+        return source
+    folder = outputs_root() / "cache" / f"unpacked-{source_fingerprint(source)[:24]}"
+    if not folder.is_dir():
+        with _readable(source), replaced(folder) as fresh:
+            _unpack(source, fresh, [MAX_TOTAL, MAX_MEMBERS])
+    return folder
+
+
+# ---- unpacking -----------------------------------------------------------------------------------
+
+
+class _UnusableError(Exception):
+    """What is wrong with a source, as the end of a sentence that begins with its path."""
 
 
 @contextlib.contextmanager
@@ -122,63 +147,76 @@ def _readable(source) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except _UnusableError as error:
+        raise DataError(f"{source} {error}") from None
+    except tarfile.FilterError as error:
+        raise DataError(f"{source}: {error}, which points outside the archive: {KINDS}") from None
     except RuntimeError as error:  # zipfile: a password is needed, or an unknown compression
         raise DataError(f"{source} cannot be unpacked ({error}): expected {KINDS}") from None
-    except OSError as error:
-        if isinstance(error, gzip.BadGzipFile):
-            raise _damaged(source, error) from None
-        path, reason = error.filename or source, error.strerror or error
-        raise DataError(f"{path} cannot be read ({reason}): expected {KINDS}") from None
     except Exception as error:  # tarfile, zipfile and what they unpack by raise many kinds
-        raise _damaged(source, error) from None
+        if isinstance(error, OSError) and error.errno:
+            path, reason = error.filename or source, error.strerror
+            raise DataError(f"{path} cannot be read ({reason}): expected {KINDS}") from None
+        raise DataError(f"{source} is truncated or damaged ({error}): expected {KINDS}") from None
 
 
-def _damaged(source, error: Exception) -> DataError:
-    return DataError(f"{source} is truncated or damaged ({error}): expected {KINDS}")
+def _unpack(source: Path, folder: Path, left: list[int], nested: bool = False) -> None:
+    """Unpack an archive, and those in it. left: bytes and members that may still be unpacked."""
+    archives = set()
+    for name, size, extract in _members(source):
+        path, archive = folder / name, bool(ARCHIVE.search(name)) and not nested
+        path.unlink(missing_ok=True)  # as what is there may be linked to another file
+        if size > MAX_BYTES and not archive:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            os.truncate(path, MAX_BYTES + 1)  # it is too large for any reader, and takes no space
+            continue
+        left[:] = left[0] - size, left[1] - 1
+        if min(left) < 0:
+            limits = f"{MAX_TOTAL // 2**30} GiB or {MAX_MEMBERS:,} files"
+            raise _UnusableError(f"unpacks to more than {limits}: expected a smaller archive")
+        extract(path=folder)
+        archives |= {path} if archive else set()
+    for path in archives:
+        packed = path.rename(path.with_name(f".{path.name}"))
+        path.mkdir()
+        _unpack(packed, path, left, nested=True)
+        packed.unlink()
 
 
-def _entries(source: Path) -> Iterator[Entry]:
-    if source.is_dir():
-        return ((name, lambda path=path: _head(path)) for name, path in sorted(_walk(source)))
-    return _opener(source)(source)
+def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
+    """Each file of an archive: its clean name, its bytes unpacked, and what unpacks it."""
+    with open(source, "rb") as file:
+        start = file.read(8)
+    if start.startswith(b"PK") or not start and source.name.lower().endswith(".zip"):
+        return _zip(source)
+    kinds = (opener for magic, opener in COMPRESSIONS.items() if start.startswith(magic))
+    return _tar(source, next(kinds, open))  # a browser may have unpacked it and kept its name
 
 
-def _opener(source: Path) -> Callable[[Path], Iterator[Entry]]:
-    if not source.exists():
-        raise DataError(f"{source} does not exist: expected {KINDS}")
-    name = source.name.lower()
-    if name.endswith((".tar.gz", ".tgz", ".tar")) and source.is_file():
-        return _tar
-    if name.endswith(".zip") and source.is_file():
-        return _zip
-    raise DataError(f"{source} is neither a folder nor a known archive: expected {KINDS}")
+def _zip(source: Path) -> Iterator[tuple[str, int, Callable]]:
+    with zipfile.ZipFile(source) as archive:
+        for member in archive.infolist():
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            name = _inside(member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            if name and not member.is_dir():
+                member.filename = name
+                yield name, member.file_size, partial(archive.extract, member)
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    def stop(error: OSError):
-        raise error
-
-    for parent, folders, files in os.walk(folder, onerror=stop):
-        folders[:] = [name for name in folders if not _hidden(name)]
-        for name in folders:
-            if os.path.islink(os.path.join(parent, name)):
-                path = Path(parent, name)
-                raise DataError(f"{path} is a linked folder: expected folders that hold the files")
-        for name in files:
-            if not _hidden(name):
-                path = Path(parent, name)
-                yield printable(path.relative_to(folder).as_posix()), path
-
-
-def _head(path: Path) -> bytes:
-    if not path.is_file() and path.exists():
-        raise DataError(f"{path} is a device or a pipe: expected image files")
-    with open(path, "rb") as file:
-        return file.read(MAX_BYTES + 1)
-
-
-def _stats(paths) -> Iterator[tuple[str, os.stat_result]]:
-    return ((name, os.stat(path)) for name, path in paths)
+def _tar(source: Path, opener: Callable) -> Iterator[tuple[str, int, Callable]]:
+    with (
+        opener(source, "rb") as file,
+        tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictTarInfo) as tar,
+    ):
+        for member in tar:
+            name = _inside(member.name, member.isfile() or member.isdir() or member.islnk())
+            if name and not member.isdir():
+                member.name = name
+                extract = partial(tar.extract, member, set_attrs=False, filter="data")
+                yield name, member.size, extract
+        while file.read(2**20):  # to the end, where gzip holds its checksum
+            pass
 
 
 class _StrictTarInfo(tarfile.TarInfo):
@@ -209,49 +247,35 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from None
 
 
-def _tar(source: Path) -> Iterator[Entry]:
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(source, "rb"))
-        if not source.name.lower().endswith(".tar"):
-            file = stack.enter_context(gzip.GzipFile(fileobj=file))
-        tar = tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictTarInfo)
-        for member in stack.enter_context(tar):
-            name = _inside(source, member.name, member.isfile() or member.isdir())
-            if name and member.isfile():
-                yield name, lambda member=member: tar.extractfile(member).read(MAX_BYTES + 1)
-        while file.read(2**20):  # to the end, where gzip holds its checksum
-            pass
-
-
-def _zip(source: Path) -> Iterator[Entry]:
-    with zipfile.ZipFile(source) as archive:
-        for member in archive.infolist():
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            name = _inside(source, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
-            if name and not member.is_dir():
-                yield name, lambda member=member: _unzip(archive, member)
-
-
-def _unzip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    with archive.open(member) as file:
-        return file.read(MAX_BYTES + 1)
-
-
-def _inside(source: Path, name: str, plain: bool) -> str | None:
-    """A member's name as a clean relative path; None if hidden, DataError if it leads outside."""
+def _inside(name: str, plain: bool) -> str | None:
+    """A member's name as a clean relative path; None if hidden. Refused if it leads outside."""
     path = PurePosixPath(name.replace("\\", "/"))
     if not plain or path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name):
-        raise DataError(
-            f"{source} holds the member {name!r}, which points outside the archive or is no plain "
-            "file: expected image files and folders only"
+        raise _UnusableError(
+            f"holds the member {name!r}, which points outside the archive or is no plain file: "
+            "expected image files and folders only"
         )
     return None if any(map(_hidden, path.parts)) else printable(path.as_posix())
 
 
+# ---- folders -------------------------------------------------------------------------------------
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
+    def stop(error: OSError):
+        raise error
+
+    for parent, folders, files in os.walk(folder, onerror=stop):
+        folders[:] = [name for name in folders if not _hidden(name)]
+        for name in folders:
+            if os.path.islink(os.path.join(parent, name)):
+                path = Path(parent, name)
+                raise DataError(f"{path} is a linked folder: expected folders that hold the files")
+        for name in files:
+            if not _hidden(name):
+                path = Path(parent, name)
+                yield printable(path.relative_to(folder).as_posix()), path
+
+
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
-
-
-def printable(name: str) -> str:
-    """``name`` with control characters and bytes that are no UTF-8 written out, as in ``\\n``."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)

@@ -1,57 +1,104 @@
 """Torch datasets over a folder of faces, and one run's data as the solver takes them."""
 
 import copy
+import operator
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torch.utils.data._utils.collate import default_collate_fn_map
 
-from utkcmp.data.archives import data_source, paths_of
+from utkcmp.data.archives import DataError, data_source, files_of, read_file
 from utkcmp.data.decode import decode
 from utkcmp.data.image_cache import cache_images
 from utkcmp.data.index import index_faces
 from utkcmp.data.pairs import Pairs, sample_pairs, split_pairs
-from utkcmp.data.split import training_rows
+from utkcmp.data.split import split_rows
 from utkcmp.params import Params
-from utkcmp.run import Run, outputs_root
+from utkcmp.run import Run, outputs_root, read_faces
 
 
-class UTKAgeDataset(Dataset):
-    """All faces of a folder with their ages: item i is (image, age in years).
+def _no_batch(images, **_):
+    raise TypeError(
+        "images as PIL gives them make no batch: expected a data set whose transform makes tensors "
+        "of one size, such as torchvision.transforms.v2.Compose([ToImage(), Resize((128, 128))])"
+    )
 
-    root_dir: a folder of UTKFace files; transform: maps a PIL RGB image to what a model takes,
-    or None for the image itself. Raises DataError for a folder without valid faces.
+
+default_collate_fn_map[Image.Image] = _no_batch  # torch's own error names no way out
+
+
+class _Items(Dataset):
+    """Python's sequence protocol over ``_item``: iteration, negative numbers and slices."""
+
+    def __getitem__(self, place: int | slice):
+        if isinstance(place, slice):
+            return [self._item(row) for row in range(*place.indices(len(self)))]
+        row = operator.index(place)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"there is no item {row}: there are {len(self):,}")
+        return self._item(row % len(self))
+
+
+class UTKAgeDataset(_Items):
+    """The faces of a folder or archive with their ages: item i is (image, age in years).
+
+    root_dir: UTKFace files; transform: maps a PIL RGB image to what a model takes, or None for
+    the image itself (which no DataLoader can batch). faces: a run's faces.csv, which names the
+    valid faces, so that none is indexed anew; split: "train", "val" or "test", as ``faces`` says
+    (test faces of unknown age are left out), or None for all. A slice gives a list of items.
+    Raises DataError where there are no valid faces or those of ``faces`` are missing, and
+    ValueError for a split without ``faces``.
     """
 
-    def __init__(self, root_dir: str | Path, transform: Callable | None = None):
+    def __init__(
+        self,
+        root_dir: str | Path,
+        transform: Callable | None = None,
+        *,
+        split: str | None = None,
+        faces: str | Path | pd.DataFrame | None = None,
+    ):
         self.root_dir, self.transform = Path(root_dir), transform
-        faces = index_faces(self.root_dir, progress=False)
-        self.faces = faces[faces.status == "ok"].reset_index(drop=True)
-        self.ages = self.faces.age.to_numpy(np.int64)
-        self.paths = paths_of(self.root_dir)
+        if split and faces is None:
+            raise ValueError(f"split is {split!r}, but faces is None: expected a run's faces.csv")
+        if faces is None:
+            faces = index_faces(self.root_dir, progress=False)
+        elif not isinstance(faces, pd.DataFrame):
+            faces = read_faces(Path(faces))
+        faces = faces[faces.status == "ok"].reset_index(drop=True)
+        if split:
+            faces = faces.iloc[split_rows(faces, split)].reset_index(drop=True)
+        self.faces, self.ages = faces, faces.age.to_numpy(np.int64)
+        self.paths = files_of(self.root_dir)
+        missing = set(faces.file) - self.paths.keys()
+        if missing:
+            raise DataError(f"{root_dir} lacks {len(missing)} of the faces, first {min(missing)}")
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def image(self, row: int) -> Image.Image:
         """The face of one row, decoded to upright RGB and transformed."""
-        image = decode(self.paths[self.faces.file[row]].read_bytes())
+        image = decode(read_file(self.paths[self.faces.file[row]]))
         return self.transform(image) if self.transform else image
 
-    def __getitem__(self, row: int):
+    def _item(self, row: int):
         return self.image(row), int(self.ages[row])
 
 
-class UTKDataset(Dataset):
+class UTKDataset(_Items):
     """Relation-labelled pairs of a folder's faces: item i is (left, right, label).
 
-    label is 1 where the left face is older, else 0; equal ages never meet. The options are those
-    of ``sample_pairs``; images are decoded anew for each item, as in the course project. (The
-    solver reads the cache instead, see ``RunData``.)
+    label is 1 where the left face is older, else 0; faces of equal age make no pair. ``split`` and
+    ``faces`` are as in ``UTKAgeDataset``, the other options those of ``sample_pairs``; images are
+    decoded anew for each item, as in the course project. (The solver reads the cache instead, see
+    ``RunData``.)
     """
 
     def __init__(
@@ -63,8 +110,11 @@ class UTKDataset(Dataset):
         data_size: int | None = None,
         duplicate_probability: float = 0.0,
         unique_images: bool = False,
+        *,
+        split: str | None = None,
+        faces: str | Path | pd.DataFrame | None = None,
     ):
-        self.faces = UTKAgeDataset(root_dir, transform)
+        self.faces = UTKAgeDataset(root_dir, transform, split=split, faces=faces)
         self.pairs = sample_pairs(
             self.faces.ages,
             data_size=data_size,
@@ -77,7 +127,7 @@ class UTKDataset(Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, item: int):
+    def _item(self, item: int):
         left, right = int(self.pairs.left[item]), int(self.pairs.right[item])
         return self.faces.image(left), self.faces.image(right), int(self.pairs.label[item])
 
@@ -119,9 +169,7 @@ class RunData:
 
     def rows(self, split: str) -> np.ndarray:
         """Image rows of one split's faces; for training, those that ``duplicates`` leaves."""
-        if split == "train":
-            return training_rows(self.faces, self.params.duplicates)
-        return np.flatnonzero((self.faces.split == split) & self.faces.evaluate)
+        return split_rows(self.faces, split, self.params.duplicates)
 
     def pairs(self, split: str) -> Pairs:
         """The pairs of one split: as the parameters say for training, else the ``sample``
@@ -129,13 +177,5 @@ class RunData:
         p = self.params
         if split != "train":
             return split_pairs(self.faces, split, data_size=p.eval_pairs, seed=p.seed)
-        return split_pairs(
-            self.faces,
-            split,
-            data_size=p.data_size,
-            year_diff=p.year_diff,
-            duplicate_probability=p.duplicate_probability,
-            unique_images=p.unique_images,
-            duplicates=p.duplicates,
-            seed=p.seed,
-        )
+        names = ("data_size", "year_diff", "duplicate_probability", "unique_images", "duplicates")
+        return split_pairs(self.faces, split, seed=p.seed, **{n: getattr(p, n) for n in names})

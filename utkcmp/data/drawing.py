@@ -5,13 +5,11 @@ cue errs by some years of its own, as in life.
 Shapes are in pixels of the finished 200 x 200 picture, from its middle, x right and y down.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 SIZE, SCALE = 200, 2  # pixels per side; drawn twice as large, then reduced, for smooth edges
-RACES = [0.43, 0.19, 0.14, 0.17, 0.07]  # shares of White, Black, Asian, Indian, Others
+SHARES = [0.43, 0.19, 0.14, 0.17, 0.07]  # shares of White, Black, Asian, Indian, Others
 SKIN = [(240, 202, 178), (124, 83, 60), (236, 198, 158), (184, 132, 94), (212, 166, 132)]
 HAIR = [(38, 30, 28), (62, 42, 32), (104, 70, 44), (206, 164, 98), (158, 78, 42)]
 IRIS = [(64, 42, 30), (92, 62, 38), (96, 112, 72), (92, 128, 158)]
@@ -22,28 +20,40 @@ GREY, INK, WHITE = (214, 213, 210), (44, 32, 32), (250, 248, 244)
 # ---- what a face is like -------------------------------------------------------------------------
 
 
-@dataclass
 class DrawnFace:
-    """A face's label, its age cues (0 to 1, each with its own error) and its other looks."""
+    """A face of random looks: its label, its age cues (each with its own error), all else."""
 
-    rng: np.random.Generator
-    age: int  # years
-    gender: int
-    ethnicity: int
-    growth: float  # cue: 0 a newborn's proportions, 1 an adult's
-    wrinkles: float  # cue: depth
-    sag: float  # cue: jowls, lids, bags, long ears and nose, thin lips
-    bald: float  # cue: receding hairline
-    spots: int  # cue: age spots
-    glasses: bool
-    beard: str
-    skin: np.ndarray  # RGB, as are hair and iris
-    hair: np.ndarray  # its greying is a cue too
-    iris: tuple[int, int, int]
-    style: str
-    smile: float
-    turn: float  # pixels the features lie off the middle of the head
-    light: np.ndarray  # change of brightness from the middle to the (right, lower) edge
+    def __init__(self, rng: np.random.Generator):
+        self.rng, self.age = rng, _age(rng)
+        self.gender, self.ethnicity = int(rng.random() < 0.48), int(rng.choice(5, p=SHARES))
+        cue, man, adult, white = self._cue, not self.gender, self.age >= 18, self.ethnicity == 0
+        grey = cue(32, 34) * (0.15 if not man and rng.random() < 0.35 else 1)  # some dye it
+        hair = HAIR[rng.choice(5, p=[0.15, 0.25, 0.3, 0.2, 0.1] if white else [0.7, 0.3, 0, 0, 0])]
+        styles = ["short", "side", "curly"] if man else ["long", "bob", "bun", "fringe", "curly"]
+        styles = ["curly", "curly", styles[0]] if self.ethnicity == 1 else styles
+        # Cues, 0 to 1: an adult's proportions; wrinkles' depth; jowls, lids, bags, long ears and
+        # nose, thin lips; the hairline's place; and the number of age spots. Hair greys, too.
+        self.growth = 1 - np.exp(-10 * cue(0, 100, 4) - 0.02)
+        self.wrinkles, self.sag = cue(20, 54), cue(24, 56)
+        self.bald = cue(22, 42) * rng.beta(1.4, 1.4) * (1.2 if man else 0.25)
+        self.spots = rng.poisson(5 * cue(42, 50))
+        self.glasses = rng.random() < (0.12 + 0.4 * cue(38, 25) if self.age > 5 else 0.02)
+        beards = ["", "", "stubble", "full", "moustache"] if man and adult else [""]
+        self.beard = rng.choice(beards)
+        skin = np.multiply(SKIN[self.ethnicity], rng.normal(1, 0.06)) + rng.normal(0, 3, 3)
+        self.skin = np.clip(skin, 30, 248)  # RGB, as are hair and iris
+        hair = np.multiply(hair, rng.normal(1, 0.1) * (1 - grey)) + np.multiply(GREY, grey)
+        self.hair, self.iris = hair, IRIS[rng.integers(4 if white else 2)]
+        self.style, self.smile = rng.choice(styles), rng.uniform(-0.1, 1)
+        self.turn = rng.normal(0, 3)  # pixels from the middle of the head to that of the features
+        self.light = rng.normal(0, 0.08, 2)  # change of brightness to the (right, lower) edge
+        self.eyes = self.mix(36, 37), self.mix(-2, -30)  # x of the right one, y of both
+        self.outline = self._outline()
+
+    def _cue(self, start: float, years: float, error: float = 6) -> float:
+        """0 up to the age of ``start``, 1 ``years`` later, as the face seems give or take error."""
+        seems = self.age + self.rng.normal(0, error) * self.age / (self.age + 10)
+        return min(max((seems - start) / years, 0.0), 1.0)
 
     def mix(self, baby: float, adult: float) -> float:
         """A measure of this face, between a baby's and an adult's."""
@@ -53,26 +63,18 @@ class DrawnFace:
         """The skin colour, darker or lighter."""
         return np.minimum(self.skin * factor, 255)
 
-    @property
-    def eyes(self) -> tuple[float, float]:
-        """x of the right eye, y of both."""
-        return self.mix(36, 37), self.mix(-2, -30)
-
-    @property
-    def outline(self) -> np.ndarray:
+    def _outline(self) -> np.ndarray:
         """The right half of the head, crown to chin: round for a baby, long for an adult."""
         jaw, m = (62, 55)[self.gender], self.mix
         crown = [(0, m(-86, -92)), (m(50, 44), m(-76, -82)), (m(80, 71), m(-36, -46))]
         cheek = [(m(84, 75), m(6, -10)), (m(81, 71), m(36, 26)), (m(66, jaw), m(60, 57))]
-        jowl = [(0, 0)] * 4 + [(2, 0), (8, 2), (10, 1), (0, 0)]
-        return [*crown, *cheek, (m(36, 31), m(78, 79)), (0, m(83, 88))] + np.multiply(
-            jowl, self.sag
-        )
+        jowl = np.multiply([(0, 0)] * 4 + [(2, 0), (8, 2), (10, 1), (0, 0)], self.sag)
+        return np.array([*crown, *cheek, (m(36, 31), m(78, 79)), (0, m(83, 88))]) + jowl
 
 
 def random_face(rng: np.random.Generator) -> DrawnFace:
     """Choose age, gender, ethnicity and looks of a face, ages spread as in UTKFace."""
-    return _imagine(rng, _age(rng))
+    return DrawnFace(rng)
 
 
 def _age(rng) -> int:
@@ -83,44 +85,6 @@ def _age(rng) -> int:
     if part == 1:
         return int(rng.integers(6, 20))
     return int(rng.triangular(18, 26, 42) if part == 2 else 36 + 64.9 * rng.beta(1.1, 1.9))
-
-
-def _imagine(rng, age: int) -> DrawnFace:
-    """Choose the looks of one face of that ``age``, years."""
-
-    def cue(start: float, years: float, error: float = 6) -> float:
-        """0 up to the age of ``start``, 1 ``years`` later, as the face seems give or take error."""
-        seems = age + rng.normal(0, error) * age / (age + 10)
-        return min(max((seems - start) / years, 0.0), 1.0)
-
-    gender, ethnicity = int(rng.random() < 0.48), int(rng.choice(5, p=RACES))
-    man, adult, white = gender == 0, age >= 18, ethnicity == 0
-    grey = cue(32, 34) * (0.15 if not man and rng.random() < 0.35 else 1)  # some dye it
-    hair = HAIR[rng.choice(5, p=[0.15, 0.25, 0.3, 0.2, 0.1] if white else [0.7, 0.3, 0, 0, 0])]
-    styles = ["short", "side", "curly"] if man else ["long", "bob", "bun", "fringe", "curly"]
-    styles = ["curly", "curly", styles[0]] if ethnicity == 1 else styles
-    return DrawnFace(
-        rng=rng,
-        age=age,
-        gender=gender,
-        ethnicity=ethnicity,
-        growth=1 - np.exp(-10 * cue(0, 100, 4) - 0.02),
-        wrinkles=cue(20, 54),
-        sag=cue(24, 56),
-        bald=cue(22, 42) * rng.beta(1.4, 1.4) * (1.2 if man else 0.25),
-        spots=rng.poisson(5 * cue(42, 50)),
-        glasses=rng.random() < (0.12 + 0.4 * cue(38, 25) if age > 5 else 0.02),
-        beard=rng.choice(["", "", "stubble", "full", "moustache"] if man and adult else [""]),
-        skin=np.clip(
-            np.multiply(SKIN[ethnicity], rng.normal(1, 0.06)) + rng.normal(0, 3, 3), 30, 248
-        ),
-        hair=np.multiply(hair, rng.normal(1, 0.1) * (1 - grey)) + np.multiply(GREY, grey),
-        iris=IRIS[rng.integers(4 if white else 2)],
-        style=rng.choice(styles),
-        smile=rng.uniform(-0.1, 1),
-        turn=rng.normal(0, 3),
-        light=rng.normal(0, 0.08, 2),
-    )
 
 
 # ---- the brush -----------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-HASH_SIDE = 16  # bits a side
-HASHED_SIDE = 4 * HASH_SIDE  # pixels a side that both hash and thumbnail are made from
+HASH_SIDE = 16  # bits per side
+HASHED_SIDE = 4 * HASH_SIDE  # pixels per side that both hash and thumbnail are made from
 SURE_BITS, MAX_BITS = 14, 46
 THUMB_SIDE, MAX_DIFFERENCE = 16, 0.14  # pixels; standard deviations of the thumbnail, on average
 MIN_CONTRAST = 16  # of 255; a blank picture looks like any other blank one and gets no hash

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from utkcmp.data.archives import DataError, read_files
-from utkcmp.data.decode import ImageError, decode, resize
+from utkcmp.data.archives import DataError, files_of, read_file
+from utkcmp.data.decode import decode, resize
 from utkcmp.data.index import fingerprint
 from utkcmp.files import atomic
 from utkcmp.processes import in_processes
@@ -39,17 +39,14 @@ def cache_images(
     if valid.empty:
         raise DataError(f"{source}: no face of the index is valid, expected one or more")
     shape = (len(valid), 3, size, size)
-    rows = _resized(source, valid, size, progress)
+    pixels = _resized(source, valid, size, progress)
     if cache is None:
-        images = np.empty(shape, np.uint8)
-        for row, pixels in rows:
-            images[row] = pixels
-        return images
+        return np.stack(list(pixels))
     path = Path(cache) / f"images-{IMAGES_VERSION}-{fingerprint(faces)[:24]}-{size}.npy"
     images = _open(path, shape)
     if images is None:
         with atomic(path) as temporary:
-            _write(temporary, shape, rows)
+            _write(temporary, shape, pixels)
         images = _open(path, shape)
     return images
 
@@ -64,47 +61,45 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return images if whole and images.shape == shape and images.dtype == np.uint8 else None
 
 
-def _write(path: Path, shape: tuple[int, ...], rows: Iterable[tuple[int, np.ndarray]]) -> None:
+def _write(path: Path, shape: tuple[int, ...], pixels: Iterable[np.ndarray]) -> None:
     """Write an .npy file row by row: on a full disk that fails, where a memory map would crash."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        start = file.tell()
-        for row, pixels in rows:
-            file.seek(start + row * pixels.nbytes)
-            file.write(pixels.data)
+        for row in pixels:
+            file.write(row.data)
         file.flush()
         os.fsync(file.fileno())
 
 
 def _resized(
     source: str | Path, valid: pd.DataFrame, size: int, progress: bool
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Each valid face once or more, in the source's order: its row and its pixels."""
-    rows = {file: row for row, file in enumerate(valid.file)}
-    expected = dict(zip(valid.file, valid.sha256, strict=True))
-
-    missing = set(rows)
-    converted = in_processes(partial(_convert, size), read_files(source, rows), len(rows))
+) -> Iterator[np.ndarray]:
+    """The pixels of each valid face in turn, uint8 (3, size, size)."""
+    paths = files_of(source)
+    items = [
+        (paths.get(file), sha256) for file, sha256 in zip(valid.file, valid.sha256, strict=True)
+    ]
+    converted = in_processes(partial(_convert, size), items, len(items))
     label = f"caching faces at {size} px"
-    for file, sha256, pixels in tqdm(
-        converted, label, len(rows), disable=not progress, leave=False, unit="face"
-    ):
-        if sha256 == expected[file]:
-            missing.discard(file)
-            yield rows[file], pixels
-    if missing:
+    bar = tqdm(converted, label, len(items), disable=not progress, leave=False, unit="face")
+    lost = []
+    for file, pixels in zip(valid.file, bar, strict=True):
+        if pixels is None:
+            lost.append(file)
+        elif not lost:
+            yield pixels
+    if lost:
         raise DataError(
-            f"{source}: {len(missing)} of {len(rows)} faces vanished or changed after they were "
-            f"indexed, first {min(missing)}: expected the files of the index, or a new index"
+            f"{source}: {len(lost)} of {len(items)} faces vanished or changed after they were "
+            f"indexed, first {lost[0]}: expected the files of the index, or a new index"
         )
 
 
-def _convert(size: int, item: tuple[str, bytes]) -> tuple[str, str, np.ndarray | None]:
-    """A file's name, the digest of its content and its pixels; None if they cannot be read."""
-    file, data = item
-    try:
-        pixels = resize(decode(data, 3 * size // 2), size)
-    except ImageError:  # it has changed since it was indexed, which its digest shows
-        pixels = None
-    return file, hashlib.sha256(data).hexdigest(), pixels
+def _convert(size: int, item: tuple[Path | None, str]) -> np.ndarray | None:
+    """A file's pixels; None if it is gone, or its content has not the digest that is expected."""
+    path, sha256 = item
+    data = read_file(path) if path else b""
+    if hashlib.sha256(data).hexdigest() != sha256:
+        return None
+    return resize(decode(data, 3 * size // 2), size)

@@ -2,7 +2,7 @@
 
 One row a file, rejected ones included with their reason, so that nothing is dropped silently.
 File names follow UTKFace, ``[age]_[gender]_[ethnicity]_[date and time].jpg.chip.jpg``. Hidden files
-and folders (``.DS_Store``, ``.sample.json``, ``__MACOSX``) are no part of the data and get no row.
+and folders (``.DS_Store``, ``.sample.json``, ``__MACOSX``) are not part of the data and get no row.
 """
 
 import hashlib
@@ -15,14 +15,15 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from utkcmp.data.archives import (
+    ARCHIVE,
     KINDS,
     DataError,
     data_source,
-    list_files,
-    read_files,
+    files_of,
+    read_file,
     source_fingerprint,
 )
-from utkcmp.data.decode import ImageError, _open, _upright_rgb, decode
+from utkcmp.data.decode import ImageError, content, decode, load, read_header
 from utkcmp.data.duplicates import HASHED_SIDE, perceptual_hash, same_pictures
 from utkcmp.files import atomic
 from utkcmp.processes import in_processes
@@ -30,13 +31,15 @@ from utkcmp.processes import in_processes
 GENDERS = ("male", "female")
 ETHNICITIES = ("White", "Black", "Asian", "Indian", "Others")
 
-INDEX_VERSION = 1  # raise it with every change that changes a row, here or in duplicates
+INDEX_VERSION = 2  # raise it with every change that changes a row, here or in duplicates
 MAX_AGE = 116  # years; UTKFace states 0 to 116
 HIGH_AGE = 110  # years; above it an age is accepted but noted
 
 # UTKFace has 14 to 18 digits for date and time, drops the gender or the ethnicity at times, and
 # once each the dot before jpg and a blank too many.
-SUFFIX = re.compile(r"(\s*)(\.?)(jpe?g|png)(\.chip\.(jpe?g|png))?\Z", re.IGNORECASE)
+SUFFIX = re.compile(
+    r"(\s*)(\.?)(jpe?g|png|webp|bmp|tiff?|avif|hei[cf]|mpo)(\.chip\.(jpe?g|png))?\Z", re.IGNORECASE
+)
 FULL_NAME = re.compile(r"([0-9]{1,3})_([0-9]*)_([0-9]*)_([^_]*)")
 SHORT_NAME = re.compile(r"([0-9]{1,3})_(?:([0-9])_)?([0-9]{14,18})")
 
@@ -61,7 +64,7 @@ COLUMNS = {
 def index_faces(
     source: str | Path, cache: str | Path | None = None, progress: bool = True
 ) -> pd.DataFrame:
-    """Index the faces of a folder (with subfolders), .tar.gz, .tgz, .tar or .zip.
+    """Index the faces of a folder (with subfolders) or an archive (see ``files_of``).
 
     cache: a folder that keeps the index for the next call, which decodes nothing as long as no
     file's name, size or time has changed; None keeps nothing. progress: show a progress bar.
@@ -71,7 +74,7 @@ def index_faces(
     ``group`` (files of one picture share a number; numbered by first file), ``conflict`` (years
     between the oldest and the youngest label of the group's valid files), ``status`` ("ok" or the
     reason of rejection) and ``notes`` (what is odd about a file, separated by "; ").
-    Raises DataError for a source that cannot be read (see ``read_files``) or has no valid face.
+    Raises DataError for a source that cannot be read (see ``files_of``) or has no valid face.
     """
     if cache is None:
         return _index(source, progress)
@@ -127,7 +130,7 @@ def parse_name(name: str) -> dict:
         f"age above {HIGH_AGE}": age > HIGH_AGE,
         "gender missing": gender is None,
         "ethnicity missing": ethnicity is None,
-        "odd time source_fingerprint": not re.fullmatch("[0-9]{17}", taken),
+        "odd time stamp": not re.fullmatch("[0-9]{17}", taken),
         "blank in name": suffix[1] != "",
         "dot missing": suffix[2] == "",
     }
@@ -154,31 +157,35 @@ def _code(digits: str | None, names: tuple) -> int | None:
 
 
 def _index(source: str | Path, progress: bool) -> pd.DataFrame:
-    count = len(list_files(source))
-    examined = in_processes(_examine, read_files(source), count)
-    bar = tqdm(examined, "indexing faces", count, disable=not progress, leave=False, unit="face")
-    found = {row["file"]: (row, thumb) for row, thumb in bar}
-    rows, thumbs = zip(*(found[file] for file in sorted(found)), strict=True)
+    files = files_of(source)
+    examined = in_processes(_examine, files.items(), len(files))
+    bar = tqdm(
+        examined, "indexing faces", len(files), disable=not progress, leave=False, unit="face"
+    )
+    rows, thumbs = zip(*bar, strict=True)
     faces = pd.DataFrame(rows, columns=list(COLUMNS))
     if not (faces.status == "ok").any():
         reasons = ", ".join(f"{n} {reason}" for reason, n in faces.status.value_counts().items())
+        packed = next(filter(ARCHIVE.search, files), None)
+        reasons += f"; {packed} is an archive to be unpacked" if packed else ""
         raise DataError(f"{source} holds no valid face ({reasons}): expected {KINDS}")
     _add_groups(faces, thumbs)
     return faces.astype(COLUMNS)
 
 
-def _examine(item: tuple[str, bytes]) -> tuple[dict, np.ndarray | None]:
+def _examine(item: tuple[str, Path]) -> tuple[dict, np.ndarray | None]:
     """One row of the index, without its group, and the thumbnail of a valid picture."""
-    file, data = item
+    file, path = item
+    data = read_file(path)
     sha256 = hashlib.sha256(data).hexdigest()
     row = {"file": file, "taken": "", "bytes": len(data), "sha256": sha256, "phash": ""}
     notes, thumb = [], None
     try:
         row |= parse_name(PurePosixPath(file).name)
         notes += row["notes"]
-        image = _open(data)
-        row |= {"width": image.width, "height": image.height}
-        image, odd = _upright_rgb(image, HASHED_SIDE)
+        data = content(data)
+        row["width"], row["height"] = read_header(data).size
+        image, odd = load(data, HASHED_SIDE)
         notes += odd
         row["phash"], thumb = perceptual_hash(image)
         row["status"] = "ok"
@@ -222,7 +229,6 @@ def _load(path: Path) -> pd.DataFrame | None:
 
 
 def read_crops(data, rows: np.ndarray) -> list:
-    """The faces of some rows as they lie in the source, upright RGB, in the order of ``rows``."""
-    files = data.faces.file.iloc[rows].tolist()
-    read = {name: decode(content) for name, content in read_files(data_source(data.params), files)}
-    return [read[file] for file in files]
+    """The faces of some rows as they are in the source, upright RGB, in the order of ``rows``."""
+    paths = files_of(data_source(data.params))
+    return [decode(read_file(paths[file])) for file in data.faces.file.iloc[rows]]

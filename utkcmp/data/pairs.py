@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
-from utkcmp.data.split import SPLITS, training_rows
+from utkcmp.data.split import SPLITS, split_rows
 
 MIXING_ROUNDS = 24  # after five the gaps of 16,500 faces are those of chance
 
@@ -23,7 +23,7 @@ class Pairs:
     """K pairs of faces: indexing by a slice, a mask or numbers gives some of them.
 
     left, right: int64 (K,), which faces; label: int8 (K,), 1 where the left face is older and 0
-    where the right one is. Equal ages never meet.
+    where the right one is. Faces of equal age make no pair.
     """
 
     left: np.ndarray
@@ -51,7 +51,7 @@ class Pairs:
         return Pairs(self.right, self.left, 1 - self.label)
 
     def table(self, faces: pd.DataFrame) -> pd.DataFrame:
-        """One row a pair: left, right, label, left_age, right_age (years), left_file, right_file.
+        """One row per pair: left, right, label, left_age, right_age (years), left_file, right_file.
 
         faces: columns age, file; left and right are its row numbers.
         """
@@ -78,7 +78,7 @@ class AllPairs:
     def __init__(self, ages: np.ndarray, year_diff: int = 1, seed: int = 42):
         ages = _checked(ages, year_diff)
         self.seed = seed
-        self.order = np.argsort(_sort_keys(ages), kind="stable")  # (N,) youngest first
+        self.order = np.argsort(ages, kind="stable")  # (N,) youngest first
         self.sorted_ages = ages[self.order]
         # Of how many faces each may be the older one, and the number of its first pair.
         self.younger = np.searchsorted(self.sorted_ages, self.sorted_ages - year_diff, "right")
@@ -120,19 +120,13 @@ def _checked(ages: np.ndarray, year_diff: int) -> np.ndarray:
         ages = pd.to_numeric(pd.Series(ages)).to_numpy(float, na_value=np.nan)
     ages = ages.astype(np.int64 if ages.dtype.kind in "iub" else np.float64, copy=False)
     if not np.isfinite(ages).all():
-        raise ValueError(f"{(~np.isfinite(ages)).sum()} ages are no numbers, expected one each")
+        raise ValueError(f"{(~np.isfinite(ages)).sum()} ages are not numbers: expected all")
     if not year_diff >= 1:
         raise ValueError(f"year_diff is {year_diff}, expected 1 or more years")
     if not len(ages) or ages.min() == ages.max():
         some = "1 face has" if len(ages) == 1 else f"{len(ages)} faces have"
         raise ValueError(f"{some} fewer than two distinct ages: expected at least two")
     return ages
-
-
-def _sort_keys(ages: np.ndarray) -> np.ndarray:
-    """The same numbers in 16 bits, if they fit: numpy sorts these by radix, eight times as fast."""
-    fit = ages.dtype.kind == "i" and -(2**15) <= ages.min() and ages.max() < 2**15
-    return ages.astype(np.int16) if fit else ages
 
 
 def _coins(numbers: np.ndarray, seed: int) -> np.ndarray:
@@ -253,7 +247,7 @@ def _disjoint(every: AllPairs, year_diff: int, rng) -> tuple[np.ndarray, np.ndar
 
 
 def _most_disjoint(sorted_ages: np.ndarray, year_diff: int) -> int:
-    """The largest number of disjoint pairs: m are possible if the m youngest, in order, lie far
+    """The largest number of disjoint pairs: m are possible if the m youngest, in order, are far
     enough from the m oldest, in order."""
     low, high = 0, len(sorted_ages) // 2
     while low < high:
@@ -278,16 +272,11 @@ def split_pairs(
 
     faces: the valid rows of faces.csv (columns age, split, evaluate, group, file). Validation and
     test take the rows marked ``evaluate``, training those that ``duplicates`` leaves (see
-    ``split.training_rows``). Each split draws with a seed of its own. Only for training is it worth
+    ``split_rows``). Each split draws with a seed of its own. Only for training is it worth
     a warning if there are fewer pairs than ``data_size``: the others then simply use all.
     Raises ValueError for a split of another name, and as ``sample_pairs`` does.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
-    if split == "train":
-        rows = training_rows(faces, duplicates)
-    else:
-        rows = np.flatnonzero((faces.split == split) & faces.evaluate.astype(bool))
+    rows = split_rows(faces, split, duplicates)
     with warnings.catch_warnings():
         if split != "train":
             warnings.filterwarnings("ignore", message=r"[\d,]+ pairs were asked for")
@@ -303,7 +292,7 @@ def split_pairs(
 
 
 def chance_right(gaps: np.ndarray, error: float) -> np.ndarray:
-    """How often a judge who misses each age by ``error`` years orders pairs rightly.
+    """How often a judge who misses each age by ``error`` years orders pairs correctly.
 
     gaps: (K,) years; error: standard deviation, years, normal and independent for the two faces.
     Returns (K,) in 0.5 to 1.

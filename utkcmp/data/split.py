@@ -3,7 +3,7 @@
 Every picture (a group of duplicates) draws a number from a hash of its content and the seed, and
 the number decides its split. What is promised:
 
-- **Whole pictures**: all files of a group lie in one split, whatever their labels.
+- **Whole pictures**: all files of a group are in one split, whatever their labels.
 - **No history needed**: the split of a face depends on its picture and the seed alone, on neither
   file names, their order nor the other faces. Adding or removing other faces moves nothing.
 - **Ages**: each age is divided 70/20/10 in expectation, an age with a single face included; an age
@@ -108,7 +108,7 @@ def _kept(valid: pd.DataFrame, places: np.ndarray, previous: pd.DataFrame) -> np
 def keep_for_evaluation(faces: pd.DataFrame, max_conflict: int = 5) -> pd.Series:
     """Whether a face may be tested on: (N,) bool, False where its age is not known.
 
-    That is a rejected file, or one of a picture whose labels lie more than ``max_conflict`` years
+    That is a rejected file, or one of a picture whose labels are more than ``max_conflict`` years
     apart. faces: columns status, conflict (years).
     """
     evaluate = (faces.status == "ok") & (faces.conflict.fillna(0) <= max_conflict)
@@ -135,6 +135,18 @@ def training_rows(faces: pd.DataFrame, duplicates: str = "keep") -> np.ndarray:
             f"duplicates is {duplicates!r}, expected keep, drop_conflicts or drop_all_but_one"
         )
     return chosen
+
+
+def split_rows(faces: pd.DataFrame, split: str, duplicates: str = "keep") -> np.ndarray:
+    """Row numbers, int64, of one split's faces: ``training_rows``, or those to be tested on.
+
+    faces: the valid rows of faces.csv. Raises ValueError for a split of another name.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+    if split == "train":
+        return training_rows(faces, duplicates)
+    return np.flatnonzero((faces.split == split) & faces.evaluate.astype(bool))
 
 
 def parted_pictures(faces: pd.DataFrame, split: pd.Series) -> int:

@@ -1,13 +1,11 @@
 """Drawn faces in UTKFace's own format, so that everything runs without the real data set.
 
 UTKFace's real flaws are planted among them: bad names, copies, copies with another age, files that
-are no picture. The faces themselves are drawn by ``utkcmp.drawing``.
+are not pictures. The faces themselves are drawn by ``drawing``.
 """
 
 import io
 import json
-import os
-import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -15,53 +13,47 @@ import numpy as np
 from PIL import Image
 
 from utkcmp.data.drawing import draw_face, random_face
-from utkcmp.files import hold, remove_leftovers
+from utkcmp.files import read_json, replaced
 
 DRAWING = 1  # raise it with every change here or in drawing.py that changes the files
 MARKER = ".sample.json"
 LEAST = 50  # good faces
 FIRST_TAKEN, TAKEN_WITHIN = datetime(2016, 12, 19), 33 * 86_400_000  # UTKFace's weeks, in ms
+FLAWS = {  # kind: how many at least, and one per how many faces
+    "missing_field": (1, 200),  # no ethnicity in the name, 39_1_20170116174525125.jpg...
+    "blank_in_name": (1, 4000),  # a blank before .jpg.chip.jpg
+    "missing_dot": (1, 4000),  # ...357jpg.chip.jpg
+    "copy_same_age": (1, 100),  # the bytes of a good face under a second name
+    "copy_other_age": (2, 65),  # the same, the two ages 2 to 4 or 8 to 25 years apart
+    "near_same_age": (1, 130),  # a good face stored again at a lower JPEG quality
+    "near_other_age": (1, 400),  # the same, the two ages 2 to 4 years apart
+    "truncated": (1, 4000),  # the first half of a JPEG
+    "empty": (1, 4000),  # no bytes at all
+    "not_an_image": (1, 4000),  # text under a valid face name
+    "other_file": (1, 10**9),  # readme.txt
+}
 
 
 def planted_flaws(n: int = 400) -> dict[str, int]:
-    """Say how many flawed files ``draw_sample`` adds to ``n`` good faces, by kind of flaw.
+    """How many flawed files ``draw_sample`` adds to ``n`` good faces, by kind of flaw.
 
     >>> planted_flaws(400)["copy_other_age"], sum(planted_flaws(400).values())
     (6, 22)
     """
-    few = max(1, n // 4000)
-    return {
-        "missing_field": max(
-            1, n // 200
-        ),  # no ethnicity in the name, 39_1_20170116174525125.jpg...
-        "blank_in_name": few,  # a blank before .jpg.chip.jpg
-        "missing_dot": few,  # ...357jpg.chip.jpg
-        "copy_same_age": max(1, n // 100),  # the bytes of a good face under a second name
-        "copy_other_age": max(2, n // 65),  # the same, the two ages 2 to 4 or 8 to 25 years apart
-        "near_same_age": max(1, n // 130),  # a good face stored again at a lower JPEG quality
-        "near_other_age": max(1, n // 400),  # the same, the two ages 2 to 4 years apart
-        "truncated": few,  # the first half of a JPEG
-        "empty": few,  # no bytes at all
-        "not_an_image": few,  # text under a valid face name
-        "other_file": 1,  # readme.txt
-    }
+    return {kind: max(least, n // per) for kind, (least, per) in FLAWS.items()}
 
 
 def draw_sample(folder: str | Path, n: int = 400, seed: int = 42) -> Path:
     """Draw ``n`` synthetic faces and some flawed files into ``folder``, named as in UTKFace.
 
     Good faces are 200 x 200 RGB JPEGs of ages 1 to 100, spread roughly as in UTKFace. The flawed
-    files come on top, ``planted_flaws(n)`` of each kind. The same ``n`` and ``seed`` give the same
-    bytes (with the same numpy and Pillow), and face k does not depend on ``n``. A folder that
-    holds this very sample is left alone, one that holds another sample is replaced; nothing
-    half-drawn is ever left there.
+    files come on top, ``planted_flaws(n)`` of each kind. The same ``n`` (50 or more) and ``seed``
+    (0 or more) give the same bytes (with the same numpy and Pillow), and face k does not depend on
+    ``n``. A folder that holds this very sample is left alone, one that holds another is replaced;
+    nothing half-drawn is ever left there. Returns ``folder`` as a Path. Raises ValueError where
+    ``n`` or ``seed`` is too small or ``folder`` holds anything that this function did not draw.
 
-    folder: where the files go, made if missing
-    n: good faces, 50 or more
-    seed: 0 or more
-    Returns ``folder`` as a Path. Raises ValueError where ``n`` or ``seed`` is too small, or where
-    ``folder`` holds anything that this function did not draw.
-
+    >>> import tempfile
     >>> folder = draw_sample(Path(tempfile.mkdtemp(), "faces"), n=50)
     >>> len(list(folder.glob("*.jpg"))), sum(planted_flaws(50).values())
     (61, 12)
@@ -71,42 +63,28 @@ def draw_sample(folder: str | Path, n: int = 400, seed: int = 42) -> Path:
         raise ValueError(f"sample of n={n}, seed={seed}: expected n >= {LEAST} and seed >= 0")
     files = n + sum(planted_flaws(n).values())
     marker = {"drawing": DRAWING, "n": n, "seed": seed, "files": files}
-    if _marker_of(folder) == marker:
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    beside = {"dir": folder.parent, "prefix": f".{folder.name}."}
-    with (
-        tempfile.TemporaryDirectory(**beside) as temporary,
-        hold(os.open(temporary, os.O_RDONLY)),
-    ):
-        fresh = Path(temporary, "fresh")
-        fresh.mkdir()
+    if folder.exists():
+        there = [path.name for path in folder.iterdir()] if folder.is_dir() else ["a file"]
+        found = _read_marker(folder)
+        if (there and found is None) or len(there) - 1 > (found or marker)["files"]:
+            raise ValueError(
+                f"{folder} holds something else than drawn faces: expected a new or an empty "
+                "folder, or one that draw_sample filled"
+            )
+        if found == marker and len(there) - 1 == files:
+            return folder
+    with replaced(folder) as fresh:
         _write_files(fresh, n, seed)
         (fresh / MARKER).write_text(json.dumps(marker), encoding="utf-8")
-        if _marker_of(folder) == marker:  # another process drew the same meanwhile
-            return folder
-        if folder.exists():
-            folder.rename(Path(temporary, "replaced"))
-        fresh.rename(folder)
     return folder
 
 
-def _marker_of(folder: Path) -> dict | None:
-    """The marker of the sample in ``folder``; None where the folder or some files are missing."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
+def _read_marker(folder: Path) -> dict | None:
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        missing = marker["files"] - sum(not path.name.startswith(".") for path in folder.iterdir())
+        marker = read_json(folder / MARKER)
+        return marker if isinstance(marker["files"], int) else None
     except (OSError, ValueError, KeyError, TypeError):
-        missing = -1
-    if missing < 0:
-        raise ValueError(
-            f"{folder} holds something else than drawn faces: expected a new or an empty folder, "
-            "or one that draw_sample filled"
-        )
-    return None if missing else marker
+        return None
 
 
 def _write_files(folder: Path, n: int, seed: int) -> None:
@@ -127,9 +105,8 @@ def _face_file(seed: int, k: int) -> tuple[tuple[int, int, int], bytes]:
     """Draw face ``k``: its (age, gender, ethnicity) and its JPEG, from ``seed`` and ``k`` alone."""
     rng = np.random.default_rng([seed, 0, k])
     face = random_face(rng)
-    return (face.age, face.gender, face.ethnicity), _jpeg(
-        draw_face(face), int(rng.integers(60, 96))
-    )
+    picture = draw_face(face)
+    return (face.age, face.gender, face.ethnicity), _jpeg(picture, int(rng.integers(60, 96)))
 
 
 def _jpeg(image: Image.Image, quality: int) -> bytes:
@@ -151,21 +128,18 @@ def _flawed(kind: str, label: tuple[int, int, int], data: bytes, k: int, rng) ->
         gap = rng.integers(2, 5) if kind.startswith("near") or k % 2 else rng.integers(8, 26)
         age += int(gap if age < 50 else -gap)
     name = _name(age, gender, ethnicity, k)
-    match kind:
-        case "missing_field":
-            name = name.replace(f"_{gender}_{ethnicity}_", f"_{gender}_")
-        case "blank_in_name":
-            name = name.replace(".", " .", 1)
-        case "missing_dot":
-            name = name.replace(".", "", 1)
-        case "near_same_age" | "near_other_age":
-            data = _jpeg(Image.open(io.BytesIO(data)), 50)
-        case "truncated":
-            data = data[: len(data) // 2]
-        case "empty":
-            data = b""
-        case "not_an_image":
-            data = b"<html><body>404 Not Found</body></html>\n"
-        case "other_file":
-            name, data = "readme.txt", b"Drawn faces, named as in UTKFace. No person is shown.\n"
-    return name, data
+    if kind.startswith("near"):
+        data = _jpeg(Image.open(io.BytesIO(data)), 50)
+    names = {
+        "missing_field": name.replace(f"_{gender}_{ethnicity}_", f"_{gender}_"),
+        "blank_in_name": name.replace(".", " .", 1),
+        "missing_dot": name.replace(".", "", 1),
+        "other_file": "readme.txt",
+    }
+    contents = {
+        "truncated": data[: len(data) // 2],
+        "empty": b"",
+        "not_an_image": b"<html><body>404 Not Found</body></html>\n",
+        "other_file": b"Drawn faces, named as in UTKFace. No person is shown.\n",
+    }
+    return names.get(kind, name), contents.get(kind, data)

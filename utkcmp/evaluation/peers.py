@@ -26,9 +26,10 @@ def load_peer(data: RunData) -> models.AgeComparison | None:
     if not faceres_weights().exists():
         return None
     options = {"backbone": FACERES, "weights": FACERES, "age_loss": "distribution"}
-    regressor = models.build_model("ResNetAgeRegressor", **options, mirror=True).eval()
+    options |= {"mirror": True, "image_size": SIZE}
+    regressor = models.build_model("ResNetAgeRegressor", **options).eval()
     rows = data.rows("val")
     rows = rows[:: -(-len(rows) // MEASURED)]
-    wrong = models.predict_ages(regressor, data.at(SIZE).images, rows) - data.ages.numpy()[rows]
-    regressor.image_size = SIZE
+    stated = models.predict_ages(regressor, data.images_for(regressor), rows)
+    wrong = stated - data.ages.numpy()[rows]
     return models.AgeComparison(regressor, float(np.sqrt((wrong**2).mean()))).eval()

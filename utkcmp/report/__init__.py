@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "reported_tuning",
         ],
         "sentences": [
+            "FACERES_ORIGIN",
             "describe_ages_compared",
             "describe_best",
             "describe_calibration",

@@ -22,6 +22,7 @@ from utkcmp.plots.style import face_tiles, use_style
 from utkcmp.report.course_project import REPORTED, reported_test
 from utkcmp.report.plan import READ_TEST
 from utkcmp.report.sentences import (
+    FACERES_ORIGIN,
     describe_ages_compared,
     describe_chosen,
     describe_experiment,
@@ -58,6 +59,7 @@ def facts(run: Run, chapters: list) -> dict[str, Any]:
         "learned": learned(run),
         "answering": answering,
         "card": model_card(run, answering) if answering and len(slices) else "",
+        "faceres": FACERES_ORIGIN,
         "slices": slices,
         "fairness": describe_slices(slices) if len(slices) else "",
         "ages": None if drawn or not run.faces_csv.exists() else ages_in_pairs(run),
@@ -198,6 +200,8 @@ def model_card(run: Run, name: str) -> str:
         title=title,
         folder=run.shown(run.model(name)),
         config=config,
+        starts=[one["options"] for one in config["options"].get("members", [config])],
+        faceres=FACERES_ORIGIN,
         data=run.read_record()["data"],
         results=results[results.model == title].to_dict("records"),
         slices=own.to_dict("records"),
