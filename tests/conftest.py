@@ -264,10 +264,13 @@ SIZE = 32
 
 def make_model(folder, name="SiameseResNet", image_size=SIZE, **options):
     """Save a model, whose weights are those of seed 0, into a folder, as a training does."""
+    import torch
+
+    from utkcmp.models.networks import build_model
     from utkcmp.models.storage import save_model
 
     torch.manual_seed(0)
-    model = models.build_model(name, image_size=image_size, **options)
+    model = build_model(name, image_size=image_size, **options)
     history = pd.DataFrame({"epoch": [1], "val_loss": [0.25]})
     save_model(model.eval(), folder, settings={}, history=history)
     return folder
@@ -286,6 +289,8 @@ def crops(tmp_path_factory):
 @pytest.fixture(scope="session")
 def photos(crops, tmp_path_factory):
     """Six photos with one face each, a group of three, and one of nobody."""
+    from PIL import Image
+
     from utkcmp.compare.robustness import paste
 
     place = tmp_path_factory.mktemp("photos of faces")
@@ -305,13 +310,16 @@ def compare_root(tmp_path_factory):
     """An outputs folder with one calibrated tiny model, its graphs made, of a run named "first"."""
     from utkcmp.compare.predictor import Predictor
     from utkcmp.evaluation.calibration import Calibration
+    from utkcmp.models import networks
 
-    root = tmp_path_factory.mktemp("outputs")
-    before = use_tiny_backbone()
-    folder = make_model(root / "first" / "models" / "siamese")
-    Calibration(temperature=0.02, pairs=1000, drawn=True).write(folder)
-    assert Predictor(folder).image_size == SIZE  # asked for, the graphs are made
-    models.make_backbone = before
+    root, whole = tmp_path_factory.mktemp("outputs"), networks.make_backbone
+    use_tiny_backbone()
+    try:
+        folder = make_model(root / "first" / "models" / "siamese")
+        Calibration(temperature=0.02, pairs=1000, drawn=True).write(folder)
+        assert Predictor(folder).image_size == SIZE  # asked for, the graphs are made
+    finally:
+        networks.make_backbone = whole
     return root
 
 

@@ -84,7 +84,7 @@ def test_a_folder_a_missing_file_and_one_too_long(tmp_path, monkeypatch):
     with pytest.raises(PhotoError, match="no such file"):
         read_photo(tmp_path / "missing.jpg")
     (tmp_path / "long.jpg").write_bytes(bytes(100))
-    monkeypatch.setattr("utkcmp.compare.photos.MAX_BYTES", 99)
+    monkeypatch.setattr("utkcmp.data.decode.MAX_BYTES", 99)
     with pytest.raises(PhotoError, match="too large"):
         read_photo(tmp_path / "long.jpg")
 

@@ -1,6 +1,5 @@
 """Photos as they are handed in: read, checked, and their faces found and aligned."""
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -9,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from utkcmp.compare.alignment import LEAST_FACE, POINTS, FoundFace, align, find_faces, whole
-from utkcmp.data.archives import MAX_BYTES, printable
+from utkcmp.data.archives import MAX_BYTES
 from utkcmp.data.decode import FORMATS, MAX_PIXELS, MIN_SIDE, ImageError, decode, upright
+from utkcmp.files import printable
 
 Photo = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 REASONS = {
@@ -92,7 +92,7 @@ def read_photo(photo: Photo, name: str | None = None) -> Image.Image:
             return upright(photo)
         if isinstance(photo, np.ndarray):
             return upright(_from_array(photo))
-        return decode(_content(photo))
+        return _decode_file(Path(photo)) if isinstance(photo, str | Path) else decode(photo)
     except ImageError as error:
         raise PhotoError(f"{name} {REASONS[str(error)]}") from None
     except OSError as error:
@@ -115,24 +115,13 @@ def name_of(photo: Photo, otherwise: str | None = None) -> str:
     return otherwise or f"the {type(photo).__name__} given"
 
 
-def _content(photo: Photo) -> bytes:
-    """The bytes of a photo's file."""
-    if isinstance(photo, str | Path):
-        path = Path(photo)
-        if path.is_dir():
-            raise ImageError("a folder")
-        if path.exists() and not path.is_file():  # a pipe might never give anything
-            raise ImageError("a device")
-        with open(path, "rb") as file:
-            return _content(file)
-    if not hasattr(photo, "read"):
-        return bytes(memoryview(photo))
-    with contextlib.suppress(AttributeError, OSError):  # one that was read before
-        photo.seek(0)
-    content = photo.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ImageError("too large")
-    return bytes(memoryview(content))
+def _decode_file(path: Path) -> Image.Image:
+    if path.is_dir():
+        raise ImageError("a folder")
+    if path.exists() and not path.is_file():  # a pipe might never give anything
+        raise ImageError("a device")
+    with open(path, "rb") as file:
+        return decode(file)
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
