@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -254,3 +255,82 @@ def whole_report(outputs, marked_faces):
     status, shown, said = finished(report_process(outputs, WHOLE, *data, around=around))
     assert (status, said) == (0, ""), shown
     return Run("whole")
+
+
+# ---- photos, and one tiny model that answers about them ----------------------------------------
+
+SIZE = 32
+
+
+def make_model(folder, name="SiameseResNet", image_size=SIZE, **options):
+    """Save a model, whose weights are those of seed 0, into a folder, as a training does."""
+    import torch
+
+    from utkcmp.models.networks import build_model
+    from utkcmp.models.storage import save_model
+
+    torch.manual_seed(0)
+    model = build_model(name, image_size=image_size, **options)
+    history = pd.DataFrame({"epoch": [1], "val_loss": [0.25]})
+    save_model(model.eval(), folder, settings={}, history=history)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def crops(tmp_path_factory):
+    """Six drawn faces of adults, 200 x 200."""
+    from utkcmp.data.decode import decode
+    from utkcmp.data.synthetic import draw_sample
+
+    folder = draw_sample(tmp_path_factory.mktemp("faces") / "drawn", n=50)
+    return [decode(path.read_bytes()) for path in sorted(folder.glob("[34]*_*_*.jpg"))[:6]]
+
+
+@pytest.fixture(scope="session")
+def photos(crops, tmp_path_factory):
+    """Six photos with one face each, a group of three, and one of nobody."""
+    from PIL import Image
+
+    from utkcmp.compare.robustness import paste
+
+    place = tmp_path_factory.mktemp("photos of faces")
+    rng = np.random.default_rng(0)
+    for number, crop in enumerate(crops):
+        paste(crop, 180, 0.0, 300, rng).save(place / f"{number}.png")
+    group = Image.new("RGB", (800, 300), "grey")
+    for number, crop in enumerate(crops[:3]):
+        group.paste(crop, (20 + 270 * number, 50))
+    group.save(place / "group.png")
+    Image.new("RGB", (90, 90)).save(place / "wall.png")
+    return place
+
+
+@pytest.fixture(scope="session")
+def compare_root(tmp_path_factory):
+    """An outputs folder with one calibrated tiny model, its graphs made, of a run named "first"."""
+    from utkcmp.compare.predictor import Predictor
+    from utkcmp.evaluation.calibration import Calibration
+    from utkcmp.models import networks
+
+    root, whole = tmp_path_factory.mktemp("outputs"), networks.make_backbone
+    use_tiny_backbone()
+    try:
+        folder = make_model(root / "first" / "models" / "siamese")
+        Calibration(temperature=0.02, pairs=1000, drawn=True).write(folder)
+        assert Predictor(folder).image_size == SIZE  # asked for, the graphs are made
+    finally:
+        networks.make_backbone = whole
+    return root
+
+
+@pytest.fixture(scope="session")
+def predictor(compare_root):
+    from utkcmp.compare.predictor import Predictor
+
+    return Predictor(compare_root / "first" / "models" / "siamese")
+
+
+@pytest.fixture
+def outputs_here(compare_root, monkeypatch):
+    monkeypatch.setenv("UTKCMP_OUTPUTS", str(compare_root))
+    return compare_root
