@@ -153,7 +153,11 @@ def joined_cluster(hidden: Path):
         with ray_session(Params(ray_address=f"127.0.0.1:{port}")):
             import ray
 
-            wait_for(lambda: ray.cluster_resources().get("CPU") == 2 * os.cpu_count(), seconds=60)
+            def both_there():
+                assert all(node.poll() is None for node in nodes), "a node has ended"
+                return ray.cluster_resources().get("CPU") == 2 * os.cpu_count()
+
+            wait_for(both_there, seconds=60)
             yield nodes[1]
     finally:
         for node in nodes:

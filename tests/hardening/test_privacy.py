@@ -29,7 +29,7 @@ def test_no_name_of_a_face_file_is_in_what_a_run_leaves(published, marked_faces,
     names = {path.name.partition(".")[0] for path in marked_faces.iterdir()}
     assert len(names) == 134 and not held(published, names)
     digests = set(whole_report.read_faces().sha256.str[:12])
-    assert len(held(published, digests)) > 12  # they stand where names would
+    assert len(held(published, digests)) > 5  # they stand where names would
 
 
 def test_no_absolute_path_is_in_what_a_run_leaves(published, marked_faces, outputs):
