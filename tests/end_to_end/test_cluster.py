@@ -219,7 +219,7 @@ def test_searches_of_one_session(run, second_node):
     drawn = [set(map(str, table[SEARCHED].to_numpy().tolist())) for table in (trials, again)]
     assert drawn[0] == drawn[1]
 
-    why = failed.status.str.match(r"failed: .*(loss is (nan|inf)|diverged|NaN)")
+    why = failed.status.str.match(r"failed: .*(loss is (nan|inf)|diverged|NaN|parameter lr)")
     assert all(why), failed.status
     assert failed.auc.isna().all() and not run.tuning(model).with_suffix(".yaml").exists()
     assert retrain_best(model, run, p) is None
