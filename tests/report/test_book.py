@@ -1,6 +1,7 @@
 """The book: whole, its code folded, and nothing on it that is no result or acts as HTML."""
 
 import base64
+import json
 from urllib.parse import unquote
 
 import nbformat
@@ -16,7 +17,7 @@ from utkcmp.evaluation.age_errors import accuracy_from_error
 from utkcmp.files import replaced
 from utkcmp.report.book import read_chapter, render_book
 from utkcmp.report.plan import ReportError
-from utkcmp.report.summary import results_table
+from utkcmp.report.summary import model_card, results_table
 from utkcmp.run import Run
 
 PYTHON = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
@@ -240,3 +241,19 @@ def test_an_error_in_years_makes_wrong_pairs():
     got = accuracy_from_error(ages, error=10 * np.sqrt(2 / np.pi))
     assert got == pytest.approx(0.7602, abs=0.005)
     assert accuracy_from_error(np.arange(50), 1e-6, "laplace") == 1
+
+
+def test_a_model_card_states_size_start_and_protocols(run):
+    folder = run.model("siamese")
+    folder.mkdir(parents=True)
+    options = {"backbone": "faceres", "weights": "faceres", "image_size": 96}
+    (folder / "config.json").write_text(json.dumps({"model": "SiameseResNet", "options": options}))
+    run.run_json.write_text(json.dumps({"data": {"faces": 1000}}))
+    row = {"model": "SiameseResNet", "split": "test", "loss": 0.4, "accuracy": 0.75, "auc": 0.9}
+    bounds = [f"{one}_{end}" for one in ("accuracy", "auc") for end in ("low", "high")]
+    row |= dict.fromkeys(bounds, 0.8)
+    asked = [{"protocol": "sample", "n_pairs": 5000}, {"protocol": "all", "n_pairs": 2331606}]
+    run.add_results(pd.DataFrame([row | one for one in asked]))
+    card = model_card(run, "siamese")
+    assert "faces of 96 × 96 pixels" in card and "learnt from other data: faceres" in card
+    assert "5,000 (the course project's protocol)" in card and "2,331,606 (every pair)" in card

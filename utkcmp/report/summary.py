@@ -179,7 +179,7 @@ def own_slices(run: Run, folder: str | None) -> pd.DataFrame:
     """The rows of ``slices.csv`` about one model, or the first; empty where there are none."""
     path = run.compared("slices")
     if not path.exists():
-        return pd.DataFrame(columns=["slice"])
+        return pd.DataFrame(columns=["slice", "model"])
     slices = pd.read_csv(path).fillna({"part": ""})
     titles = {place: title for title, place in model_folders(run).items()}
     own = slices[slices.model == titles.get(folder)]
@@ -192,15 +192,17 @@ def model_card(run: Run, name: str) -> str:
     name: a folder below the run's ``models/``.
     """
     config = models.read_config(run.model(name))
+    networks = [one["options"] for one in config["options"].get("members", [config])]
     titles = {folder: title for title, folder in model_folders(run).items()}
     title = titles.get(name, config["model"])
     results = run.read_results().query("split == 'test'")
     own = own_slices(run, name).query("model == @title")
-    return template("_card").render(
+    return template("_card", jinja2.StrictUndefined).render(
         title=title,
+        size=max(one["image_size"] for one in networks),
+        starts=sorted({one["weights"] for one in networks if one.get("weights")}),
         folder=run.shown(run.model(name)),
         config=config,
-        starts=[one["options"] for one in config["options"].get("members", [config])],
         faceres=FACERES_ORIGIN,
         data=run.read_record()["data"],
         results=results[results.model == title].to_dict("records"),
@@ -209,11 +211,10 @@ def model_card(run: Run, name: str) -> str:
     )
 
 
-def template(name: str) -> jinja2.Template:
-    """One of the Markdown templates of this package."""
+def template(name: str, undefined=jinja2.ChainableUndefined) -> jinja2.Template:
+    """One of the Markdown templates of this package; what a record does not hold stays blank."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
-    lenient = jinja2.ChainableUndefined
-    options = {"undefined": lenient, "trim_blocks": True, "lstrip_blocks": True}
+    options = {"undefined": undefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=loader, **options)
     environment.filters["code"] = as_code
     return environment.get_template(f"{name}.md.j2")
