@@ -71,7 +71,7 @@ def plain(value: float) -> str:
 
 
 def readme_block(here: dict, rows: list[dict]) -> str:
-    """The rows as a table of README, between the lines that mark its place."""
+    """The rows as a table of docs/speed.md, between the lines that mark its place."""
     lines = [
         f"| {one['name']} | {plain(one['ours'])} {one['unit']} | {plain(one['against'])} "
         f"{one['unit']} | "
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="count the seconds that the two sides compute, for a machine that is busy otherwise",
     )
-    parser.add_argument("--readme", action="store_true", help="put the table into README, too")
+    parser.add_argument("--readme", action="store_true", help="and put it into docs/speed.md")
     given = parser.parse_args(arguments)
     if given.processor_time:
         use_processor_time()
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         keep(rows)
     print(table(rows))
     if given.readme:
-        replace_block(PROJECT / "README.md", readme_block(machine(), rows))
+        replace_block(PROJECT / "docs" / "speed.md", readme_block(machine(), rows))
     return 0 if all(one["holds"] for one in rows) else 1
 
 

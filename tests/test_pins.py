@@ -1,55 +1,47 @@
-"""pyproject.toml, requirements.txt and environment.yml must pin the same versions."""
+"""What is installed for tests lies within what the package asks for, and is pinned throughout."""
 
 import re
 import tomllib
 
+import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from utkcmp.run import PROJECT
 
+METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+EXTRAS = METADATA["optional-dependencies"]
+DIRECT = [Requirement(one) for some in (METADATA["dependencies"], *EXTRAS.values()) for one in some]
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[a-z,]+\])?==([^\s;]+)")
+LINES = [line for line in (PROJECT / "requirements.txt").read_text().splitlines() if line.strip()]
+PINS = dict(PIN.match(line).groups() for line in LINES if PIN.match(line))
 
 
-def pins(lines) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for line in lines:
-        if match := PIN.match(line.strip()):
-            found.setdefault(match[1].lower(), set()).add(match[2])
-    return found
-
-
-def direct() -> dict[str, set[str]]:
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] + project["optional-dependencies"]["test"]
-    assert len(pins(lines)) == len(lines), "every direct dependency is pinned with =="
-    return pins(lines)
-
-
-def test_optional_extras_are_pinned():
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    for extra in project["optional-dependencies"].values():
-        assert len(pins(extra)) == len(extra)
-
-
-def test_requirements_hold_every_direct_pin():
-    locked = pins((PROJECT / "requirements.txt").read_text().splitlines())
-    assert {name: locked.get(name) for name in direct()} == direct()
+@pytest.mark.parametrize("asked", DIRECT, ids=str)
+def test_a_pin_lies_in_the_range_that_is_asked_for(asked):
+    assert asked.specifier.contains(PINS[asked.name.lower()])
+    assert asked.marker or str(asked.specifier), "a range says from which version on"
 
 
 def test_requirements_are_pinned_throughout():
-    lines = (PROJECT / "requirements.txt").read_text().splitlines()
-    named = [line for line in lines if line and not line.lstrip().startswith("#")]
-    assert [line for line in named if not PIN.match(line)] == []
+    assert [one for one in LINES if not one.lstrip().startswith("#") and not PIN.match(one)] == []
 
 
-def test_environment_holds_the_same_direct_pins():
+def test_ranges_leave_room_and_the_package_needs_no_report():
+    assert not any("==" in str(one.specifier) for one in DIRECT)
+    needed = {Requirement(line).name for line in METADATA["dependencies"]}
+    assert not needed & {"ray", "jupyterlab", "papermill", "sphinx", "pytest"}
+
+
+def test_conda_gets_the_same():
     environment = yaml.safe_load((PROJECT / "environment.yml").read_text())
-    lines = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
-    assert pins(lines) == direct()
+    python, _, pip = environment["dependencies"]
+    assert python == "python=" + METADATA["requires-python"].removeprefix(">=")
+    assert pip == {"pip": ["-r requirements.txt", "-e ."]}
 
 
-def test_python_is_the_same_everywhere():
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    environment = yaml.safe_load((PROJECT / "environment.yml").read_text())
-    least = project["requires-python"].removeprefix(">=")
-    assert f"python={least}" in environment["dependencies"]
+def test_the_citation_is_of_this_version():
+    from utkcmp import __version__
+
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (__version__, METADATA["license"])

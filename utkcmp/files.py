@@ -102,6 +102,23 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path.name} is no JSON") from None
 
 
+def is_made_with(table: Path, settings: dict) -> bool:
+    """Whether a table is there that was made with ``settings``, by the note beside it.
+
+    If not, a table made otherwise is removed, and the settings are noted for the one to come.
+    """
+    note = table.with_suffix(".json")
+    try:
+        if read_json(note) == settings:
+            return table.exists()
+    except (OSError, ValueError):
+        pass
+    table.unlink(missing_ok=True)
+    with atomic(note) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+    return False
+
+
 def read_table(path: Path, columns: Iterable[str] = (), numbers: Iterable[str] = (), **options):
     """A CSV file of a run as a DataFrame; options are those of ``pandas.read_csv``.
 

@@ -258,6 +258,8 @@ class Params(BaseModel):
     def _plain(cls, value: Any, info) -> Any:
         """pydantic takes true for 1, bytes for text, and whole numbers of any length."""
         truth = cls.model_fields[info.field_name].annotation is bool
+        if isinstance(value, str) and value[:1] in ("[", "{") and info.field_name != "data":
+            value = parse_yaml(value)  # what papermill's -p leaves a text
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, bytes) or (isinstance(one, bool) and not truth):
                 raise ValueError("expected a number or a word")
@@ -294,16 +296,31 @@ class Params(BaseModel):
         return self
 
 
+# The sections that notebooks name to be given their parameters, each from its first one on.
+_FIRST = {"run": "data", "duplicates": "split", "year_diff": "pairs", "backbone": "network"}
+_FIRST |= {"pairing": "training", "finetune": "experiments"}
+_FIRST |= {"tune_models": "tuning", "photo_faces": "photos", "resamples": "evaluation"}
+SECTIONS: dict[str, list[str]] = {}
+_section = ""
+for _name in Params.model_fields:
+    _section = _FIRST.get(_name, _section)
+    SECTIONS.setdefault(_section, []).append(_name)
+
+
 def check(values: Mapping[str, Any], source: str = "") -> Params:
     """Take the parameters among ``values`` (a notebook's ``globals()``, say) and check them.
 
-    Names that are no parameters are ignored: use ``check_names`` for files. A notebook binds
-    ``data`` to its faces once it has read them; checked again, the one in its ``p`` counts. Raises
-    ParameterError with one sentence for the first value of a wrong type or out of range.
+    Names that are no parameters are ignored (use ``check_names`` for files), but for those that
+    papermill has put into a notebook. A notebook binds ``data`` to its faces once it has read them;
+    checked again, the one in its ``p`` counts. Raises ParameterError with one sentence for the
+    first name that is not known and the first value of a wrong type or out of range.
 
     >>> check({"epochs": 3, "something_else": 1}).epochs
     3
     """
+    for cell in values.get("In", ()):  # IPython's list of the cells that have run
+        if cell.startswith("# Parameters\n"):  # so papermill begins the cell that it adds
+            check_names(re.findall(r"(?m)^(\w+) = ", cell))
     known = {name: values[name] for name in Params.model_fields if name in values}
     if isinstance(earlier := values.get("p"), Params) and not isinstance(known.get("data"), str):
         known["data"] = earlier.data

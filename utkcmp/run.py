@@ -16,7 +16,10 @@ import pandas as pd
 from utkcmp.files import RunError, atomic, read_json, read_table, write_csv
 from utkcmp.params import FACERES
 
-PROJECT = Path(__file__).resolve().parents[1]
+# Where notebooks, parameter files and the published model lie: this checkout or, where the package
+# is installed by itself, a copy that came with it (see setup.py).
+CHECKOUT = (Path(__file__).resolve().parents[1] / "notebooks").is_dir()
+PROJECT = Path(__file__).resolve().parents[1] if CHECKOUT else Path(__file__).parent / "shipped"
 RESULT_COLUMNS = ["model", "seed", "split", "protocol", "n_pairs", "loss", "accuracy"]
 RESULT_COLUMNS += ["accuracy_low", "accuracy_high", "auc", "auc_low", "auc_high"]
 RESULT_COLUMNS += ["swap_disagreement", "seconds"]
@@ -30,10 +33,10 @@ RECORDED_PACKAGES = ("torch", "torchvision", "lightning", "ray", "numpy", "panda
 
 
 def outputs_root() -> Path:
-    """The folder of all runs: what ``UTKCMP_OUTPUTS`` names, else ``outputs/`` in this checkout, or
-    in the current folder where the package was installed without one."""
-    home = PROJECT if (PROJECT / "pyproject.toml").exists() else Path.cwd()
-    return Path(os.environ.get("UTKCMP_OUTPUTS") or home / "outputs")
+    """The folder that holds all runs: what ``UTKCMP_OUTPUTS`` names, else ``outputs/`` in this
+    checkout or, where the package is installed by itself, in the current folder."""
+    default = (PROJECT if CHECKOUT else Path.cwd()) / "outputs"
+    return Path(os.environ.get("UTKCMP_OUTPUTS") or default)
 
 
 def faceres_weights() -> Path:
@@ -176,6 +179,8 @@ def environment() -> dict:
 
 def git_commit() -> str | None:
     """The commit of this checkout, with ``+`` if files differ from it; None without git."""
+    if not (PROJECT / ".git").exists():  # or git might tell of a repository around this folder
+        return None
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         options = {"stderr": subprocess.DEVNULL, "text": True}

@@ -19,13 +19,6 @@ from utkcmp.compare.alignment import (
 from utkcmp.compare.robustness import paste
 from utkcmp.data.archives import read_files
 from utkcmp.data.decode import ImageError, decode
-from utkcmp.data.synthetic import draw_sample
-
-
-@pytest.fixture(scope="module")
-def crops(tmp_path_factory):
-    folder = draw_sample(tmp_path_factory.mktemp("faces") / "drawn", n=50)
-    return [decode(path.read_bytes()) for path in sorted(folder.glob("3*.jpg"))[:6]]
 
 
 def pasted(crop, side=180, angle=0.0, size=480):
@@ -102,14 +95,24 @@ def test_a_finished_crop_is_recognised_by_its_frame(crops):
     assert not any(face.finished for face in find_faces(pasted(crop), frame=frame))
 
 
-def test_small_faces_in_a_large_photo_are_found(crops):
-    """A crop of 140 in 3,000 pixels is lost at the first scale."""
-    photo = Image.new("RGB", (3000, 1500), "grey")
-    photo.paste(crops[1].resize((140, 140)), (1000, 700))
+@pytest.mark.parametrize("width, side", [(1900, 60), (3000, 140), (6000, 90)])
+def test_small_faces_in_a_large_photo_are_found(crops, width, side):
+    """Those of 3,000 pixels and more are lost to a detector that looks at 1,920 at most."""
+    photo, x = Image.new("RGB", (width, 900), "grey"), width // 3
+    photo.paste(crops[1].resize((side, side)), (x, 700))
     small = find_faces(photo)
-    assert len(small) == 1 and 1000 < small[0].points[:, 0].mean() < 1140
-    photo.paste(crops[2].resize((700, 700)), (100, 100))
+    assert len(small) == 1 and x < small[0].points[:, 0].mean() < x + side
+    assert find_faces(photo, small=False) == []
+    photo.paste(crops[2].resize((600, 600)), (100, 100))
     assert len(find_faces(photo)) == 1 and len(find_faces(photo, every=True)) == 2
+
+
+@pytest.mark.parametrize("side", [200, 400, 600, 1000, 2000])
+def test_a_close_up_of_any_size_is_found(crops, side):
+    """YuNet sees faces of up to 300 pixels, so that all of 1,000 are lost to one look at it."""
+    for crop in crops:
+        for inner in (crop, crop.crop((20, 20, 180, 180))):
+            assert len(find_faces(inner.resize((side, side)))) == 1
 
 
 def test_what_is_no_face():

@@ -14,14 +14,11 @@ from sklearn.datasets import load_sample_image
 from utkcmp.compare.alignment import POINTS
 from utkcmp.compare.photos import NoAnswerError, PhotoError, faces_in, only_face, read_photo
 from utkcmp.compare.robustness import paste
-from utkcmp.data.decode import decode
-from utkcmp.data.synthetic import draw_sample
 
 
 @pytest.fixture(scope="module")
-def crop(tmp_path_factory):
-    folder = draw_sample(tmp_path_factory.mktemp("faces") / "drawn", n=50)
-    return decode(sorted(folder.glob("3*.jpg"))[0].read_bytes())
+def crop(crops):
+    return crops[0]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +84,7 @@ def test_a_folder_a_missing_file_and_one_too_long(tmp_path, monkeypatch):
     with pytest.raises(PhotoError, match="no such file"):
         read_photo(tmp_path / "missing.jpg")
     (tmp_path / "long.jpg").write_bytes(bytes(100))
-    monkeypatch.setattr("utkcmp.compare.photos.MAX_BYTES", 99)
+    monkeypatch.setattr("utkcmp.data.decode.MAX_BYTES", 99)
     with pytest.raises(PhotoError, match="too large"):
         read_photo(tmp_path / "long.jpg")
 

@@ -24,10 +24,10 @@ class Brightness:
     frame = POINTS
 
     def embed(self, crops):
-        return np.array([[np.asarray(crop).mean()] for crop in crops]), None
+        return np.array([[np.asarray(crop).mean()] for crop in crops]), None, None
 
-    def logits(self, left, right):
-        return (left - right)[:, 0]
+    def logits(self, brought, left, right):
+        return (brought[left] - brought[right])[:, 0]
 
 
 def grey(level, side=200):
@@ -91,12 +91,16 @@ def test_changes_change_what_they_say():
     edges = [np.abs(np.diff(changed("blur", level), axis=0)).max() for level in (1, 4)]
     assert edges[0] > 2 * edges[1]
     assert changed("rotation", 45)[2, 2].tolist() == [128] * 3
+    assert changed("close-up", 600).shape == (600, 600, 3)
+    assert changed("close-up", 600) == pytest.approx(200)
+    large = changed("large photo", 4000)
+    assert large.shape == (480, 4000, 3) and (large[240, 1453] == 200).all()
     errors = [np.abs(changed("JPEG", q) - np.asarray(photo).astype(int)).mean() for q in (40, 5)]
     assert errors[0] < errors[1]
 
 
 def test_the_table_has_a_row_a_level(monkeypatch):
-    monkeypatch.setattr(robustness, "through_photos", lambda photos, predictor: photos)
+    monkeypatch.setattr(robustness, "through_photos", lambda photos, predictor: list(photos))
     ages = np.arange(10, 60, 10)
     table = robustness_table([grey(50 + 30 * k) for k in range(5)], ages, Brightness())
     assert len(table) == sum(1 + len(change.levels) for change in CHANGES.values())

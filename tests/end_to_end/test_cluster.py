@@ -1,5 +1,6 @@
-"""Ray for real: processes, a cluster of two nodes on this machine, kills."""
+"""Searches by Ray, for real: on a cluster of two nodes on this machine, killed, and cut in half."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,18 @@ from conftest import ONE_WORKER, processes_of, wait_for, wait_until_ended
 
 from utkcmp.params import Params
 from utkcmp.tuning.cluster import _start, ray_session
-from utkcmp.tuning.tuner import search
+from utkcmp.tuning.tuner import (
+    COLUMNS,
+    SEARCHED,
+    beside_trials,
+    compare_heads,
+    head_differences,
+    read_epochs,
+    read_trials,
+    retrain_best,
+    search,
+    write_best,
+)
 
 DRIVER = """
 import json, signal, sys
@@ -32,8 +44,12 @@ with ray_session(p):
         raise SystemError("on purpose")
 """
 SMALL = dict(n_faces=120, image_size=16, eval_pairs=60, batch_size=16, num_samples=4)
-SMALL |= dict(tune_data_size=160, max_num_epochs=2, seed=42)
+SMALL |= dict(tune_data_size=160, max_num_epochs=2, seed=42, regressor_epochs=1, head_seeds=2)
+SMALL |= ONE_WORKER
 SMALL |= dict(search_space={"resnet_type": ["resnet18"], "batch_size": [16], "lr": [1e-4, 1e-3]})
+
+
+NARROW = {"resnet_type": ["resnet18"], "batch_size": [16, 32], "hidden_layers": [[], [8]]}
 
 
 def parameters(**changes) -> dict:
@@ -71,68 +87,13 @@ def recorded(storage: Path) -> set[str]:
     return set()
 
 
-@pytest.fixture
-def storage(small_run):
-    run, _ = small_run
-    shutil.rmtree(run.folder / "tuning", ignore_errors=True)
-    return run.folder / "tuning" / "ray"
-
-
-@pytest.mark.parametrize(
-    "how", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("fail", "interrupt")), "kill"]
-)
-def test_no_process_of_ray_outlives_the_run(how, small_run, outputs, storage):
-    driver = start_driver(outputs, how, num_samples=1 if how == "fail" else 2, **ONE_WORKER)
-    if how != "fail":
-        wait_for(lambda: reported(storage))
-        assert len(processes_of(how, "TESTED")) > 3
-        os.kill(driver.pid, signal.SIGINT if how == "interrupt" else signal.SIGKILL)
-    said, _ = driver.communicate(timeout=1200)
-    assert driver.returncode != 0
-    assert {"fail": "on purpose", "interrupt": "KeyboardInterrupt", "kill": ""}[how] in said
-    wait_until_ended(how, "TESTED")
-
-
-def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):
-    import ray
-
-    begun = []
-
-    def init(*address, **options):
-        assert all(one.wait(60) == -signal.SIGKILL for one in begun)
-        begun.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
-        if len(begun) < 3:
-            raise Exception("The current node timed out during startup.")
-
-    monkeypatch.setattr(ray, "init", init)
-    _start(attempts=3)
-    assert len(begun) == 3 and begun[-1].poll() is None
-    begun[-1].kill()
-
-
-def test_a_killed_driver_goes_on_without_repeating_a_finished_trial(small_run, outputs, storage):
-    driver = start_driver(outputs, **ONE_WORKER)
-    ended = wait_for(lambda: recorded(storage))
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.communicate()
-    finished = {name: rows for name, rows in reported(storage).items() if name in ended}
-    assert finished.keys() == ended
-    run, p = small_run[0], Params(**parameters(**ONE_WORKER))
-    with ray_session(p):
-        trials = search("SiameseResNet", run, p)
-    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
-    kept = trials.set_index("trial")
-    for name, rows in finished.items():
-        assert kept.loss[name] == min(row["loss"] for row in rows)
-        assert kept.total_time[name] == pytest.approx(rows[-1]["time_total_s"])
-
-
 def start_node(*options, hidden=None, home=None, token=None) -> subprocess.Popen:
-    """A Ray node of one processor, in a session of its own; it cannot see the folder ``hidden``.
+    """A Ray node that runs one trial, in a session of its own; it cannot see the folder ``hidden``.
 
     Workers take any free port: two nodes on one machine would else be given the same ones.
     """
-    ray = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--block"]
+    ray = [str(Path(sys.executable).parent / "ray"), "start", "--block"]
+    ray += [f"--num-cpus={os.cpu_count()}"]
     ray += ["--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0", *options]
     if (
         hidden
@@ -180,46 +141,165 @@ def listens(port: int) -> bool:
         return knock.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_trials_outlive_the_machine_they_ran_on(small_run, outputs, storage):
-    port = free_port()
+@contextlib.contextmanager
+def joined_cluster(hidden: Path):
+    """A head and a second node that cannot see a folder, joined; gives the second node."""
+    port, nodes = free_port(), []
     options = ["--include-dashboard=false", f"--ray-client-server-port={free_port()}"]
-    head = start_node("--head", f"--port={port}", *options)
-    worker = None
     try:
+        nodes.append(start_node("--head", f"--port={port}", *options))
         wait_for(lambda: listens(port))
-        worker = start_node(f"--address=127.0.0.1:{port}", hidden=outputs)
-        run, p = small_run[0], Params(**parameters(ray_address=f"127.0.0.1:{port}"))
-        ran_there = []
-
-        def lose():  # as soon as a trial on the second node has ended an epoch
-            def there():
-                own = set(descendants(worker.pid))
-                rows = [row for rows in reported(storage).values() for row in rows]
-                return {row["pid"] for row in rows} & own
-
-            ran_there.extend(wait_for(there))
-            kill_node(worker)
-
-        with ray_session(p):
+        nodes.append(start_node(f"--address=127.0.0.1:{port}", hidden=hidden))
+        with ray_session(Params(ray_address=f"127.0.0.1:{port}")):
             import ray
 
-            wait_for(lambda: ray.cluster_resources().get("CPU") == 2)
-            killer = threading.Thread(target=lose)
-            killer.start()
-            trials = search("SiameseResNet", run, p)
-            killer.join()
-            assert ran_there
-            wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 1, seconds=120)
+            def both_there():
+                assert all(node.poll() is None for node in nodes), "a node has ended"
+                return ray.cluster_resources().get("CPU") == 2 * os.cpu_count()
+
+            wait_for(both_there, seconds=60)
+            yield nodes[1]
     finally:
-        for node in filter(None, (worker, head)):
+        for node in nodes:
             kill_node(node)
+
+
+@pytest.fixture(scope="module")
+def second_node(outputs):
+    """One cluster and one session, whose processes the searches below share."""
+    with contextlib.ExitStack() as stack:
+        for left in (2, 1, 0):  # a node gives its agents 15 seconds, too few on a busy machine
+            try:
+                node = stack.enter_context(joined_cluster(outputs))
+                break
+            except (ConnectionError, AssertionError):
+                if not left:
+                    raise
+        yield node
+
+
+@pytest.fixture
+def run(small_run):
+    shutil.rmtree(small_run[0].folder / "tuning", ignore_errors=True)
+    return small_run[0]
+
+
+def test_a_killed_search_leaves_no_process_and_repeats_no_trial(run, outputs, second_node):
+    driver, storage = start_driver(outputs, "kill"), run.folder / "tuning/ray"
+    ended = wait_for(lambda: recorded(storage))
+    assert len(processes_of("kill", "TESTED")) > 3
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    wait_until_ended("kill", "TESTED")
+    finished = {name: rows for name, rows in reported(storage).items() if name in ended}
+    assert finished.keys() == ended
+    trials = search("SiameseResNet", run, Params(**parameters()))
+    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
+    kept = trials.set_index("trial")
+    for name, rows in finished.items():
+        assert kept.loss[name] == min(row["loss"] for row in rows)
+        assert kept.total_time[name] == pytest.approx(rows[-1]["time_total_s"])
+
+
+def test_searches_of_one_session(run, second_node):
+    """The same trials again, failures with reasons from another searcher, heads, the best."""
+    p = Params(**parameters(num_samples=2, tune_data_size=60, search_space=NARROW))
+    model = "SiameseResNetAge"
+    trials = search(model, run, p)
+    heads = compare_heads(model, run, p)
+    kept = read_trials(run.tuning(model))
+    pd.testing.assert_frame_equal(search(model, run, p), kept)  # read, not run
+    run.tuning(model).unlink()
+    again = search(model, run, p)
+    diverging = NARROW | {"lr": [1e29, 1e30], "hidden_layers": [[8]]}
+    changed = {"search_space": diverging, "searcher": "bayesian"}
+    failed = search(model, run, p.model_copy(update=changed))
+
+    assert list(trials.columns) == COLUMNS and trials.loss.is_monotonic_increasing
+    drawn = [set(map(str, table[SEARCHED].to_numpy().tolist())) for table in (trials, again)]
+    assert drawn[0] == drawn[1]
+
+    why = failed.status.str.match(r"failed: .*(loss is (nan|inf)|diverged|NaN|parameter lr)")
+    assert all(why), failed.status
+    assert failed.auc.isna().all() and not run.tuning(model).with_suffix(".yaml").exists()
+    assert retrain_best(model, run, p) is None
+    with pytest.raises(ValueError, match="no trial of SiameseResNetAge has finished"):
+        compare_heads(model, run, p)
+
+    assert len(heads) == 4 and set(heads.status) == {"finished"}
+    assert heads.groupby(heads.hidden_layers.astype(str)).loss.nunique().eq(2).all()
+    assert len(head_differences(heads)) == 1
+
+    write_best(run, model, trials, p)
+    fitted = retrain_best(model, run, p)
+    assert len(fitted.history) == p.best_epochs
+    assert run.model(f"tuned_{model}").joinpath("config.json").exists()
+    best = trials.iloc[0]
+    beside = beside_trials({model: best}, {model: fitted}, run, p).loc[model]
+    assert beside.trial == best.auc and beside.retrained == fitted.best.val_auc
+    assert beside["its pairs"] == best["iter"] * p.tune_data_size
+    assert beside["pairs"] == p.best_epochs * p.data_size
+    assert len(read_epochs(run, model)) == 0  # of the last search, in which all failed
+
+
+def test_trials_outlive_the_machine_they_ran_on(run, second_node):
+    """The last to use the cluster: of its nodes one is left."""
+    import ray
+
+    storage, ran_there = run.folder / "tuning/ray", []
+
+    def lose():  # as soon as a trial on the second node has ended an epoch
+        def there():
+            own = set(descendants(second_node.pid))
+            rows = [row for rows in reported(storage).values() for row in rows]
+            return {row["pid"] for row in rows} & own
+
+        ran_there.extend(wait_for(there))
+        kill_node(second_node)
+
+    killer = threading.Thread(target=lose)
+    killer.start()
+    trials = search("SiameseResNet", run, Params(**parameters()))
+    killer.join()
+    assert ran_there
+    wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 1, seconds=120)
     assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
     assert trials.auc.notna().all()
     assert len(pd.read_csv(run.tuning("SiameseResNet"))) == 4
 
 
+def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):
+    import ray
+
+    begun = []
+
+    def init(*address, **options):
+        assert all(one.wait(60) == -signal.SIGKILL for one in begun)
+        begun.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        if len(begun) < 3:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    _start(attempts=3)
+    assert len(begun) == 3 and begun[-1].poll() is None
+    begun[-1].kill()
+
+
 @pytest.mark.slow
-def test_a_search_from_outside_the_cluster(small_run, outputs, storage, tmp_path):
+@pytest.mark.parametrize("how", ["fail", "interrupt"])
+def test_no_process_of_ray_outlives_the_run(how, run, outputs):
+    driver = start_driver(outputs, how, num_samples=1 if how == "fail" else 2)
+    if how == "interrupt":
+        wait_for(lambda: reported(run.folder / "tuning/ray"))
+        os.kill(driver.pid, signal.SIGINT)
+    said, _ = driver.communicate(timeout=1200)
+    assert driver.returncode != 0
+    assert {"fail": "on purpose", "interrupt": "KeyboardInterrupt"}[how] in said
+    wait_until_ended(how, "TESTED")
+
+
+@pytest.mark.slow
+def test_a_search_from_outside_the_cluster(run, outputs, tmp_path):
     port, client = free_port(), free_port()
     options = ["--include-dashboard=false", f"--ray-client-server-port={client}"]
     head = start_node("--head", f"--port={port}", *options, home=tmp_path)
@@ -230,9 +310,9 @@ def test_a_search_from_outside_the_cluster(small_run, outputs, storage, tmp_path
         assert driver.returncode == 0, said
     finally:
         kill_node(head)
-    trials = pd.read_csv(small_run[0].tuning("SiameseResNet"))
+    trials = pd.read_csv(run.tuning("SiameseResNet"))
     assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
-    assert not list(tmp_path.glob(".cache/utkcmp/*")) and not storage.exists()
+    assert not list(tmp_path.glob(".cache/utkcmp/*")) and not (run.folder / "tuning/ray").exists()
 
 
 def test_a_cluster_that_is_not_there_is_named():
@@ -249,7 +329,7 @@ def test_a_cluster_of_another_token_is_one_sentence():
     try:
         wait_for(lambda: listens(port))
         join = f"with ray_session(Params(ray_address='127.0.0.1:{port}')): print('joined')"
-        imports = "from utkcmp.cluster import ray_session; from utkcmp.params import Params"
+        imports = "from utkcmp.tuning.cluster import ray_session; from utkcmp.params import Params"
         process = subprocess.run(
             [sys.executable, "-c", f"{imports}\n{join}"], capture_output=True, text=True
         )

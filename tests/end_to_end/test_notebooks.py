@@ -2,7 +2,10 @@
 
 import ast
 import inspect
+import os
 import re
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -23,6 +26,7 @@ NAMES = [
     "08_comparison",
     "09_compare_two_photos",
 ]
+ONCE = re.compile(r"seconds|minutes|ms\b|first split")  # what no second run says again
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -124,3 +128,31 @@ def test_the_notebooks_that_share_a_regressor_train_it_alike():
     first, second = by_name["06_age_regressor_transfer"], by_name["07_tuning"]
     shared = [{k: v for k, v in one.items() if k in taken} for one in (first, second)]
     assert shared[0] == shared[1]
+
+
+AGAIN = ["02_split", "06_age_regressor_transfer"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in AGAIN else pytest.mark.slow) for name in NAMES],
+)
+def test_nbval_executes_it_again_and_it_says_the_same(whole_report, marked_faces, tmp_path, name):
+    """As the report left it, in its run: what was trained is read, and texts are the same."""
+    executed = nbformat.read(whole_report.folder / "notebooks" / f"{name}.ipynb", 4)
+    checked = 0
+    for cell in executed.cells:
+        shown = [kind for one in cell.get("outputs", []) for kind in one.get("data", {})]
+        if "text/markdown" in shown and not ONCE.search(str(cell.outputs)):
+            cell.metadata.tags = [*cell.metadata.get("tags", []), "nbval-check-output"]
+            checked += 1
+    nbformat.write(executed, tmp_path / f"{name}.ipynb")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env", "."],
+        env=os.environ | {"UTKFACE": str(marked_faces), "PYTEST_ADDOPTS": "-c /dev/null"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert checked

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from utkcmp.compare.predictor import calibrate_models, find_model
+from utkcmp.compare.predictor import find_model
+from utkcmp.compare.robustness import calibrate_models
 from utkcmp.data.index import read_crops
 from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.calibration import Calibration, calibrate, fit_temperature, symmetric_logits

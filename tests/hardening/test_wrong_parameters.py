@@ -5,7 +5,9 @@ import math
 import string
 import typing
 
+import nbformat
 import pandas as pd
+import papermill
 import pytest
 import yaml
 from hypothesis import example, given, settings
@@ -22,8 +24,8 @@ from utkcmp.params import (
 )
 from utkcmp.report import runner
 from utkcmp.report.command import main
-from utkcmp.report.plan import NOTEBOOKS, check_amounts, defaults, read_notebooks
-from utkcmp.run import PROJECT, Run
+from utkcmp.report.plan import NOTEBOOKS, check_amounts, uses
+from utkcmp.run import Run
 from utkcmp.tuning.tuner import CHOICES, RANGES, search_space
 
 NAMES = sorted(Params.model_fields)
@@ -265,10 +267,7 @@ def test_any_override_is_taken_or_explained(text):
 # ---- what only the faces and the machine can tell ------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def known():
-    notebooks = read_notebooks(PROJECT / "notebooks", NOTEBOOKS)
-    return {name: defaults(notebook) for name, notebook in notebooks.items()}
+USED = {name for notebook in NOTEBOOKS.values() for name in uses(notebook)}
 
 
 def faces_of(count: int, spread: int = 80) -> pd.DataFrame:
@@ -287,39 +286,83 @@ def faces_of(count: int, spread: int = 80) -> pd.DataFrame:
 
 
 AMOUNTS = [
-    ({"unique_images": True}, r"data_size is 400 for notebook 03.*\d+ pairs that share no face"),
+    ({"unique_images": True}, r"data_size is 400, but there are \d+ pairs that share no face"),
     ({"unique_images": True, "data_size": 200}, r"expected 1\d\d or less"),
-    ({"batch_size": 5000}, r"batch_size is 5,000 .* there are 2\d\d training faces: expected 2"),
+    ({"batch_size": 5000}, r"batch_size is 5,000, but there are 2\d\d training faces: expected 2"),
     ({"batch_size": 250, "data_size": 100}, "there are 100 training pairs: expected 100 or less"),
-    ({"pair_counts": [50, 90_000]}, r"pair_counts is 90,000 for notebook 06.*possible training p"),
-    ({"regressor_batch_size": 500}, r"regressor_batch_size is 500 for notebook 06.*training faces"),
+    ({"pair_counts": [50, 90_000]}, r"pair_counts is 90,000, but there are .*possible training p"),
+    ({"regressor_batch_size": 500}, r"regressor_batch_size is 500, but .*training faces"),
     ({"year_diff": 90}, "no two of the .* are 90 or more years apart .*expected a smaller"),
     ({"device": "cuda"}, "device is cuda, but PyTorch finds no GPU here: expected auto or cpu"),
-    ({"gpus_per_trial": 0.5}, "gpus_per_trial is 0.5 for notebook 07.* there are 0 GPUs here"),
+    ({"gpus_per_trial": 0.5}, "gpus_per_trial is 0.5, but there are 0 GPUs here"),
     ({"cpus_per_trial": 5000}, r"cpus_per_trial is 5,000.* there are \d+ processors here"),
 ]
 
 
 @pytest.mark.parametrize("wrong, said", AMOUNTS, ids=[", ".join(wrong) for wrong, _ in AMOUNTS])
-def test_what_faces_or_machine_cannot_give_is_explained(wrong, said, known, tmp_path, monkeypatch):
+def test_what_faces_or_machine_cannot_give_is_explained(wrong, said, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(ParameterError, match=said):
-        check_amounts(faces_of(400), Run(tmp_path), wrong, known)
+        check_amounts(faces_of(400), Run(tmp_path), wrong, USED)
 
 
-def test_too_few_faces_for_the_shares_are_explained(known, tmp_path):
+def test_too_few_faces_for_the_shares_are_explained(tmp_path):
     with pytest.raises(ParameterError, match="split has faces of fewer than two ages .*expected"):
-        check_amounts(faces_of(30), Run(tmp_path), {"train": 98, "val": 1, "test": 1}, known)
+        check_amounts(faces_of(30), Run(tmp_path), {"train": 98, "val": 1, "test": 1}, USED)
 
 
-def test_what_they_can_give_is_taken(known, tmp_path, monkeypatch):
+def test_what_they_can_give_is_taken(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     enough = {"unique_images": True, "data_size": 100, "batch_size": 100}
     for right in ({}, enough, {"unique_images": True, "data_size": None, "batch_size": 64}):
-        check_amounts(faces_of(400), Run(tmp_path), right, known)
-    check_amounts(faces_of(36), Run(tmp_path), {"seed": 1}, known)  # fewer than a default batch
-    few = {name: known[name] for name in ("01_data_exploration", "02_split")}
-    check_amounts(faces_of(400), Run(tmp_path), {"batch_size": 5000}, few)
+        check_amounts(faces_of(400), Run(tmp_path), right, USED)
+    check_amounts(faces_of(36), Run(tmp_path), {"seed": 1}, USED)  # fewer than a default batch
+    first = uses(NOTEBOOKS["02_split"])
+    check_amounts(faces_of(400), Run(tmp_path), {"batch_size": 5000}, first)
+
+
+PAPERMILL = '# Parameters\nrun = "x"\n{}\n'
+
+
+def test_what_papermill_adds_is_known_or_an_error():
+    cells = ["", "epochs = 2", PAPERMILL.format("epoch = 3"), "import numpy as np"]
+    with pytest.raises(ParameterError, match="'epoch': did you mean 'epochs'"):
+        check({"In": cells, "epochs": 2, "epoch": 3, "cells": 1})
+    cells[2] = PAPERMILL.format("epochs = 3")
+    assert check({"In": cells, "epochs": 3, "cells": 1}).epochs == 3
+
+
+def test_papermill_itself_adds_it_so(tmp_path):
+    source = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell("epochs = 2", metadata={"tags": ["parameters"]}),
+            nbformat.v4.new_code_cell("from utkcmp.params import check\np = check(globals())"),
+            nbformat.v4.new_code_cell("print(p.epochs, p.hidden_layers)"),
+        ],
+        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
+    )
+    nbformat.write(source, tmp_path / "a.ipynb")
+    paths = [str(tmp_path / name) for name in ("a.ipynb", "b.ipynb")]
+    given = {"epochs": 3, "hidden_layers": "[256]"}  # as its -p reads the list
+    made = papermill.execute_notebook(*paths, given, progress_bar=False)
+    assert made.cells[-1].outputs[0].text == "3 [256]\n"
+    with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'epochs'"):
+        papermill.execute_notebook(*paths, {"epoch": 3}, progress_bar=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expect"),
+    [
+        ("hidden_layers", "[256, 64]", [256, 64]),
+        ("finetune", "{96: 2}", {96: 2}),
+        ("search_space", "{lr: [0.1, 0.2]}", {"lr": [0.1, 0.2]}),
+    ],
+)
+def test_a_list_given_as_text_is_a_list(name, text, expect):
+    assert getattr(check({name: text}), name) == expect
+    for wrong in ("[256", "[&a 1, *a]"):
+        with pytest.raises(ParameterError, match=f"parameter {name} = "):
+            check({name: wrong})
 
 
 def test_the_report_says_so_before_any_notebook_runs(tmp_path, monkeypatch, capsys):

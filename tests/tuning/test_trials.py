@@ -8,6 +8,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from utkcmp.params import Params
 from utkcmp.tuning.trials import _left_whole, _tables, _tune_config, gather_data
+from utkcmp.tuning.tuner import CHOICES, search_space
 
 
 class Result:
@@ -72,8 +73,15 @@ def test_a_search_goes_on_only_from_records_that_are_whole(tmp_path):
 
 def test_the_searcher_is_the_one_that_was_asked_for():
     random, learning = (
-        _tune_config(Params(searcher=name), count=2, asha=True).search_alg
+        _tune_config(Params(searcher=name), search_space(), count=10, asha=True).search_alg
         for name in ("random", "bayesian")
     )
     assert isinstance(random, BasicVariantGenerator)
     assert isinstance(learning, OptunaSearch) and isinstance(learning._sampler, TPESampler)
+
+
+def test_every_choice_of_hidden_layers_is_drawn():
+    for searcher in ("random", "bayesian"):
+        algorithm = _tune_config(Params(searcher=searcher), search_space(), 10, True).search_alg
+        first = [point["hidden_layers"] for point in algorithm._points_to_evaluate]
+        assert first == CHOICES["hidden_layers"] and first[0] == []

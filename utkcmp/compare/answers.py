@@ -1,26 +1,23 @@
-"""Two photos in, who is older out: ``compare(left, right)``, albums, and the command.
+"""Two photos in, who is older out: ``compare(left, right)``, and albums.
 
-    python -m utkcmp.compare LEFT RIGHT
-
-Faces are found and aligned (``alignment``), and a trained model answers (``answering``).
+Faces are found and aligned (``alignment``), and a trained model answers (``predictor``).
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from scipy.special import expit
 
-from utkcmp.compare.alignment import POINTS
-from utkcmp.compare.photos import NoAnswerError, Photo, PhotoError, Seen, faces_in, only_face
-from utkcmp.compare.predictor import Predictor, find_model
+from utkcmp.compare import BAND
+from utkcmp.compare.photos import NoAnswerError, Photo, PhotoError, Seen, faces_in, name_of
+from utkcmp.compare.predictor import BATCH, Predictor, find_model
 from utkcmp.processes import in_processes
 
-BAND = 0.6  # a confidence below it is too close to call: of ten such answers four or more are wrong
 TOO_CLOSE = "too close to call"
+KEPT = 100  # pixels per side of the crops of an album, once they are embedded
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,7 @@ class Comparison:
     """The answer to one pair.
 
     probability: that left is older, 0 to 1; calibrated: whether it may be read as a frequency.
-    band: the confidence below which the answer is ``TOO_CLOSE``. ages: predicted, years, left and
-    right; None unless they were asked for.
+    band: the confidence below which the answer is ``TOO_CLOSE``.
     """
 
     left: Seen
@@ -37,7 +33,6 @@ class Comparison:
     probability: float
     calibrated: bool
     band: float = BAND
-    ages: tuple[float, float] | None = None
 
     @property
     def confidence(self) -> float:
@@ -51,18 +46,26 @@ class Comparison:
             return TOO_CLOSE
         return "left" if self.probability > 0.5 else "right"
 
+    @property
+    def ages(self) -> tuple[float, float] | None:
+        """Predicted, years, left and right; None unless they were asked for."""
+        return None if self.left.age is None else (self.left.age, self.right.age)
+
     def __str__(self) -> str:
         side = "left" if self.probability > 0.5 else "right"
-        called = f"{TOO_CLOSE} ({side}, " if self.answer == TOO_CLOSE else f"{side} is older ("
-        text = f"{called}{self.confidence:.0%})".replace("%", " %")
-        if not self.calibrated:
-            text = text.replace(" %", " %, not calibrated")
+        notes = [percent(self.confidence)] + ([] if self.calibrated else ["not calibrated"])
+        for name, seen in (("left", self.left), ("right", self.right)):
+            if seen.turned:
+                notes.append(f"{name} photo turned by {seen.turned} degrees clockwise")
+        if self.answer == TOO_CLOSE:
+            text = f"{TOO_CLOSE} ({side}, {', '.join(notes)})"
+        else:
+            text = f"{side} is older ({', '.join(notes)})"
         if self.ages:
             text += " (ages: left about {:.0f}, right about {:.0f})".format(*self.ages)
         return text
 
     def as_dict(self) -> dict:
-        ages = dict(zip(("left", "right"), self.ages, strict=True)) if self.ages else None
         return {
             "answer": self.answer,
             "confidence": self.confidence,
@@ -71,22 +74,22 @@ class Comparison:
             "band": self.band,
             "left": self.left.as_dict(),
             "right": self.right.as_dict(),
-        } | ({"ages": ages} if ages else {})
+        }
 
 
 @dataclass(frozen=True)
 class Order:
     """Faces from the youngest to the oldest.
 
-    steps: float64 (N - 1,), the probability that face i + 1 is older than face i. ages: predicted,
-    years, (N,); None unless they were asked for.
+    steps: float64 (N - 1,), the probability that face i + 1 is older than face i. skipped: why
+    photos were left out, an error for each.
     """
 
     faces: list[Seen]
     steps: np.ndarray
     calibrated: bool
     band: float = BAND
-    ages: np.ndarray | None = None
+    skipped: list[ValueError] = field(default_factory=list)
 
     @property
     def uncertain(self) -> np.ndarray:
@@ -97,24 +100,42 @@ class Order:
         width = max(len(face.name) for face in self.faces)
         lines = ["youngest first; ≈ is too close to call with the one above"]
         for place, face in enumerate(self.faces):
-            close = place and self.uncertain[place - 1]
-            line = f"{'≈' if close else ' '} {place + 1:2}  {face.name:{width}}"
-            if place:
-                line += f"  {self.steps[place - 1]:4.0%}".replace("%", " %")
-            if self.ages is not None:
-                line += f"  about {self.ages[place]:.0f}"
+            line = f"{self.mark(place)} {place + 1:2}  {face.name:{width}}  {self.share(place):>4}"
+            if face.age is not None:
+                line += f"  about {face.age:.0f}"
+            if face.turned:
+                line += f"  (photo turned by {face.turned} degrees clockwise)"
             lines.append(line.rstrip())
-        return "\n".join(lines + ([] if self.calibrated else ["confidences are not calibrated"]))
+        lines += [] if self.calibrated else ["confidences are not calibrated"]
+        lines += [f"photos skipped: {len(self.skipped)}"] if self.skipped else []
+        return "\n".join(lines)
+
+    def mark(self, place: int) -> str:
+        """≈ where a face is too close to call with the one before it, else a blank."""
+        return "≈" if place and self.uncertain[place - 1] else " "
+
+    def share(self, place: int) -> str:
+        """How sure it is that a face is older than the one before it, as a text."""
+        return percent(self.steps[place - 1]) if place else ""
 
     def as_dict(self) -> dict:
-        found = {
+        return {
             "youngest_to_oldest": [face.as_dict() for face in self.faces],
             "next_is_older": self.steps.tolist(),
             "too_close_to_call": self.uncertain.tolist(),
             "calibrated": self.calibrated,
             "band": self.band,
+            "skipped": [str(error) for error in self.skipped],
         }
-        return found | ({} if self.ages is None else {"ages": self.ages.tolist()})
+
+
+def percent(share: float) -> str:
+    """A share as a text, never rounded up: 59.9 % is below 60 %, and 99.9 % is not all.
+
+    >>> percent(0.599), percent(0.29), percent(0.9999)
+    ('59 %', '29 %', 'over 99 %')
+    """
+    return "over 99 %" if 0.99 < share < 1 else f"{int(100 * share + 1e-9)} %"
 
 
 def compare(
@@ -122,6 +143,7 @@ def compare(
     right: Photo,
     model: str | Path | Predictor | None = None,
     *,
+    faces: str = "one",
     force: bool = False,
     ages: bool = False,
     aligned: bool = False,
@@ -129,20 +151,27 @@ def compare(
     """Who is older, the person in the left or in the right photo?
 
     left, right: as for ``photos.read_photo``. model: the folder of a trained model, or one that is
-    loaded; None takes ``answering.find_model``'s. force: name a side even if it is too close to
-    call. ages: state predicted ages. aligned: the photos are finished crops.
+    loaded; None takes ``find_model``'s. faces: ``one`` expects one face in a photo, ``largest``
+    takes the largest of several. force: name a side even if it is too close to call. ages: state
+    predicted ages. aligned: the photos are finished crops.
     The answer is the same whichever photo comes first. Raises PhotoError for a photo that cannot be
     read, NoAnswerError for a question without answer, ValueError for a folder without model.
     """
-    predictor = load(model)
-    faces = [only_face(photo, aligned, predictor.frame) for photo in (left, right)]
-    return compare_faces(*faces, predictor, force=force, ages=ages)
+    _check(faces, "one", "largest")
+    predictor = load(model, ages)
+    look = _Look(predictor.frame, faces, aligned, keep=True)
+    found = [look((f"the {name} photo", one)) for name, one in (("left", left), ("right", right))]
+    (answer,) = _answers([[0, 1]], _embedded(found, predictor, ages), predictor, force)
+    if isinstance(answer, ValueError):
+        raise answer
+    return answer
 
 
 def compare_many(
     pairs: str | Path | Iterable[tuple[Photo, Photo]],
     model: str | Path | Predictor | None = None,
     *,
+    faces: str = "one",
     force: bool = False,
     ages: bool = False,
     aligned: bool = False,
@@ -150,97 +179,88 @@ def compare_many(
     """``compare`` for many pairs at once: each photo is read, and each face embedded, only once.
 
     pairs: pairs of photos, or a folder, of which all pairs of its files are taken in order of their
-    names. Returns one item a pair; where a pair has no answer, the error in its place.
+    names. Returns one item per pair; where a pair has no answer, the error in its place.
     """
+    _check(faces, "one", "largest")
     if isinstance(pairs, str | Path):
-        pairs = itertools.combinations(_files(Path(pairs)), 2)
-    pairs, predictor = list(pairs), load(model)
-    photos = {_key(photo): photo for pair in pairs for photo in pair}
-    looked = in_processes(
-        partial(_only_crop, aligned, predictor.frame), photos.values(), len(photos)
-    )
-    found = dict(zip(photos, looked, strict=True))
-    asked = [tuple(found[_key(photo)] for photo in pair) for pair in pairs]
-    problems = [_problem(*pair) for pair in asked]
-    able = [pair for pair, problem in zip(asked, problems, strict=True) if problem is None]
-    answers = iter(_answers(able, predictor, force, ages))
-    return [next(answers) if problem is None else problem for problem in problems]
+        pairs = itertools.combinations(files_of(pairs), 2)
+    predictor, photos, places, asked = load(model, ages), [], {}, []
+    for number, pair in enumerate(pairs, start=1):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            asked.append(ValueError(f"pair {number} is no pair: expected two photos"))
+            continue
+        asked.append([])
+        for side, photo in zip(("left", "right"), pair, strict=True):
+            key = photo if isinstance(photo, str | Path) else id(photo)
+            if key not in places:
+                places[key] = len(photos)
+                photos.append((f"the {side} photo of pair {number}", photo))
+            asked[-1].append(places[key])
+    found = _looked(_Look(predictor.frame, faces, aligned), photos)
+    return _answers(asked, _embedded(found, predictor, ages), predictor, force)
 
 
 def put_in_order(
-    photos: Sequence[Photo],
+    photos: str | Path | Sequence[Photo],
     model: str | Path | Predictor | None = None,
     *,
-    every: bool = False,
+    faces: str = "one",
     force: bool = False,
     ages: bool = False,
     aligned: bool = False,
 ) -> Order:
     """The faces of several photos, or of one, from the youngest to the oldest.
 
-    every: take all faces of each photo; without it, each of several photos must show one face.
-    Other arguments and errors as for ``compare``.
+    photos: as for ``compare``, or a folder, whose files are taken. faces: ``all`` takes all faces
+    of each photo; with ``one``, a photo that is not the only one must show one face. A photo
+    without an answer is skipped. Faces are ordered by their mean logit against all others; for a
+    model that compares scores, that is their order by score. Other arguments as for ``compare``.
+    Raises NoAnswerError if fewer than two faces are left, and the photo's error if there is one
+    photo only.
     """
-    predictor = load(model)
-    faces = album(photos, every, aligned, predictor.frame)
-    return order_faces(faces, predictor, force=force, ages=ages)
+    _check(faces, "one", "largest", "all")
+    predictor = load(model, ages)
+    photos = files_of(photos) if isinstance(photos, str | Path) else photos
+    named = [(f"photo {number}", photo) for number, photo in enumerate(photos, start=1)]
+    single = len(named) == 1
+    faces = "several" if single and faces == "one" else faces
+    look = _Look(predictor.frame, faces, aligned, keep=single)
+    found = list(_embedded(_looked(look, named), predictor, ages))
+    skipped = [one for one in found if isinstance(one, ValueError)]
+    seen = [one for one in found if isinstance(one, Seen)]
+    if single and skipped:
+        raise skipped[0]
+    if len(seen) < 2:
+        left = f"{seen[0].name} shows one face" if seen else "no photo shows a face"
+        reasons = "".join(f"; {error}" for error in skipped[:3])
+        raise NoAnswerError(f"{left}: expected two or more to compare{reasons}")
+    brought = np.stack([one.brought for one in seen])
+    order = np.argsort(_totals(brought, predictor), kind="stable")
+    steps = _sigmoid(predictor.logits(brought, order[1:], order[:-1]))
+    calibrated, band = predictor.calibration.pairs > 0, 0.5 if force else BAND
+    return Order([seen[place] for place in order], steps, calibrated, band, skipped)
 
 
-def album(
-    photos: Sequence[Photo], every: bool = False, aligned: bool = False, frame: np.ndarray = POINTS
-) -> list[Seen]:
-    """The faces of ``put_in_order``. Raises NoAnswerError if there is only one."""
-    if every or len(photos) == 1:
-        faces = [face for photo in photos for face in faces_in(photo, every, aligned, frame)]
-    else:
-        faces = [only_face(photo, aligned, frame) for photo in photos]
-    if len(faces) < 2:
-        raise NoAnswerError(f"{faces[0].name} shows one face: expected two or more to compare")
-    return faces
+def _check(faces: str, *known: str) -> None:
+    if faces not in known:
+        raise ValueError(f"faces = {faces!r}: expected {' or '.join(known)}")
 
 
-def compare_faces(
-    left: Seen, right: Seen, predictor: Predictor, *, force: bool = False, ages: bool = False
-) -> Comparison:
-    """``compare`` for faces that have been found."""
-    if problem := _problem(left, right):
-        raise problem
-    return _answers([(left, right)], predictor, force, ages)[0]
-
-
-def order_faces(
-    faces: list[Seen], predictor: Predictor, *, force: bool = False, ages: bool = False
-) -> Order:
-    """``put_in_order`` for two or more faces that have been found.
-
-    They are ordered by their mean logit against all others; for a model that scores faces and
-    compares the scores, that is their order by score.
-    """
-    brought, predicted = _embedded(faces, predictor, ages)
-    left, right = np.triu_indices(len(faces), 1)
-    logits = np.zeros((len(faces), len(faces)))
-    logits[left, right] = predictor.logits(brought[left], brought[right])
-    logits -= logits.T
-    order = np.argsort(logits.sum(1), kind="stable")
-    return Order(
-        [faces[place] for place in order],
-        expit(logits[order[1:], order[:-1]]),
-        predictor.calibration.pairs > 0,
-        0.5 if force else BAND,
-        None if predicted is None else predicted[order],
-    )
-
-
-def load(model: str | Path | Predictor | None) -> Predictor:
+def load(model: str | Path | Predictor | None = None, ages: bool = False) -> Predictor:
     """A model by its folder, by default ``find_model``'s; one that is loaded is given back.
 
-    The last two folders are kept loaded, until one of their files changes.
+    The last two folders are kept loaded, until one of their files changes. ages: it must tell ages.
+    Raises NoAnswerError if it does not, ValueError for a folder without model.
     """
-    if isinstance(model, Predictor):
-        return model
-    folder = Path(model or find_model())
-    stats = [(path.name, path.stat()) for path in sorted(folder.glob("*"))]
-    return _loaded(folder, tuple((name, one.st_mtime_ns, one.st_size) for name, one in stats))
+    predictor = model
+    if not isinstance(model, Predictor):
+        folder = Path(model or find_model())
+        stats = [(path.name, path.stat()) for path in sorted(folder.glob("*"))]
+        predictor = _loaded(folder, tuple((name, s.st_mtime_ns, s.st_size) for name, s in stats))
+    if ages and not predictor.has_ages:
+        name = predictor.folder.name
+        raise NoAnswerError(f"the model {name} tells no ages: expected one with an age regressor")
+    return predictor
 
 
 @lru_cache(maxsize=2)
@@ -248,31 +268,89 @@ def _loaded(folder: Path, files: tuple) -> Predictor:
     return Predictor(folder)
 
 
+def files_of(folder: str | Path) -> list[Path]:
+    """The files of a folder by their names, hidden ones aside. Raises PhotoError if it has none."""
+    name = name_of(folder)
+    try:
+        found = sorted(one for one in Path(folder).iterdir() if not one.name.startswith("."))
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise PhotoError(f"{name} cannot be read ({reason}): expected a folder") from None
+    if not (files := [one for one in found if one.is_file()]):
+        raise PhotoError(f"{name} holds no file: expected a folder of photos")
+    return files
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Looks at one photo, given with a name for it if it has none, as ``faces_in`` does: its faces,
+    with the photo if ``keep`` is set, or an error."""
+
+    frame: np.ndarray
+    faces: str
+    aligned: bool
+    keep: bool = False
+
+    def __call__(self, named: tuple[str, Photo]) -> list[Seen] | ValueError:
+        name, photo = named
+        try:
+            found = faces_in(photo, self.faces, self.aligned, self.frame, name)
+        except (PhotoError, NoAnswerError) as error:
+            return error
+        return found if self.keep else [replace(one, photo=None) for one in found]
+
+
+def _looked(look: _Look, named: list[tuple[str, Photo]]) -> Iterator[list[Seen] | ValueError]:
+    """Many photos looked at, in processes if need be and if the photos may go there."""
+    alone = any(not isinstance(photo, str | Path | bytes) for _, photo in named)
+    return in_processes(look, named, 0 if alone else len(named))
+
+
+def _embedded(
+    looked: Iterable[list[Seen] | ValueError], predictor: Predictor, ages: bool
+) -> Iterator[Seen | ValueError]:
+    """The same one after the other, with what each face brings to a pair and, if asked for, its
+    age; without the photo, only a small crop is kept."""
+    each = itertools.chain.from_iterable(
+        [found] if isinstance(found, ValueError) else found for found in looked
+    )
+    while batch := list(itertools.islice(each, BATCH)):
+        crops = [one.crop for one in batch if isinstance(one, Seen)]
+        rows = zip(*predictor.embed(crops), strict=True) if crops else iter(())
+        for one in batch:
+            if isinstance(one, Seen):
+                brought, age, distribution = next(rows)
+                distribution = distribution.astype(float) if len(distribution) else None
+                told = {"age": float(age), "age_distribution": distribution} if ages else {}
+                crop = one.crop if one.photo else one.crop.resize((KEPT, KEPT))
+                one = replace(one, crop=crop, brought=brought, **told)
+            yield one
+
+
 def _answers(
-    pairs: list[tuple[Seen, Seen]], predictor: Predictor, force: bool, ages: bool
-) -> list[Comparison]:
-    if not pairs:
-        return []
-    faces = {id(face): face for pair in pairs for face in pair}
-    places = {key: place for place, key in enumerate(faces)}
-    brought, predicted = _embedded(list(faces.values()), predictor, ages)
-    rows = np.array([[places[id(face)] for face in pair] for pair in pairs])
-    probabilities = expit(predictor.logits(brought[rows[:, 0]], brought[rows[:, 1]]))
-    told = [None] * len(pairs) if predicted is None else map(tuple, predicted[rows].tolist())
-    known, band = predictor.calibration.pairs > 0, 0.5 if force else BAND
-    return [
-        Comparison(*pair, float(probability), known, band, both)
-        for pair, probability, both in zip(pairs, probabilities, told, strict=True)
+    asked: list[list[int] | ValueError],
+    found: Iterable[Seen | ValueError],
+    predictor: Predictor,
+    force: bool,
+) -> list[Comparison | ValueError]:
+    """The answer, or why there is none, to each pair of places in ``found``."""
+    found = list(found)
+    answers = [
+        pair if isinstance(pair, ValueError) else _problem(*(found[place] for place in pair))
+        for pair in asked
     ]
-
-
-def _embedded(faces: list[Seen], predictor: Predictor, ages: bool) -> tuple:
-    if ages and not predictor.has_ages:
-        raise NoAnswerError(
-            f"the model {predictor.folder.name} tells no ages: expected one with an age regressor"
-        )
-    brought, predicted = predictor.embed([face.crop for face in faces])
-    return brought, predicted if ages else None
+    able = [number for number, problem in enumerate(answers) if problem is None]
+    if not able:
+        return answers
+    used = sorted({place for number in able for place in asked[number]})
+    rows = np.searchsorted(used, [asked[number] for number in able])
+    brought = np.stack([found[place].brought for place in used])
+    probabilities = _sigmoid(predictor.logits(brought, rows[:, 0], rows[:, 1])).tolist()
+    calibrated, band = predictor.calibration.pairs > 0, 0.5 if force else BAND
+    for number, probability in zip(able, probabilities, strict=True):
+        pair = (found[place] for place in asked[number])
+        answers[number] = Comparison(*pair, probability, calibrated, band)
+    return answers
 
 
 def _problem(left: Seen | ValueError, right: Seen | ValueError) -> ValueError | None:
@@ -285,22 +363,20 @@ def _problem(left: Seen | ValueError, right: Seen | ValueError) -> ValueError | 
     return None
 
 
-def _files(folder: Path) -> list[Path]:
-    try:
-        return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise PhotoError(f"{folder} cannot be read ({reason}): expected a folder") from None
+def _totals(brought: np.ndarray, predictor: Predictor) -> np.ndarray:
+    """What faces are ordered by, (N,): the sum of each one's logits against all others or, where
+    it gives the same order, its logit against one of them."""
+    everyone = np.arange(len(brought))
+    if predictor.has_scores:
+        return predictor.logits(brought, everyone, np.zeros_like(everyone))
+    totals = np.zeros(len(brought))
+    for left in everyone[:-1]:
+        others = everyone[left + 1 :]
+        logits = predictor.logits(brought, np.full_like(others, left), others)
+        totals[left] += logits.sum()
+        totals[others] -= logits
+    return totals
 
 
-def _key(photo: Photo):
-    """What tells photos apart without reading them."""
-    return photo if isinstance(photo, str | Path | bytes) else id(photo)
-
-
-def _only_crop(aligned: bool, frame: np.ndarray, photo: Photo) -> Seen | ValueError:
-    """The one face of a photo without the photo, or the error that says why there is none."""
-    try:
-        return replace(only_face(photo, aligned, frame), photo=None)
-    except (PhotoError, NoAnswerError) as error:
-        return error
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 0.5 + 0.5 * np.tanh(logits / 2)

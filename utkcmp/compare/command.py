@@ -1,46 +1,63 @@
-"""The command: ``python -m utkcmp.compare LEFT RIGHT``."""
+"""The command: ``utkcmp-compare LEFT RIGHT``, or ``python -m utkcmp.compare``."""
 
 import argparse
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from utkcmp.compare.answers import BAND, album, compare_faces, load, order_faces
-from utkcmp.compare.photos import NoAnswerError, only_face
-from utkcmp.compare.predictor import find_model
+from utkcmp import compare
+
+FIGURES = (".png", ".jpg", ".svg", ".pdf")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 0 an answer, 2 none, 1 an error."""
+    """Run the command; returns its exit status, as ``--help`` states it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show ends nothing
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
-        _run(options)
-    except NoAnswerError as error:
-        return _fail(options, error, 2)
-    except (ValueError, OSError, RuntimeError) as error:
-        return _fail(options, error, 1)
-    return 0
+        status = _run(options)
+        print(end="", flush=True)  # so that an error of writing shows here
+        return status
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # whoever reads has seen enough
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # those of OpenCV and onnxruntime have no class in common
+        reason = str(error) or "the memory of this machine is too small for these photos"
+        if options.json:
+            print(json.dumps({"answer": None, "reason": reason}))
+        return _fail(reason, 2 if isinstance(error, compare.NoAnswerError) else 1)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m utkcmp.compare",
-        description="Who is older? Two photos are compared; more, or one with several faces, are "
-        "put in order from the youngest to the oldest.",
-        epilog="Exit status: 0 an answer, 2 a question without answer (no face, several faces), "
-        "1 an error. Confidences below "
-        f"{BAND:.0%} are too close to call; of two people, not of how old they are.".replace(
-            "%", " %%"
-        ),
+        prog="utkcmp-compare",
+        description="Who is older? Two photos are compared; more, a folder of photos, or one photo "
+        "with several faces, are put in order from the youngest to the oldest.",
+        epilog="Exit status: 0 an answer, 3 an answer without some of the photos, 2 a question "
+        "without answer (no face, several faces), 1 an error. Confidences below "
+        f"{100 * compare.BAND:.0f} % are too close to call. The answer is about how old people "
+        "look.",
     )
     add = parser.add_argument
-    add("photos", nargs="*", metavar="PHOTO", help="photos of any size; faces are found")
+    add("photos", nargs="*", metavar="PHOTO", help="photos of any size, or folders of photos")
     add("--model", metavar="FOLDER", help="a trained model, outputs/<run>/models/<name>")
-    add("--all", action="store_true", help="put all faces of all photos in order")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--largest", action="store_true", help="take the largest face of each photo")
+    which.add_argument("--all", action="store_true", help="put all faces of all photos in order")
     add("--force", action="store_true", help="name a side even if it is too close to call")
     add("--ages", action="store_true", help="state predicted ages, if the model has some")
     add("--aligned", action="store_true", help="the photos are finished crops: look for no face")
-    add("--json", action="store_true", help="print the full answer as JSON")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the full answer as JSON")
+    form.add_argument("--csv", action="store_true", help="print the answer as a table")
     add("--save", metavar="FIGURE.png", help="draw the faces and the answer")
     add("--export", metavar="MODEL.onnx", help="write the model as ONNX")
     return parser
@@ -48,47 +65,82 @@ def _parser() -> argparse.ArgumentParser:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str):  # argparse would exit with 2, which here means: no answer
-        self.exit(1, f"utkcmp.compare: {message}; see --help\n")
+        self.exit(_fail(f"{message}; see --help", 1))
 
 
-def _fail(options: argparse.Namespace, error: Exception, status: int) -> int:
-    if options.json:
-        print(json.dumps({"answer": None, "reason": str(error)}, ensure_ascii=False))
-    print(f"utkcmp.compare: {error}", file=sys.stderr)
+def _fail(reason: str, status: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"utkcmp.compare: {reason}", file=sys.stderr)
     return status
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     if not options.photos and not options.export:
         raise ValueError("no photo is given: expected LEFT RIGHT; see --help")
-    if options.photos:
-        _answer(options)
+    if options.save and Path(options.save).suffix.lower() not in FIGURES:
+        raise ValueError(f"{options.save} cannot be drawn: expected a name in {', '.join(FIGURES)}")
+    status = _answer(options) if options.photos else 0
     if options.export:
         from utkcmp.compare.onnx_export import export  # with PyTorch, which takes seconds to start
 
-        apart = export(options.model or find_model(), options.export)
-        print(f"{options.export} written; differs from PyTorch by {apart:.1e} at most")
+        folder = compare.load(options.model).folder
+        print(f"{options.export} written\n{export(folder, options.export)}")
+    return status
 
 
-def _answer(options: argparse.Namespace) -> None:
-    """Answer, draw if asked to, and print."""
-    predictor = load(options.model)
-    how = {"force": options.force, "ages": options.ages}
-    if len(options.photos) == 2 and not options.all:
-        faces = [only_face(one, options.aligned, predictor.frame) for one in options.photos]
-        answer = compare_faces(*faces, predictor, **how)
+def _answer(options: argparse.Namespace) -> int:
+    """Answer, print, and then draw if asked to."""
+    predictor = compare.load(options.model)
+    how = {"force": options.force, "aligned": options.aligned}
+    how["faces"] = "all" if options.all else "largest" if options.largest else "one"
+    how["ages"] = options.ages or ((options.json or options.csv) and predictor.has_ages)
+    if len(options.photos) == 2 and not options.all and not any(map(os.path.isdir, options.photos)):
+        answer, skipped = compare.compare(*options.photos, predictor, **how), []
     else:
-        faces = album(options.photos, options.all, options.aligned, predictor.frame)
-        answer = order_faces(faces, predictor, **how)
+        photos = [one for photo in options.photos for one in _files(photo)]
+        answer = compare.put_in_order(photos, predictor, **how)
+        skipped = answer.skipped
+    drawn = predictor.calibration.drawn
+    if options.json:
+        full = answer.as_dict() | {"model": str(predictor.folder), "model_saw_only_drawings": drawn}
+        print(json.dumps(full, indent=2))
+    elif options.csv:
+        _table(answer).to_csv(sys.stdout, index=False)
+    else:
+        _print(str(answer))
+        if drawn:
+            print("note: this model has seen drawn faces only, it knows nothing of people")
+    options.json = False  # the answer is out: what fails now is said beside it
+    print(end="", flush=True)
+    for error in skipped:
+        _fail(f"skipped: {error}", 3)
     if options.save:
         from utkcmp.compare.figures import save_answer  # with matplotlib, which takes a second
 
         save_answer(answer, options.save)
-    drawn = predictor.calibration.drawn
-    if options.json:
-        full = answer.as_dict() | {"model": str(predictor.folder), "model_saw_only_drawings": drawn}
-        print(json.dumps(full, indent=2, ensure_ascii=False))
-        return
-    print(answer)
-    if drawn:
-        print("note: this model has seen drawn faces only, it knows nothing of people")
+    return 3 if skipped else 0
+
+
+def _files(photo: str) -> list:
+    return compare.files_of(photo) if os.path.isdir(photo) else [photo]
+
+
+def _table(answer):
+    """One row per face of an order, or one for the answer to a pair, without lists of numbers."""
+    import pandas as pd
+
+    full = answer.as_dict()
+    table = pd.json_normalize(full.get("youngest_to_oldest", full))
+    if "answer" not in full:
+        table["older_than_previous"] = [None, *full["next_is_older"]]
+        table["too_close_to_call"] = [False, *full["too_close_to_call"]]
+    return table.drop(columns=[name for name in table if isinstance(table[name][0], list)])
+
+
+def _print(text: str) -> None:
+    """Print an answer also where the sign ≈ cannot be shown."""
+    try:
+        "≈".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        text = text.replace("≈", "~")
+    print(text)

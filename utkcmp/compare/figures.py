@@ -1,5 +1,6 @@
 """Figures of answers about photos: faces and boxes, the steps of alignment, albums, robustness."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,12 +11,14 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from utkcmp.compare.alignment import CROP, POINTS
-from utkcmp.compare.answers import TOO_CLOSE, Comparison, Order
+from utkcmp.compare.answers import KEPT, TOO_CLOSE, Comparison, Order
 from utkcmp.compare.photos import Seen
+from utkcmp.data.decode import resize
 from utkcmp.files import atomic
+from utkcmp.plots.style import LEFT, MUTED, RIGHT, face_tiles
 
-LEFT, RIGHT, MUTED = "#c2571a", "#2a6f97", "#8a8f98"
 SHOWN = 800  # pixels of a photo's longer side in a figure
+PAGE = 60  # faces on one
 
 
 def comparison_figure(answer: Comparison, show_faces: bool = True) -> Figure:
@@ -23,16 +26,9 @@ def comparison_figure(answer: Comparison, show_faces: bool = True) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(8, 4.4), layout="constrained")
     for axis, side, face in zip(axes, ("left", "right"), (answer.left, answer.right), strict=True):
         older = answer.answer == side
-        show_photo(axis, face, LEFT if older else MUTED, show_faces)
+        _show_photo(axis, [face], LEFT if older else MUTED, show_faces)
         axis.set_title(f"{side}: older" if older else side, color=LEFT if older else "black")
-    _bar(figure, answer)
-    figure.suptitle(str(answer), fontsize=14, fontweight="bold")
-    return figure
-
-
-def _bar(figure: Figure, answer: Comparison) -> None:
-    """A bar below the photos: the probability of either side, and the band between."""
-    axis = figure.add_axes((0.12, 0.09, 0.76, 0.035))
+    axis = figure.add_axes((0.12, 0.09, 0.76, 0.035))  # the probability, and the band in between
     axis.set_in_layout(False)
     figure.get_layout_engine().set(rect=(0, 0.16, 1, 0.84))
     axis.axvspan(1 - answer.band, answer.band, color=MUTED, alpha=0.3, lw=0)
@@ -40,37 +36,39 @@ def _bar(figure: Figure, answer: Comparison) -> None:
     axis.set(xlim=(0, 1), ylim=(0, 1), yticks=[], xticks=[0, 0.5, 1])
     axis.set_xticklabels(["left is older", TOO_CLOSE, "right is older"], fontsize=9)
     axis.grid(False)
+    figure.suptitle(str(answer), fontsize=14, fontweight="bold")
+    return figure
 
 
-def order_figure(order: Order, columns: int = 6, show_faces: bool = True) -> Figure:
-    """An album's aligned faces from the youngest to the oldest; ≈ marks uncertain neighbours."""
-    columns = min(columns, len(order.faces))
-    rows = -(-len(order.faces) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.6 * columns, 2.0 * rows), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for place, (axis, face) in enumerate(zip(axes.flat, order.faces, strict=False)):
-        _show(axis, face.crop, show_faces)
-        title = f"{place + 1}"
-        if place:
-            mark = "≈ " if order.uncertain[place - 1] else ""
-            title = f"{mark}{title}  ({order.steps[place - 1]:.0%})"
-        axis.set_title(title, fontsize=10, color=MUTED if "≈" in title else "black", loc="center")
+def order_figure(order: Order, page: int = 0, show_faces: bool = True) -> Figure:
+    """A page of an album's faces from the youngest to the oldest; ≈ marks uncertain neighbours."""
+    images, captions = [], []
+    for place in range(len(order.faces))[page * PAGE : (page + 1) * PAGE]:
+        face = order.faces[place]
+        images.append(resize(face.crop, KEPT))
         name = Path(face.name).name
-        axis.text(
-            *(0.5, -0.04, name if len(name) < 20 else f"{name[:18]}…"),
-            **dict(transform=axis.transAxes, ha="center", va="top", fontsize=7, color=MUTED),
-            parse_math=False,  # a name may hold dollars
-        )
+        short = (name if len(name) < 16 else f"{name[:14]}…").replace("$", r"\$")
+        captions.append(f"{short}\n{order.mark(place)} {place + 1}. {order.share(place)}".rstrip())
+    columns = min(6, len(images))
+    return face_tiles(np.stack(images), captions, show_faces=show_faces, columns=columns)
+
+
+def group_figure(order: Order) -> Figure:
+    """The one photo of an order, its faces numbered as in their names."""
+    by_number = sorted(order.faces, key=lambda face: face.face.box[0] + face.face.box[2])
+    signs = ["", *(" ≈ " if close else " < " for close in order.uncertain)]
+    numbers = [f"#{by_number.index(face) + 1}" for face in order.faces]
+    text = "".join(sign + number for sign, number in zip(signs, numbers, strict=True))
+    figure, axis = plt.subplots(figsize=(8, 6), layout="constrained")
+    _show_photo(axis, by_number, LEFT, labels=[f"#{n}" for n in range(1, len(by_number) + 1)])
+    axis.set_title("youngest to oldest: " + textwrap.fill(text, 70), fontsize=11)
     return figure
 
 
 def alignment_figure(seen: Seen, frame: np.ndarray = POINTS, show_faces: bool = True) -> Figure:
     """The steps for one face: framed in its photo, its five points, the aligned crop."""
     figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
-    show_photo(axes[0], seen, LEFT, show_faces)
+    _show_photo(axes[0], [seen], LEFT, show_faces)
     axes[0].set_title("1. the face is found")
     left, top, right, bottom = (round(side) for side in seen.face.box)
     margin = round(0.2 * (right - left))
@@ -81,8 +79,6 @@ def alignment_figure(seen: Seen, frame: np.ndarray = POINTS, show_faces: bool = 
     _show(axes[2], seen.crop, show_faces)
     axes[2].plot(*(frame * seen.crop.width / CROP).T, "+", color=RIGHT, markersize=9)
     axes[2].set_title("3. aligned; +: places of training faces")
-    for axis in axes:
-        axis.set_axis_off()
     return figure
 
 
@@ -93,37 +89,39 @@ def robustness_curves(table: pd.DataFrame, direct: float) -> Figure:
     """
     kinds = list(dict.fromkeys(table.change))
     figure, axes = plt.subplots(
-        2, -(-len(kinds) // 2), figsize=(10, 5.6), sharey=True, squeeze=False, layout="constrained"
+        2, -(-len(kinds) // 2), figsize=(11, 5.6), sharey=True, squeeze=False, layout="constrained"
     )
     for axis, kind in zip(axes.flat, kinds, strict=False):
         part = table[table.change == kind]
         places = np.arange(len(part))
-        axis.fill_between(
-            places, part.accuracy_low, part.accuracy_high, color=LEFT, alpha=0.2, lw=0
-        )
+        bounds = part.accuracy_low, part.accuracy_high
+        axis.fill_between(places, *bounds, color=LEFT, alpha=0.2, lw=0)
         axis.plot(places, part.accuracy, "o-", color=LEFT, label="accuracy, 95 % interval")
         axis.plot(places, part.found, "s--", color=RIGHT, label="faces found")
         axis.axhline(direct, color=MUTED, lw=1, ls=":", label="untouched crops")
         axis.set(title=kind, xlabel=part.unit.iloc[0], ylim=(0, 1.04))
-        axis.set_xticks(
-            places, ["as is" if level != level else f"{level:g}" for level in part.level]
-        )
+        axis.set_xticks(places, ["as is" if np.isnan(one) else f"{one:g}" for one in part.level])
+    for axis in axes.flat[len(kinds) :]:
+        axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel("share")
     axes[0, 0].legend(loc="lower left", fontsize=8)
     return figure
 
 
-def show_photo(axis, seen: Seen, colour: str, show_faces: bool = True) -> None:
-    """A photo with its face framed, on one axis."""
-    photo = seen.photo.copy()
+def _show_photo(axis, faces: list[Seen], colour: str, show_faces: bool = True, labels=()) -> None:
+    """A photo with some of its faces framed, on one axis."""
+    whole = faces[0].photo
+    photo = whole.copy()
     photo.thumbnail((SHOWN, SHOWN))
-    scale = photo.width / seen.photo.width
     _show(axis, photo, show_faces)
-    left, top, right, bottom = (side * scale for side in seen.face.box)
-    axis.add_patch(
-        Rectangle((left, top), right - left, bottom - top, fill=False, color=colour, lw=2.5)
-    )
+    scale = photo.width / whole.width
+    for number, face in enumerate(faces):
+        left, top, right, bottom = (side * scale for side in face.face.box)
+        frame = Rectangle((left, top), right - left, bottom - top, fill=False, color=colour, lw=2.5)
+        axis.add_patch(frame)
+        if labels:
+            axis.text(left, top, labels[number], color="white", backgroundcolor=colour, fontsize=9)
 
 
 def _show(axis, image: Image.Image, show_faces: bool) -> None:
@@ -136,12 +134,18 @@ def _show(axis, image: Image.Image, show_faces: bool) -> None:
 
 
 def save_answer(answer: Comparison | Order, path: str | Path) -> None:
-    """Write the figure of an answer. Raises ValueError for a kind of file that is not known."""
-    draw = comparison_figure if isinstance(answer, Comparison) else order_figure
-    figure, path = draw(answer), Path(path)
-    if path.suffix.lstrip(".").lower() not in figure.canvas.get_supported_filetypes():
+    """Write the figure of an answer: of one group photo, numbered; of an album, a sheet of faces,
+    with more than ``PAGE`` of them in several files, the second of which is called NAME-2.png."""
+    path = Path(path)
+    if isinstance(answer, Comparison):
+        figures = iter([comparison_figure(answer)])
+    elif answer.faces[0].photo:
+        figures = iter([group_figure(answer)])
+    else:
+        pages = range(-(-len(answer.faces) // PAGE))
+        figures = (order_figure(answer, page) for page in pages)
+    for number, figure in enumerate(figures, start=1):
+        page = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        with atomic(page) as temporary:
+            figure.savefig(temporary, dpi=150)
         plt.close(figure)
-        raise ValueError(f"{path} cannot be drawn: expected a name that ends in .png, .svg or .pdf")
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-    plt.close(figure)

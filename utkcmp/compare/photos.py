@@ -2,16 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from utkcmp.compare.alignment import LEAST_FACE, POINTS, FoundFace, align, find_faces, whole
-from utkcmp.data.archives import MAX_BYTES, printable
+from utkcmp.data.archives import MAX_BYTES
 from utkcmp.data.decode import FORMATS, MAX_PIXELS, MIN_SIDE, ImageError, decode, upright
+from utkcmp.files import printable
 
-Photo = str | Path | bytes | Image.Image | np.ndarray
+Photo = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 REASONS = {
+    "a folder": "is a folder: expected a photo",
+    "a device": "is a device or a pipe: expected a photo",
     "zero bytes": "is empty, zero bytes: expected a photo",
     "not an image": f"is not an image: expected a photo as {', '.join(FORMATS)}",
     "too large": f"is too large: expected at most {MAX_PIXELS // 10**6} million pixels "
@@ -20,6 +24,13 @@ REASONS = {
     "animated": "moves: expected a single picture",
     "truncated": "is cut off in the middle: expected the whole file",
     "damaged": "is damaged: expected a photo that other programs can open",
+}
+EXPECTED = "a path, bytes, a file, an image, or uint8 (H, W), (H, W, 3) or (H, W, 4)"
+# By how many degrees, clockwise, a photo is turned in which no face is found as it is.
+TURNS = {
+    90: Image.Transpose.ROTATE_270,
+    270: Image.Transpose.ROTATE_90,
+    180: Image.Transpose.ROTATE_180,
 }
 
 
@@ -36,110 +47,135 @@ class Seen:
     """A face as it is compared.
 
     name: the photo's, with the face's number from the left where a photo has several. face: where
-    it lies. crop: the aligned face, RGB. photo: the upright photo, RGB; None in large batches.
+    it lies. crop: the aligned face, RGB. photo: the upright photo, RGB; None in an album, whose
+    crops are small, too. turned: degrees by which the photo was turned clockwise to find a face.
+    brought: float32 (C,), what the model embeds it as. age: predicted, years, and
+    age_distribution: float64 (A,), the probabilities of 0, 1, 2, ... years; None if they were not
+    asked for or the model tells none.
     """
 
     name: str
     face: FoundFace
     crop: Image.Image
     photo: Image.Image | None
+    turned: int = 0
+    brought: np.ndarray | None = None
+    age: float | None = None
+    age_distribution: np.ndarray | None = None
 
     def as_dict(self) -> dict:
-        return {
+        found = {
             "file": self.name,
             "box": [round(side, 1) for side in self.face.box],
             "eyes": self.face.eyes.round(1).tolist(),
             "score": round(self.face.score, 3),
             "already_cropped": self.face.finished,
+            "turned_clockwise": self.turned,
         }
+        if self.age is not None:
+            found["age"] = round(self.age, 1)
+        if self.age_distribution is not None:
+            found["age_distribution"] = self.age_distribution.round(4).tolist()
+        return found
 
 
-def read_photo(photo: Photo) -> Image.Image:
+def read_photo(photo: Photo, name: str | None = None) -> Image.Image:
     """A photo as an upright RGB image.
 
-    photo: a path, the bytes of a file, a PIL image, or a uint8 array (H, W), (H, W, 3) in RGB or
-    (H, W, 4) in RGBA. Raises PhotoError in one sentence.
+    photo: a path, an open binary file, the bytes of one, a PIL image, or a uint8 array (H, W),
+    (H, W, 3) in RGB or (H, W, 4) in RGBA. name: what to call it in a message.
+    Raises PhotoError in one sentence.
     """
-    name = name_of(photo)
+    name = name or name_of(photo)
     try:
         if isinstance(photo, Image.Image):
             return upright(photo)
         if isinstance(photo, np.ndarray):
             return upright(_from_array(photo))
-        return decode(photo if isinstance(photo, bytes) else _read(Path(photo)))
+        return _decode_file(Path(photo)) if isinstance(photo, str | Path) else decode(photo)
     except ImageError as error:
         raise PhotoError(f"{name} {REASONS[str(error)]}") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+    except ValueError as error:  # a name that no file can have, a file that is closed
+        reason = str(error)
+    except TypeError:
+        raise PhotoError(f"{name} is no photo: expected {EXPECTED}") from None
+    raise PhotoError(f"{name} cannot be read ({reason}): expected a photo")
 
 
-def name_of(photo: Photo) -> str:
-    """What a photo is called in a sentence, on one line whatever its name holds."""
-    if isinstance(photo, str | Path):
-        return printable(str(photo))
-    return f"the {type(photo).__name__} given"
+def name_of(photo: Photo, otherwise: str | None = None) -> str:
+    """What a photo is called in a sentence, on one line whatever its name holds.
+
+    otherwise: for a photo that has no name of its own.
+    """
+    name = photo if isinstance(photo, str | Path) else getattr(photo, "name", None)
+    if isinstance(name, str | Path):
+        return printable(str(name))
+    return otherwise or f"the {type(photo).__name__} given"
 
 
-def _read(path: Path) -> bytes:
-    name = name_of(path)
+def _decode_file(path: Path) -> Image.Image:
     if path.is_dir():
-        raise PhotoError(f"{name} is a folder: expected a photo (its photos: {name}/*.jpg)")
-    try:
-        if path.exists() and not path.is_file():  # a pipe might never give anything
-            raise PhotoError(f"{name} is a device or a pipe: expected a photo")
-        if path.stat().st_size > MAX_BYTES:  # before it is read
-            raise ImageError("too large")
-        return path.read_bytes()
-    except (ImageError, PhotoError):
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
-        raise PhotoError(f"{name} cannot be read ({reason}): expected a photo") from None
+        raise ImageError("a folder")
+    if path.exists() and not path.is_file():  # a pipe might never give anything
+        raise ImageError("a device")
+    with open(path, "rb") as file:
+        return decode(file)
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4):
-        raise PhotoError(
-            f"an array of {pixels.dtype} {pixels.shape} is no photo: "
-            "expected uint8 (H, W), (H, W, 3) or (H, W, 4)"
-        )
+    if pixels.dtype != np.uint8:
+        raise TypeError
     if min(pixels.shape[:2]) < MIN_SIDE:
         raise ImageError("too small")
     return Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels)
 
 
 def faces_in(
-    photo: Photo, every: bool = False, aligned: bool = False, frame: np.ndarray = POINTS
+    photo: Photo,
+    faces: str = "several",
+    aligned: bool = False,
+    frame: np.ndarray = POINTS,
+    name: str | None = None,
 ) -> list[Seen]:
     """The faces of a photo, from left to right, aligned.
 
-    every: look for small faces too where there are larger ones; aligned: take the photo for a
-    finished crop, without looking for a face; frame: see ``alignment.align``.
+    faces: ``one``, which must be the only one, the ``largest``, ``several``, or ``all``, small ones
+    beside larger ones too. aligned: take the photo for a finished crop, without looking for a face.
+    frame: see ``alignment.align``. name: what to call a photo that has no name of its own.
+    A photo in which no face is found is turned.
     Raises PhotoError, and NoAnswerError where no face has ``LEAST_FACE`` pixels or more.
     """
-    name, picture = name_of(photo), read_photo(photo)
-    found = [whole(picture)] if aligned else find_faces(picture, every, frame)
+    name = name_of(photo, name)
+    picture, turned = read_photo(photo, name), 0
+    found = [whole(picture)] if aligned else find_faces(picture, faces == "all", frame)
+    for degrees, how in TURNS.items() if not found else ():
+        other = picture.transpose(how)
+        if found := find_faces(other, faces == "all", frame, small=False):
+            picture, turned = other, degrees
+            break
     large = sorted((f for f in found if f.size >= LEAST_FACE), key=lambda f: f.box[0] + f.box[2])
     if not found:
-        raise NoAnswerError(
-            f"no face was found in {name}: expected one, seen from the front and upright"
-        )
+        raise NoAnswerError(f"no face was found in {name}: expected one, seen from the front")
     if not large:
         raise NoAnswerError(
             f"the face in {name} is only {max(f.size for f in found):.0f} pixels wide: "
             f"expected {LEAST_FACE} or more"
         )
-    numbered = len(large) > 1
-    return [
-        Seen(f"{name} #{number}" if numbered else name, face, align(picture, face, frame), picture)
-        for number, face in enumerate(large, start=1)
+    if faces == "one" and len(large) > 1:
+        raise NoAnswerError(
+            f"{name} shows {len(large)} faces: expected one "
+            "(--largest takes the largest, --all puts all in order)"
+        )
+    names = [f"{name} #{number}" for number in range(1, len(large) + 1)]
+    seen = [
+        Seen(own, face, align(picture, face, frame), picture, turned)
+        for own, face in zip(names if len(large) > 1 else [name], large, strict=True)
     ]
+    return [max(seen, key=lambda one: one.face.size)] if faces == "largest" else seen
 
 
 def only_face(photo: Photo, aligned: bool = False, frame: np.ndarray = POINTS) -> Seen:
-    """The one face of a photo. Raises as ``look``, and NoAnswerError where there are several."""
-    found = faces_in(photo, aligned=aligned, frame=frame)
-    if len(found) > 1:
-        raise NoAnswerError(
-            f"{name_of(photo)} shows {len(found)} faces: expected one (--all puts all in order)"
-        )
-    return found[0]
+    """The one face of a photo. Raises as ``faces_in``, also where there are several."""
+    return faces_in(photo, "one", aligned, frame)[0]

@@ -1,37 +1,53 @@
-"""Photos made from finished crops, and what happens to the answers when photos get worse.
+"""What notebook 09 measures: the models' calibration, photos made from finished crops, and what
+happens to the answers when photos get worse.
 
-Each crop is pasted onto a background, turned and scaled, and then goes the whole way: found,
-aligned, compared. So the accuracy can be held against that of the crops themselves.
+Each crop is pasted onto a background, turned and scaled, and is then found, aligned and compared
+as any photo is. So the accuracy can be held against that of the crops themselves.
 """
 
+from __future__ import annotations
+
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageEnhance, ImageFilter
 
-from utkcmp.compare.alignment import align, find_faces
+from utkcmp import models
+from utkcmp.compare.alignment import align, find_faces, measure_frame
 from utkcmp.compare.predictor import Predictor
+from utkcmp.data.index import read_crops
 from utkcmp.data.pairs import AllPairs, Pairs
 from utkcmp.evaluation.bootstrap import intervals, paired_difference
+from utkcmp.evaluation.calibration import Calibration, calibrate
 from utkcmp.evaluation.metrics import pair_metrics
+from utkcmp.evaluation.registry import load_pair_model, model_folders
+from utkcmp.run import Run
 
+if TYPE_CHECKING:
+    from utkcmp.data.datasets import RunData
+
+FRAME_FACES = 100  # validation faces by which a run's frame is measured
 SIDE, PHOTO = 160, 240  # pixels of the pasted crop and of its photo where a change is measured
+GREY = (128, 128, 128)
 
 
-@dataclass(frozen=True)
-class Change:
+def calibrate_models(run: Run, data: RunData) -> dict[str, Calibration]:
+    """``calibrate`` for each of a run's models that look at each face by itself, by its folder."""
+    folders = [run.model(name) for name in dict.fromkeys(model_folders(run).values())]
+    frame = measure_frame(read_crops(data, data.rows("val")[:FRAME_FACES])).round(1).tolist()
+    able = [folder for folder in folders if models.embeds_once(load_pair_model(folder))]
+    return {folder.name: calibrate(folder, data, frame) for folder in able}
+
+
+class Change(NamedTuple):
     """What is done to a photo: its unit, its levels, and how."""
 
     unit: str
     levels: tuple[float, ...]
     apply: Callable[[Image.Image, float], Image.Image]
-
-
-def _blurred(photo: Image.Image, share: float) -> Image.Image:
-    return photo.filter(ImageFilter.GaussianBlur(share / 100 * SIDE))
 
 
 def _compressed(photo: Image.Image, quality: float) -> Image.Image:
@@ -45,30 +61,46 @@ def _small(photo: Image.Image, side: float) -> Image.Image:
     return photo.resize((size, size), Image.Resampling.LANCZOS)
 
 
-def _lit(photo: Image.Image, factor: float) -> Image.Image:
-    return ImageEnhance.Brightness(photo).enhance(factor)
-
-
-def _turned(photo: Image.Image, degrees: float) -> Image.Image:
-    return photo.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=(128, 128, 128))
-
-
 def _covered(photo: Image.Image, share: float) -> Image.Image:
     """A grey sheet over the lower share of the pasted crop, which lies in the photo's middle."""
-    height = round(SIDE * share / 100)
-    changed, bottom = photo.copy(), (photo.height + SIDE) // 2
-    sheet = Image.new("RGB", (SIDE, height), (128, 128, 128))
-    changed.paste(sheet, ((photo.width - SIDE) // 2, bottom - height))
+    height, edge = round(SIDE * share / 100), (photo.height - SIDE) // 2
+    changed = photo.copy()
+    changed.paste(GREY, (edge, edge + SIDE - height, edge + SIDE, edge + SIDE))
     return changed
 
 
+def _close_up(photo: Image.Image, side: float) -> Image.Image:
+    """Nothing but the pasted crop, enlarged."""
+    edge = (photo.width - SIDE) // 2
+    square = photo.crop((edge, edge, edge + SIDE, edge + SIDE))
+    return square.resize((int(side), int(side)), Image.Resampling.BICUBIC)
+
+
+def _distant(photo: Image.Image, width: float) -> Image.Image:
+    """The photo as a small part of a wide one."""
+    wide = Image.new("RGB", (int(width), 2 * photo.height), GREY)
+    wide.paste(photo, (wide.width // 3, photo.height // 2))
+    return wide
+
+
 CHANGES = {
-    "blur": Change("radius, % of the crop's side", (1, 2, 4), _blurred),
+    "blur": Change(
+        *("radius, % of the crop's side", (1, 2, 4)),
+        lambda photo, share: photo.filter(ImageFilter.GaussianBlur(share / 100 * SIDE)),
+    ),
     "JPEG": Change("quality", (40, 15, 5), _compressed),
     "size": Change("pixels of the crop's side", (80, 50, 30), _small),
-    "brightness": Change("factor", (0.25, 0.5, 2), _lit),
-    "rotation": Change("degrees", (15, 30, 45), _turned),
+    "brightness": Change(
+        *("factor", (0.25, 0.5, 2)),
+        lambda photo, factor: ImageEnhance.Brightness(photo).enhance(factor),
+    ),
+    "rotation": Change(
+        *("degrees", (15, 45, 90)),
+        lambda photo, turn: photo.rotate(turn, Image.Resampling.BICUBIC, fillcolor=GREY),
+    ),
     "occlusion": Change("% of the crop, from below", (20, 35, 50), _covered),
+    "close-up": Change("pixels of the photo's side", (224, 600, 1200), _close_up),
+    "large photo": Change("pixels of the photo's longer side", (1920, 4000, 8000), _distant),
 }
 
 
@@ -79,11 +111,9 @@ def paste(crop: Image.Image, side: int, angle: float, size: int, rng) -> Image.I
     """
     colours = Image.fromarray(rng.integers(90, 200, (5, 5, 3), dtype=np.uint8))
     photo = colours.resize((size, size), Image.Resampling.BICUBIC)
-    small = crop.resize((side, side), Image.Resampling.LANCZOS)
-    mask = Image.new("L", small.size, 255)
-    turn = {"resample": Image.Resampling.BICUBIC, "expand": True}
-    small, mask = small.rotate(angle, **turn), mask.rotate(angle, **turn)
-    photo.paste(small, ((size - small.width) // 2, (size - small.height) // 2), mask)
+    small = crop.resize((side, side), Image.Resampling.LANCZOS).convert("RGBA")
+    small = small.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+    photo.paste(small, ((size - small.width) // 2, (size - small.height) // 2), small)
     return photo
 
 
@@ -96,13 +126,10 @@ def photos_of(crops: list[Image.Image], seed: int = 42) -> list[Image.Image]:
     ]
 
 
-def through_photos(photos: list[Image.Image], predictor: Predictor) -> list[Image.Image | None]:
+def through_photos(photos: Iterable[Image.Image], predictor: Predictor) -> list[Image.Image | None]:
     """The one face of each photo, aligned; None where none or several were found."""
-    crops: list[Image.Image | None] = []
-    for photo in photos:
-        faces = find_faces(photo, frame=predictor.frame)
-        crops.append(align(photo, faces[0], predictor.frame) if len(faces) == 1 else None)
-    return crops
+    found = ((photo, find_faces(photo, frame=predictor.frame)) for photo in photos)
+    return [align(p, f[0], predictor.frame) if len(f) == 1 else None for p, f in found]
 
 
 def measured(
@@ -131,14 +158,13 @@ def all_pairs(
         none = np.empty(0, np.int64)
         return Pairs(none, none, none), np.empty(0)
     pairs = AllPairs(ages)[:]
-    brought, _ = predictor.embed(crops)
-    return pairs, predictor.logits(brought[pairs.left], brought[pairs.right])
+    return pairs, predictor.logits(predictor.embed(crops)[0], pairs.left, pairs.right)
 
 
 def robustness_table(
     crops: list[Image.Image], ages: np.ndarray, predictor: Predictor, seed: int = 42
 ) -> pd.DataFrame:
-    """What each change of ``CHANGES`` does to the answers: one row a change and level.
+    """What each change of ``CHANGES`` does to the answers: one row per change and level.
 
     crops: N finished crops; ages: (N,) years. Columns: change, unit, level, and those of
     ``measured``. The first level of each, NaN, is the photo as it was pasted.
@@ -147,11 +173,11 @@ def robustness_table(
     photos = [paste(crop, SIDE, 0.0, PHOTO, rng) for crop in crops]
     plain = measured(through_photos(photos, predictor), ages, predictor)
     rows = []
-    for name, change in CHANGES.items():
-        rows.append({"change": name, "unit": change.unit, "level": float("nan")} | plain)
-        for level in change.levels:
-            worse = through_photos([change.apply(photo, level) for photo in photos], predictor)
-            row = {"change": name, "unit": change.unit, "level": level}
+    for name, (unit, levels, apply) in CHANGES.items():
+        rows.append({"change": name, "unit": unit, "level": float("nan")} | plain)
+        for level in levels:
+            worse = through_photos((apply(photo, level) for photo in photos), predictor)
+            row = {"change": name, "unit": unit, "level": level}
             rows.append(row | measured(worse, ages, predictor))
     return pd.DataFrame(rows)
 
@@ -162,7 +188,7 @@ def path_difference(
     ages: np.ndarray,
     predictor: Predictor,
 ) -> dict:
-    """What the way through photos costs: crops against the same faces as found in photos.
+    """What finding and aligning costs: crops against the same faces as found in photos.
 
     crops: N finished crops; aligned: as from ``through_photos``; ages: (N,) years. Only faces that
     were found count on either side. Returns faces, found (share), pairs, direct and through

@@ -7,12 +7,14 @@ import io
 import ipywidgets
 import matplotlib.pyplot as plt
 
-from utkcmp.compare.answers import compare
+from utkcmp.compare.answers import compare, load
 from utkcmp.compare.figures import comparison_figure
 from utkcmp.compare.predictor import Predictor
 
+DRAWN = "This model has seen drawn faces only, it knows nothing of people."
 
-def answer_html(left: bytes, right: bytes, predictor: Predictor) -> str:
+
+def answer_html(left: io.BytesIO, right: io.BytesIO, predictor: Predictor) -> str:
     """The answer to two uploaded files as HTML: the figure, or the sentence why there is none."""
     try:
         figure = comparison_figure(compare(left, right, predictor))
@@ -22,24 +24,33 @@ def answer_html(left: bytes, right: bytes, predictor: Predictor) -> str:
     figure.savefig(file, format="png", dpi=100)
     plt.close(figure)
     data = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="the answer" src="data:image/png;base64,{data}">'
+    note = f"<p>{DRAWN}</p>" if predictor.calibration.drawn else ""
+    return f'<img alt="the answer" src="data:image/png;base64,{data}">{note}'
 
 
-def upload_widget(predictor: Predictor) -> ipywidgets.VBox:
+def upload_widget(predictor: Predictor | None = None) -> ipywidgets.VBox:
     """Two upload buttons; as soon as both hold a photo, the answer appears below them.
 
+    predictor: None takes the published model if it is there, else that of the latest run.
     The photos stay in the kernel's memory: they are neither stored nor sent anywhere.
     """
+    predictor = load(predictor)
+    accept = "image/*,.heic,.heif,.avif,.tif,.tiff,.mpo"
+    sides = ("left", "right")
     buttons = [
-        ipywidgets.FileUpload(accept="image/*", description=f"{side} photo", multiple=False)
-        for side in ("left", "right")
+        ipywidgets.FileUpload(accept=accept, description=f"{side} photo", multiple=False)
+        for side in sides
     ]
     answer = ipywidgets.HTML("Upload two photos.")
 
     def react(_):
-        if all(button.value for button in buttons):
-            files = [bytes(button.value[0]["content"]) for button in buttons]
-            answer.value = answer_html(*files, predictor)
+        if not all(button.value for button in buttons):
+            return
+        files = []
+        for side, button in zip(sides, buttons, strict=True):
+            files.append(io.BytesIO(button.value[0]["content"]))
+            files[-1].name = f"the {side} photo, {button.value[0]['name']},"
+        answer.value = answer_html(*files, predictor)
 
     for button in buttons:
         button.observe(react, "value")

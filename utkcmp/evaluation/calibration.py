@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
-from scipy.special import expit
+import scipy
 
 from utkcmp import models
 from utkcmp.data.pairs import Pairs
@@ -83,11 +82,11 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
 
     >>> rng = np.random.default_rng(0)
     >>> logits = rng.normal(0, 2, 20_000)
-    >>> label = rng.random(20_000) < expit(logits)
+    >>> label = rng.random(20_000) < scipy.special.expit(logits)
     >>> round(fit_temperature(3 * logits, label), 1)
     3.0
     """
-    found = minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda power: pair_metrics(logits / np.exp(power), label)["loss"],
         bounds=(-5, 5),
         method="bounded",
@@ -101,7 +100,7 @@ def reliability(logits: np.ndarray, pairs: Pairs, bins: int = 10) -> pd.DataFram
     The confidence of an answer is the probability of the side it names, 0.5 to 1; ``bins`` parts of
     that range. One row per part that has answers, as from ``part_accuracy``, and confidence (mean).
     """
-    confidence = expit(np.abs(logits))
+    confidence = scipy.special.expit(np.abs(logits))
     part = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
     table = part_accuracy((logits > 0) == (pairs.label == 1), pairs, part)
     return table.assign(confidence=pd.Series(confidence).groupby(part).mean())
@@ -128,7 +127,7 @@ def coverage_curve(logits: np.ndarray, label: np.ndarray, points: int = 50) -> p
         {
             "coverage": counts / len(order),
             "accuracy": np.cumsum(correct)[counts - 1] / counts,
-            "confidence": expit(np.abs(logits[order][counts - 1])),
+            "confidence": scipy.special.expit(np.abs(logits[order][counts - 1])),
         }
     )
 

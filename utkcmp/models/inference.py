@@ -1,4 +1,4 @@
-"""Faces decoded and resized once: a uint8 array on disk, memory-mapped, keyed by its content."""
+"""Asking networks in evaluation mode, in batches: features, logits of pairs, ages."""
 
 import contextlib
 
@@ -72,14 +72,20 @@ def pair_logits(
     once, any other sees each pair. embedding: makes the context, e.g. ``torch.autocast``, in which
     faces or pairs are embedded.
     """
+    with _evaluating(model):
+        if not embeds_once(model):
+            return _paired_logits(model, images, pairs, batch_size, embedding)
+        rows, *sides = pairs.by_face()
+        contributed = contributions(model, images, rows, batch_size, embedding)
+        return compared_logits(model, contributed, *sides)
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module):
     was_training = model.training
     model.eval()
     try:
-        if embeds_once(model):
-            rows, *sides = pairs.by_face()
-            contributed = contributions(model, images, rows, batch_size, embedding)
-            return compared_logits(model, contributed, *sides)
-        return _paired_logits(model, images, pairs, batch_size, embedding)
+        yield
     finally:
         model.train(was_training)
 
@@ -121,11 +127,9 @@ def compared_logits(
 def _paired_logits(model, images: Tensor, pairs: Pairs, batch_size: int, embedding) -> np.ndarray:
     device, parts = _device_of(model), []
     for start in range(0, len(pairs), batch_size):
-        stop = start + batch_size
-        sides = (
-            to_float(images[torch.from_numpy(side[start:stop]).to(images.device)].to(device))
-            for side in (pairs.left, pairs.right)
-        )
+        some = pairs[start : start + batch_size]
+        rows = (torch.from_numpy(side).to(images.device) for side in (some.left, some.right))
+        sides = (to_float(images[side].to(device)) for side in rows)
         with embedding():
             features = model.embed(*sides)
         parts.append(model.answer(*(one.float() for one in features)).double().cpu().numpy())
@@ -134,9 +138,5 @@ def _paired_logits(model, images: Tensor, pairs: Pairs, batch_size: int, embeddi
 
 def predict_ages(regressor: nn.Module, images: Tensor, rows: np.ndarray) -> np.ndarray:
     """Predicted ages in years, float64 (len(rows),), in evaluation mode."""
-    was_training = regressor.training
-    regressor.eval()
-    try:
+    with _evaluating(regressor):
         return apply_rows(regressor, images, rows).double().numpy()
-    finally:
-        regressor.train(was_training)

@@ -39,9 +39,10 @@ def face_tiles(
 
     images: uint8 (K, 3, S, S).
     """
-    figure, axis = _sheet(columns * 1.1, -(-len(captions) // columns) * 1.25, inches=1.07)
+    rows, text = -(-len(captions) // columns), 0.05 + 0.15 * (1 + captions[0].count("\n"))
+    figure, axis = _sheet(columns * 1.1, rows * (1.05 + text), inches=1.07)
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        x, y = 1.1 * (number % columns), 1.25 * (number // columns) + 0.2
+        x, y = 1.1 * (number % columns), (1.05 + text) * (number // columns) + text
         _show(axis, image, show_faces, x, y)
         axis.text(x + 0.5, y - 0.04, caption, fontsize=9, ha="center", va="bottom")
     return figure

@@ -1,9 +1,9 @@
 """Run the notebooks by papermill, only those that something changed for, and render the report.
 
-    python -m utkcmp.report -f params/quick.yaml -p epochs=3 --data UTKFace.tar.gz
+    utkcmp-report -f params/quick.yaml -p epochs=3 --data UTKFace.tar.gz
 
-Each notebook is given the parameters that its ``parameters`` cell knows (see plan.py). Executed
-notebooks lie in ``outputs/<run>/notebooks/``, the book in ``outputs/<run>/report/``.
+Each notebook is given the parameters that it uses (see plan.py). Executed notebooks lie in
+``outputs/<run>/notebooks/``, the report in ``outputs/<run>/report/``.
 """
 
 import argparse
@@ -22,16 +22,17 @@ from utkcmp.data.archives import DataError
 from utkcmp.files import RunError
 from utkcmp.params import ParameterError, load_files, parse_override
 from utkcmp.report.execute import NotebookFailed, clock
-from utkcmp.report.plan import (
-    ReportError,
-)
-from utkcmp.report.runner import ENVIRONMENT_DATA, GOES_ON, INTERRUPTED, make_report
+from utkcmp.report.plan import ReportError
+from utkcmp.report.runner import ENVIRONMENT_DATA, make_report
 from utkcmp.run import PROJECT, outputs_root
+
+GOES_ON = "the same command goes on from here"
+INTERRUPTED = f"interrupted: {GOES_ON}"
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m utkcmp.report", description="Run the notebooks and render the report."
+        prog="utkcmp-report", description="Run the notebooks and render the report."
     )
     add = parser.add_argument
     add("-f", "--file", action="append", default=[], help="parameter file; later ones override")
@@ -42,16 +43,20 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _ours(file: str) -> str:
+    """A parameter file; where there is none, the one of this name that came with the package."""
+    shipped = PROJECT / file
+    return str(shipped) if shipped.is_file() and not Path(file).exists() else file
+
+
 def _command(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, str]:
     """What to type to make this again; of a path outside of the project only its name is told.
 
     given: the parameters. Where they leave the data to the environment, ``DATA`` says it instead.
     """
     files = [Path(file).resolve() for file in args.file]
-    shown = [
-        path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else path.name
-        for path in files
-    ]
+    ours = PROJECT / "params"
+    shown = [f"params/{one.name}" if one.parent == ours else one.name for one in files]
     set_here = [re.sub(r"=\s*[/~].*/", "=/path/to/", text) for text in args.parameter]
     words = {"PARAMS": shown, "SET": set_here}
     from_environment = given.get("data") == ENVIRONMENT_DATA
@@ -73,9 +78,9 @@ def main(argv: list[str] | None = None, **options: Any) -> int:
             signal.signal(number, signal.default_int_handler)
     for name in ("papermill", "asyncio", "traitlets"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if "UTKCMP_OUTPUTS" in os.environ:
-        os.environ["UTKCMP_OUTPUTS"] = str(outputs_root().resolve())  # kernels start elsewhere
+    os.environ["UTKCMP_OUTPUTS"] = str(outputs_root().resolve())  # kernels start elsewhere
     try:
+        args.file = [_ours(file) for file in args.file]
         given = load_files(args.file) | dict(map(parse_override, args.parameter))
         if args.data:
             given["data"] = str(Path(args.data).resolve())

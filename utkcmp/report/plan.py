@@ -1,19 +1,20 @@
 """What to run: the notebooks in order, their parameters, and which of them are up to date.
 
-What a notebook was made from is kept as one digest, its stamp: its own source, the parameters it
-is given, the code of this package it imports, the faces, and the stamps of the notebooks it reads
-from. A notebook whose stamp is unchanged need not run again.
+A notebook's inputs are its own source, its parameters, the faces, the code of this package and the
+inputs of the notebooks it reads from. Their digests are kept beside the executed notebook; while
+they stay the same, it need not run again.
 """
 
 import ast
 import difflib
+import functools
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 import pandas as pd
@@ -21,25 +22,39 @@ import pandas as pd
 from utkcmp.data.pairs import count_pairs
 from utkcmp.data.split import earlier_split, keep_for_evaluation, split_faces, training_rows
 from utkcmp.files import RunError, read_json
-from utkcmp.params import ParameterError, Params, check, check_names
-from utkcmp.run import PROJECT, Run, faceres_weights
+from utkcmp.params import SECTIONS, WEIGHTS, ParameterError, Params, check, check_names
+from utkcmp.run import PROJECT, Run, faceres_weights, find_weights
 
 FOLDER = PROJECT / "notebooks"
-# Each notebook and what it reads from; a notebook stands after those it depends on.
-NOTEBOOKS: dict[str, tuple[str, ...]] = {
-    "01_data_exploration": (),
-    "02_split": (),
-    "03_pair_dataset": ("02_split",),
-    "04_siamese": ("02_split",),
-    "05_concat": ("02_split",),
-    "06_age_regressor_transfer": ("02_split",),
-    "07_tuning": ("02_split",),
-    "08_comparison": ("04_siamese", "05_concat", "06_age_regressor_transfer", "07_tuning"),
-    "09_compare_two_photos": ("08_comparison",),
-}
-CAPPED = ("batch_size", "pair_counts")  # of these a notebook's default may exceed what there is
-READ_TEST = ("04_", "05_", "06_", "08_", "09_")  # notebooks that read the test split
 MODULE = Path(__file__).parents[1]
+SAID = ("sentences.py", "course_project.py")  # of report/: what pages say
+ALL = " ".join(SECTIONS)
+
+
+class Notebook(NamedTuple):
+    """The notebooks that one reads from, and the parameters it uses: sections or single names."""
+
+    reads: str = ""
+    uses: str = ALL
+
+
+# A notebook stands after those it reads from.
+NOTEBOOKS = {
+    "01_data_exploration": Notebook("", "data split"),
+    "02_split": Notebook("", "data split"),
+    "03_pair_dataset": Notebook("02_split", "data split pairs"),
+    "04_siamese": Notebook("02_split", "data split pairs network training experiments evaluation"),
+    "05_concat": Notebook("02_split", "data split pairs network training experiments evaluation"),
+    "06_age_regressor_transfer": Notebook(
+        "02_split", "data split pairs network training experiments head_seeds evaluation"
+    ),
+    "07_tuning": Notebook(
+        "02_split", "data split pairs network training experiments tuning evaluation"
+    ),
+    "08_comparison": Notebook("04_siamese 05_concat 06_age_regressor_transfer 07_tuning"),
+    "09_compare_two_photos": Notebook("08_comparison"),
+}
+READ_TEST = ("04_", "05_", "06_", "08_", "09_")  # notebooks that read the test split
 
 
 class ReportError(Exception):
@@ -48,16 +63,18 @@ class ReportError(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """One notebook to run: its source, the parameters it is given, the digest of its inputs."""
+    """One notebook to run: its source, the parameters it is given, the digests of its inputs."""
 
     name: str
     path: Path
     parameters: dict[str, Any]
-    stamp: str
+    inputs: dict[str, str]
+    reads: tuple[str, ...] = ()
 
-    def record(self, run: Run) -> Path:
-        """Where the stamp of this notebook's last run is kept, beside the executed notebook."""
-        return run.folder / "notebooks" / f"{self.name}.json"
+
+def uses(notebook: Notebook) -> list[str]:
+    """The names of the parameters that a notebook is given, if they are set."""
+    return [name for word in notebook.uses.split() for name in SECTIONS.get(word, (word,))]
 
 
 def defaults(notebook: nbformat.NotebookNode) -> dict[str, Any]:
@@ -85,7 +102,7 @@ def read_notebooks(folder: Path, names: Iterable[str]) -> dict[str, nbformat.Not
     return read
 
 
-def chosen(only: Iterable[str], graph: Mapping[str, tuple[str, ...]]) -> list[str]:
+def chosen(only: Iterable[str], graph: Mapping[str, Notebook]) -> list[str]:
     """The notebooks to run: all, or those in ``only`` and what they depend on.
 
     >>> chosen(["03_pair_dataset"], NOTEBOOKS)
@@ -100,52 +117,48 @@ def chosen(only: Iterable[str], graph: Mapping[str, tuple[str, ...]]) -> list[st
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(graph)}"
             raise ReportError(f"no notebook is called '{name}': {hint}")
         wanted.add(name)
-        waiting += graph[name]
+        waiting += graph[name].reads.split()
     return [name for name in graph if name in wanted]
 
 
-def check_parameters(given: dict[str, Any], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Check the given parameters against every notebook that takes them, before anything runs.
+def check_parameters(
+    given: dict[str, Any], notebooks: Mapping[str, nbformat.NotebookNode]
+) -> dict[str, Any]:
+    """Check the given parameters, and what parameter cells say, before anything runs.
 
-    known: the defaults of each notebook. Returns the value that each parameter has in this run;
-    where notebooks differ in their defaults, a dict of them by notebook. Raises ParameterError.
+    Returns the value of every parameter in this run. Raises ParameterError.
     """
-    check_names(given, known={name for cell in known.values() for name in cell})
-    check(given)
-    effective: dict[str, dict[str, Any]] = {}
-    for notebook, cell in known.items():
-        values = {name: given.get(name, default) for name, default in cell.items()}
-        check(values, source=f"notebook {notebook}")
-        for name, value in values.items():
-            effective.setdefault(name, {})[notebook] = value
-    return {
-        name: next(iter(values.values())) if len(set(map(repr, values.values()))) == 1 else values
-        for name, values in sorted(effective.items())
-    }
+    check_names(given)
+    effective = check(given).model_dump()
+    for name, notebook in notebooks.items():
+        cell = defaults(notebook)
+        check(cell | given, source=f"notebook {name}")
+        effective |= {key: cell[key] for key in cell.keys() & effective.keys() - given.keys()}
+    return effective
 
 
 def check_amounts(
-    faces: pd.DataFrame, run: Run, given: dict[str, Any], known: dict[str, dict[str, Any]]
+    faces: pd.DataFrame, run: Run, given: dict[str, Any], used: Iterable[str]
 ) -> None:
-    """Check what no parameter says by itself: whether faces and machine suffice for what is asked.
+    """Check whether faces and machine suffice for what is asked.
 
-    faces: the index; known: the defaults of the notebooks to run. A default batch or number of
-    pairs that is too large is no error, since training then takes what there is. Raises
-    ParameterError with the first parameter that asks for too much, and how much there is.
+    faces: the index; used: the parameters that the notebooks to run use. A batch or number of pairs
+    that is too large by default is no error: training then takes what there is. Raises
+    ParameterError with the first parameter that asks for too much, and how much there is, RunError
+    if the weights to start from are not there.
     """
-    training = {name: cell for name, cell in known.items() if "year_diff" in cell}
-    valid = _parted(faces, run, check(given)) if training else faces
-    for notebook, cell in known.items():
-        p = check({name: given.get(name, default) for name, default in cell.items()})
-        asked = _machine(p, cell)
-        if notebook in training:
-            asked += _trainings(valid, p, cell)
-        for name, value, there, what in asked:
-            if value > there and (name in given or not name.endswith(CAPPED)):
-                raise ParameterError(
-                    f"{name} is {value:,} for notebook {notebook}, but there are {there:,} {what}: "
-                    f"expected {there:,} or less"
-                )
+    p, used = check(given), set(used)
+    if "weights" in used and p.weights not in (None, *WEIGHTS):
+        find_weights(p.weights)
+    asked = _machine(p) if "device" in used else []
+    if "year_diff" in used:
+        asked += _trainings(_parted(faces, run, p), p)
+    for name, value, there, what in asked:
+        capped = name not in given and name.endswith(("batch_size", "pair_counts"))
+        if name in used and value > there and not capped:
+            raise ParameterError(
+                f"{name} is {value:,}, but there are {there:,} {what}: expected {there:,} or less"
+            )
 
 
 def _parted(faces: pd.DataFrame, run: Run, p: Params) -> pd.DataFrame:
@@ -161,126 +174,108 @@ def _parted(faces: pd.DataFrame, run: Run, p: Params) -> pd.DataFrame:
     return faces[faces.status == "ok"].reset_index(drop=True)
 
 
-def _trainings(valid: pd.DataFrame, p: Params, cell: dict) -> list[tuple]:
-    """What a notebook's trainings ask of the faces, as name, value, what there is, of what."""
+def _trainings(valid: pd.DataFrame, p: Params) -> Iterator[tuple[str, float, int, str]]:
+    """What trainings ask of the faces, as name, value, what there is, of what."""
     rows = training_rows(valid, p.duplicates)
     try:
         possible = count_pairs(valid.age.to_numpy(int)[rows], p.year_diff, p.unique_images)
     except ValueError as error:
         raise ParameterError(str(error)) from None
     size = -1 if p.data_size is None else p.data_size
-    asked = []
+    pairs = min(size, possible) if size > 0 else possible
     if p.unique_images:
-        asked.append(("data_size", size, possible, "pairs that share no face (unique_images)"))
-    of_faces = len(rows), "training faces"
-    of_pairs = min(size, possible) if size > 0 else possible, "training pairs"
-    if "batch_size" in cell:
-        by_faces = p.pairing == "batch" and "pairing" in cell
-        asked.append(("batch_size", p.batch_size, *(of_faces if by_faces else of_pairs)))
-    if p.pair_counts:
-        asked.append(("pair_counts", max(p.pair_counts), possible, "possible training pairs"))
-    if "regressor_batch_size" in cell:
-        asked.append(("regressor_batch_size", p.regressor_batch_size, *of_faces))
-    return asked
+        yield "data_size", size, possible, "pairs that share no face (unique_images)"
+    yield "regressor_batch_size", p.regressor_batch_size, len(rows), "training faces"
+    if p.pairing == "batch":
+        yield "batch_size", p.batch_size, len(rows), "training faces"
+    yield "batch_size", p.batch_size, pairs, "training pairs"
+    yield "pair_counts", max(p.pair_counts, default=0), possible, "possible training pairs"
 
 
-def _machine(p: Params, cell: dict) -> list[tuple]:
-    """What a notebook asks of this machine, as ``_trainings``. Ray would wait for what is not."""
-    import torch  # takes seconds; whoever checks parameters has loaded it
+def _machine(p: Params) -> list[tuple[str, float, int, str]]:
+    """What is asked of this machine, as ``_trainings``. Ray would wait for what is not there."""
+    if p.device != "cuda" and p.devices == 1 and not p.gpus_per_trial:
+        gpus = 0
+    else:
+        import torch  # takes seconds, so only where GPUs are asked for
 
-    gpus, asked = torch.cuda.device_count(), []
-    if "device" in cell and p.device == "cuda" and not gpus:
+        gpus = torch.cuda.device_count()
+    if p.device == "cuda" and not gpus:
         raise ParameterError("device is cuda, but PyTorch finds no GPU here: expected auto or cpu")
-    if "device" in cell and p.device in ("auto", "cuda") and gpus:
-        asked.append(("devices", p.devices, gpus, "GPUs here"))
-    if "gpus_per_trial" in cell and p.ray_address == "local":
+    asked = [("devices", p.devices, gpus, "GPUs here")] if gpus and p.device != "cpu" else []
+    if p.ray_address == "local":
         asked.append(("gpus_per_trial", p.gpus_per_trial, gpus, "GPUs here"))
         asked.append(("cpus_per_trial", p.cpus_per_trial, os.cpu_count(), "processors here"))
     return asked
 
 
-def modules_of(notebook: nbformat.NotebookNode) -> list[Path]:
-    """The files of this package whose code a notebook may run: those of the rooms that it imports,
-    and of the rooms that these import."""
-    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    waiting, found = [room for source in sources for room in _rooms(source)], set()
-    while waiting:
-        if (room := waiting.pop()) not in found:
-            found.add(room)
-            waiting += [one for path in _files_of(room) for one in _rooms(path.read_text("utf-8"))]
-    return sorted(path for room in found for path in _files_of(room))
-
-
-def _files_of(room: str) -> list[Path]:
-    return [*MODULE.glob(f"{room}.py"), *MODULE.glob(f"{room}/*.py")]
-
-
-def _rooms(source: str) -> Iterator[str]:
-    """The rooms, and modules beside them, that some code imports."""
-    try:
-        nodes = ast.walk(ast.parse(source))
-    except SyntaxError:  # an IPython command: count on everything
-        yield "*"
-        return
-    for node in nodes:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            module = getattr(node, "module", None)
-            for alias in node.names:
-                package, *room = f"{module}.{alias.name}".removeprefix("None.").split(".")
-                if package == MODULE.name and room:
-                    yield room[0]
-
-
-def stamp_of(
-    notebook: nbformat.NotebookNode, parameters: dict, data: str, dependencies: Iterable[str]
-) -> str:
-    """The digest of all a notebook's results depend on.
-
-    data: digest of the face index; dependencies: the stamps of the notebooks it reads from.
-    """
-    digest = hashlib.sha256()
-    cells = [(cell.cell_type, cell.source, cell.metadata.get("tags")) for cell in notebook.cells]
-    digest.update(json.dumps([cells, parameters, data, *dependencies], sort_keys=True).encode())
-    modules = modules_of(notebook)
-    stored = [path for path in MODULE.glob("report/reported/*.csv") if path.is_file()]
-    for path in [*modules, *sorted(stored)]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    if "peers" in {path.stem for path in modules}:  # there is a peer, or there is none
-        digest.update(str(faceres_weights().exists()).encode())
-    return digest.hexdigest()
-
-
 def plan(
-    notebooks: dict[str, nbformat.NotebookNode],
-    graph: Mapping[str, tuple[str, ...]],
+    notebooks: Mapping[str, nbformat.NotebookNode],
+    graph: Mapping[str, Notebook],
     given: dict[str, Any],
-    data: str,
+    faces: str,
     folder: Path,
 ) -> list[Step]:
-    """The steps in order, each with its parameters and stamp."""
-    stamps: dict[str, str] = {}
-    steps = []
+    """The steps in order, each with its parameters and inputs; faces: digest of the face index."""
+    steps: dict[str, Step] = {}
     for name, notebook in notebooks.items():
-        parameters = {key: given[key] for key in defaults(notebook) if key in given}
-        stamps[name] = stamp_of(notebook, parameters, data, [stamps[d] for d in graph[name]])
-        steps.append(Step(name, folder / f"{name}.ipynb", parameters, stamps[name]))
-    return steps
+        names, reads = uses(graph[name]), tuple(graph[name].reads.split())
+        parameters = {key: given[key] for key in given if key in names}
+        values = check(defaults(notebook) | parameters).model_dump(include={*names})
+        cells = [(one.cell_type, one.source, one.metadata.get("tags")) for one in notebook.cells]
+        inputs = {"its source": digest(cells), "its parameters": digest(values)}
+        inputs |= {"the faces": faces, "the code": code_digest()}
+        if "backbone" in names:  # what it may start from, or be compared with
+            inputs["what `make weights` fetches"] = digest(faceres_weights().exists())
+        inputs |= {other: digest(steps[other].inputs) for other in reads}
+        steps[name] = Step(name, folder / f"{name}.ipynb", parameters, inputs, reads)
+    return list(steps.values())
 
 
-def up_to_date(run: Run, step: Step) -> bool:
-    """Whether a notebook was run with this stamp and all the files it wrote are still there."""
-    record = step.record(run)
+def digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@functools.cache
+def code_digest() -> str:
+    """The digest of this package's code, but for what only runs, renders and publishes."""
+    paths = sorted(path for path in MODULE.rglob("*") if path.suffix in (".py", ".csv"))
+    made = {
+        path.relative_to(MODULE).as_posix(): path.read_bytes().hex()
+        for path in paths
+        if path.parent.name != "report" or path.name in SAID
+    }
+    return digest(made)
+
+
+def read_record(run: Run, name: str) -> dict[str, Any]:
+    """What the last execution of a notebook left beside it; empty if it is missing or damaged."""
     try:
-        same = read_json(record)["stamp"] == step.stamp
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    wrote = [run.folder / name for name in written(record)]
-    return same and record.with_suffix(".ipynb").exists() and all(path.exists() for path in wrote)
+        record = read_json(record_path(run, name))
+    except (OSError, ValueError):
+        return {}
+    kinds = {"inputs": dict, "wrote": list, "finished": str, "spent": list, "since": int}
+    sound = isinstance(record, dict) and all(isinstance(record.get(k), t) for k, t in kinds.items())
+    return record if sound else {}
 
 
-def written(record: Path) -> list[str]:
-    """The files, relative to the run's folder, that a notebook's record says it wrote."""
-    try:
-        return list(map(str, read_json(record)["wrote"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+def record_path(run: Run, name: str) -> Path:
+    return run.folder / "notebooks" / f"{name}.json"
+
+
+def outdated(run: Run, step: Step) -> str:
+    """Why a notebook must run, in words that follow its name; empty if it is up to date."""
+    record = read_record(run, step.name)
+    if not record.get("finished") or not record_path(run, step.name).with_suffix(".ipynb").exists():
+        return "has not run to its end"
+    for what, value in step.inputs.items():
+        if record["inputs"].get(what) != value:
+            return f"was made before {what} changed"
+    for name in map(str, record["wrote"]):
+        if not (run.folder / name).exists():
+            return f"wrote {name}, which is gone"
+    for other in step.reads:
+        if read_record(run, other).get("finished", "") > record["finished"]:
+            return f"is older than {other}, from which it reads"
+    return ""

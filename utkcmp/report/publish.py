@@ -1,70 +1,130 @@
 """Put what may be shown of a run where the repository keeps it, and its figures into README.
 
-    python -m utkcmp.publish utkface-cpu
+    python -m utkcmp.report.publish utkface-cpu
 
-The copy, ``outputs/utkface/``, holds the book, all tables, and the models that answer, in half
-precision with a model card each. It holds no face: a run that shows faces is refused.
+The copy, ``outputs/utkface/``, holds the report, all tables, which faces were in which split, and
+the model that answers, in half precision with its card. It holds no face and no face's name. What
+is not one run (one commit, one set of parameters, each page younger than what it was made from) is
+refused.
 """
 
 import argparse
-import json
 import shutil
+import subprocess
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
 from utkcmp.compare.onnx_export import write_graphs
-from utkcmp.evaluation.registry import ABLATIONS, by_validation, model_folders
-from utkcmp.files import replaced
-from utkcmp.report.plan import ReportError
+from utkcmp.files import read_json, replaced, write_csv
+from utkcmp.report.execute import clock
+from utkcmp.report.plan import (
+    FOLDER,
+    NOTEBOOKS,
+    Notebook,
+    ReportError,
+    outdated,
+    plan,
+    read_notebooks,
+    read_record,
+    record_path,
+)
 from utkcmp.report.summary import learned, model_card, results_figure, results_table
-from utkcmp.run import CHOICE, PROJECT, PUBLISHED, WEIGHTS, Run, outputs_root
+from utkcmp.run import CHOICE, PROJECT, PUBLISHED, WEIGHTS, Run, git_commit, outputs_root
 
-MOST_BYTES = 60_000_000  # of all weights together
+MOST_BYTES = 30_000_000  # of all that is published
 FIGURE = "results.svg"
+SPLIT = ["sha256", "split", "evaluate"]  # of faces.csv, for others to be measured on these faces
 TABLES = ("results.csv", "run.json", CHOICE, "tuning/*.*", "repeats/*.csv", "comparison/*.csv")
 TABLES += ("models/*/history.csv", "models/*/config.json", "report/**/*")
+WRITTEN = (f"outputs/{PUBLISHED}", "README.md")  # by this command
 BEGIN, END = "<!-- published figures: written by `make publish` -->", "<!-- end -->"
 
 
-def publish(run: Run, target: Run) -> None:
-    """Copy a finished run to ``target``, which it replaces, with its best models.
+def publish(
+    run: Run,
+    target: Run,
+    folder: Path = FOLDER,
+    graph: Mapping[str, Notebook] = NOTEBOOKS,
+) -> None:
+    """Copy a finished run to ``target``, which it replaces, with the model that answers.
 
-    Raises ReportError if the run is not finished or shows faces.
+    folder, graph: the notebooks. Raises ReportError if it is not one finished run without faces.
     """
+    check_publishable(run, folder, graph)
+    answers = read_json(run.folder / CHOICE)["model"]
+    with replaced(target.folder) as place:
+        for path in sorted(path for form in TABLES for path in run.folder.glob(form)):
+            if path.is_file():
+                copy = place / path.relative_to(run.folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+        faces = run.read_faces().query("status == 'ok'")
+        write_csv(faces[SPLIT].drop_duplicates().sort_values("sha256"), place / "faces.csv")
+        _publish_model(run.model(answers), place / "models" / answers)
+        results_figure(run).savefig(place / FIGURE, bbox_inches="tight", metadata={"Date": None})
+        sizes = {path: path.stat().st_size for path in place.rglob("*") if path.is_file()}
+        if sum(sizes.values()) > MOST_BYTES:
+            largest = max(sizes, key=sizes.get)
+            raise ReportError(
+                f"{sum(sizes.values()) / 1e6:.0f} MB would be published, of which "
+                f"{largest.relative_to(place)} has {sizes[largest] / 1e6:.0f}: expected "
+                f"{MOST_BYTES / 1e6:.0f} or less"
+            )
+    (target.model(answers) / "README.md").write_text(model_card(target, answers), encoding="utf-8")
+
+
+def check_publishable(run: Run, folder: Path, graph: Mapping[str, Notebook]) -> None:
+    """Raise ReportError with the page, commit, file or model for which a run is not to be shown."""
     record = run.read_record()
     for path in (run.results_csv, run.folder / CHOICE, run.folder / "report" / "index.html"):
         if not path.exists():
             raise ReportError(f"{run.folder} has no {path.name}: make its whole report first")
     if record.get("parameters", {}).get("show_faces") is not False:
         raise ReportError(f"{run.folder} shows faces: make its report with show_faces: false")
-    with replaced(target.folder) as folder:
-        for path in sorted(path for form in TABLES for path in run.folder.glob(form)):
-            if path.is_file():
-                copy = folder / path.relative_to(run.folder)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, copy)
-        for name in published_models(run):
-            _publish_model(run.model(name), folder / "models" / name)
-        results_figure(run).savefig(folder / FIGURE, bbox_inches="tight", metadata={"Date": None})
-    for name in published_models(run):
-        (target.model(name) / "README.md").write_text(model_card(target, name), encoding="utf-8")
+
+    records, given = {name: read_record(run, name) for name in graph}, {}
+    for one in records.values():
+        given |= one.get("parameters", {})
+    index = record.get("data", {}).get("index", "")
+    for step in plan(read_notebooks(folder, graph), graph, given, index, folder):
+        page = run.folder / "report" / f"{step.name}.html"
+        made = record_path(run, step.name).with_suffix(".ipynb")
+        why = outdated(run, step)
+        if not why and not (page.exists() and page.stat().st_mtime >= made.stat().st_mtime):
+            why = "is older than its notebook"
+        if why:
+            raise ReportError(f"page {step.name} {why}: make the report of this run again")
+
+    commits = {f"page {name}": one["commit"] for name, one in records.items()}
+    commits["the rendering"] = record.get("commits", {}).get("report")
+    commits["this checkout"] = str(git_commit()).removesuffix("+")
+    usual = Counter(commits.values()).most_common(1)[0][0]
+    for what, commit in commits.items():
+        if str(commit).endswith("+") or commit in (None, "None"):
+            raise ReportError(f"{what} is of no commit ({commit}): commit all files, make it again")
+        if commit != usual:
+            raise ReportError(
+                f"{what} is of commit {commit}, the rest of {usual}: make the report of one commit"
+            )
+    if changed := changed_files():
+        raise ReportError(f"{changed[0]} differs from its commit: commit it, make the report again")
+
+    results = run.read_results()
+    validated = set(results[results.split == "val"].model)
+    for name in results[results.split == "test"].model:
+        if name not in validated:
+            raise ReportError(f"{name} has no row of validation pairs in {run.results_csv.name}")
 
 
-def published_models(run: Run) -> list[str]:
-    """Folders of the models to publish: the one that answers, then by validation AUC, as far as
-    ``MOST_BYTES`` goes; none that only shows a fault."""
-    chosen = json.loads((run.folder / CHOICE).read_text())["model"]
-    folders, ranked = model_folders(run), by_validation(run.read_results())
-    known = [folders[name] for name in ranked if name in folders and name not in ABLATIONS]
-    names, room = [], MOST_BYTES
-    for name in dict.fromkeys([chosen, *known]):
-        size = (run.model(name) / WEIGHTS).stat().st_size // 2
-        if size <= room:
-            names.append(name)
-            room -= size
-    return names
+def changed_files() -> list[str]:
+    """Files of this checkout that differ from its commit, those aside that publishing writes."""
+    command = ["git", "status", "--porcelain", "--", ".", *(f":!{path}" for path in WRITTEN)]
+    status = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    return [line[3:] for line in status.stdout.splitlines()]
 
 
 def _publish_model(source: Path, target: Path) -> None:
@@ -85,6 +145,9 @@ def readme_block(run: Run) -> str:
     if given.get("finetune"):
         size += " unless a model's name says otherwise"
     pairs = run.read_results().query("split == 'test'").groupby("protocol").n_pairs.max()
+    times = [clock(sum(record.get(name, {}).values())) for name in ("seconds", "processor_seconds")]
+    made = f" It was made in {times[0]} by the clock, {times[1]} of processor time, at commit "
+    made += f"`{record['git_commit']}`."
     return "\n".join(
         [
             BEGIN,
@@ -99,7 +162,8 @@ def readme_block(run: Run) -> str:
             "",
             *(f"- {one}" for one in learned(run)),
             "",
-            f"The whole report lies in `{place}/report/index.html`.",
+            f"The whole report lies in `{place}/report/index.html`."
+            + (made if "processor_seconds" in record else ""),
             END,
         ]
     )
@@ -126,7 +190,7 @@ def replace_block(readme: Path, block: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line: publish a run and bring README up to date."""
-    parser = argparse.ArgumentParser(prog="python -m utkcmp.publish", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m utkcmp.report.publish", description=__doc__)
     parser.add_argument("run", help="folder below outputs/")
     run, target = Run(parser.parse_args(argv).run), Run(PUBLISHED)
     try:
@@ -139,8 +203,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     size = sum(path.stat().st_size for path in target.folder.rglob("*") if path.is_file())
     shown = target.folder.relative_to(outputs_root().parent)
-    models = sorted(path.parent.name for path in target.folder.glob(f"models/*/{WEIGHTS}"))
-    print(f"{shown}: {size / 1e6:.1f} MB, models {', '.join(models)}")
+    print(f"{shown}: {size / 1e6:.1f} MB, answers by {read_json(target.folder / CHOICE)['model']}")
     return 0
 
 

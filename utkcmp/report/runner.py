@@ -1,44 +1,52 @@
 """Run the notebooks by papermill, only those that something changed for, and render the report."""
 
 import contextlib
-import fcntl
-import hashlib
 import json
 import os
+import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pandas as pd
+import psutil
 
 from utkcmp.data.archives import data_source
 from utkcmp.data.index import fingerprint, index_faces
 from utkcmp.files import atomic
-from utkcmp.params import EMBEDDED, WEIGHTS, Params, check
+from utkcmp.params import EMBEDDED, Params, check
 from utkcmp.report.book import render_book
-from utkcmp.report.execute import ProgressLine, execute
+from utkcmp.report.execute import WIDTH, clock, execute
 from utkcmp.report.plan import (
     FOLDER,
     NOTEBOOKS,
+    Notebook,
     ReportError,
     Step,
     check_amounts,
     check_parameters,
     chosen,
-    defaults,
+    digest,
+    outdated,
     plan,
     read_notebooks,
-    up_to_date,
-    written,
+    read_record,
+    record_path,
+    uses,
 )
-from utkcmp.run import Run, find_weights, outputs_root
+from utkcmp.run import Run, git_commit, outputs_root
 
-LOCK_WAIT = 5.0  # seconds; a kernel outlives a killed run by at most about one
+LOCK_WAIT = 1.0  # seconds
+LOOKS = 3.0  # seconds between two looks at the processor time
 ENVIRONMENT_DATA = "$UTKFACE"
-GOES_ON = "the same command goes on from here"
-INTERRUPTED = f"interrupted: {GOES_ON}"
-DATA_NAMES = ("data", "n_faces", "seed")
+
+
+def say(name: str, *parts: str) -> None:
+    print("   ".join([f"{name:{WIDTH}}", *parts]), flush=True)
 
 
 def read_data(params: Params) -> pd.DataFrame:
@@ -50,65 +58,107 @@ def read_data(params: Params) -> pd.DataFrame:
     source = data_source(params)
     if params.data != EMBEDDED:
         os.environ[ENVIRONMENT_DATA[1:]] = str(source.resolve())
-    return index_faces(source, cache=outputs_root() / "cache", progress=False)
+    cache, progress = outputs_root() / "cache", sys.stderr.isatty()
+    return index_faces(source, cache=cache, progress=progress)
 
 
-def run_step(run: Run, step: Step, progress: ProgressLine, keep_open: tuple[int, ...] = ()) -> None:
-    """Run one notebook unless it is up to date; leave the executed notebook and its stamp."""
-    if up_to_date(run, step):
-        progress.say(step.name, "up to date")
+def run_step(run: Run, step: Step) -> None:
+    """Run one notebook unless it is up to date; leave the executed one and a record beside it.
+
+    The record holds its inputs, the commit, what it wrote, when it was finished, and the clock and
+    processor seconds spent, those of interrupted calls with the same inputs included.
+    """
+    if not outdated(run, step):
+        say(step.name, "up to date")
         return
-    record = step.record(run)
-    before, started = _files(run.folder), time.monotonic()
-    earlier = [name for name in written(record) if name in before]
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.unlink(missing_ok=True)
-    for left in record.parent.glob(f".{step.name}.*"):
+    path, earlier = record_path(run, step.name), read_record(run, step.name)
+    for left in path.parent.glob(f".{step.name}.*"):
         left.unlink()  # half written by a process that was killed
-    with progress.step(step.name):
-        target = record.with_suffix(".ipynb")
-        execute(step.path, target, step.parameters, progress.detail, keep_open)
-    seconds = round(time.monotonic() - started, 1)
-    changed = [name for name, when in _files(run.folder).items() if before.get(name) != when]
-    times = run.read_record().get("executed", {}).get(step.name, 0)
-    run.record("seconds", **{step.name: seconds})
-    run.record("executed", **{step.name: times + 1})
-    with atomic(record) as temporary:
-        content = {"stamp": step.stamp, "seconds": seconds, "wrote": sorted({*earlier, *changed})}
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    record = {"inputs": step.inputs, "parameters": step.parameters, "commit": git_commit()}
+    record |= {"spent": [0, 0], "since": 0, "wrote": earlier.get("wrote", []), "finished": ""}
+    if earlier.get("inputs") == step.inputs and not earlier["finished"]:
+        record |= {"spent": earlier["spent"], "since": earlier["since"]}
+    _write(record, path)
+    record["since"] = record["since"] or path.stat().st_mtime_ns
+    with spending(record, path):
+        execute(step.path, path.with_suffix(".ipynb"), step.parameters)
+    made = {name for name, when in _files(run.folder) if when >= record["since"]}
+    record["wrote"] = sorted(made.union(n for n in record["wrote"] if (run.folder / n).exists()))
+    record["finished"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+    seconds, processor_seconds = record["spent"]
+    facts = {"seconds": seconds, "processor_seconds": processor_seconds}
+    facts |= {"commits": record["commit"], "finished": record["finished"]}
+    facts["executed"] = run.read_record().get("executed", {}).get(step.name, 0) + 1
+    for section, fact in facts.items():
+        run.record(section, **{step.name: fact})
+    _write(record, path)
+    say(step.name, clock(seconds), f"({clock(processor_seconds)} of processors)")
 
 
-def _files(folder: Path) -> dict[str, int]:
-    ours = ("notebooks", "report", "run.json", ".lock")
-    return {
-        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
-        for path in folder.rglob("*")
-        if path.is_file() and path.relative_to(folder).parts[0] not in ours
-    }
+def _write(record: dict[str, Any], path: Path) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _files(folder: Path) -> Iterator[tuple[str, int]]:
+    for path in folder.rglob("*"):
+        place = path.relative_to(folder)
+        if path.is_file() and place.parts[0] not in ("notebooks", "report", "run.json", ".lock"):
+            yield place.as_posix(), path.stat().st_mtime_ns
 
 
 @contextlib.contextmanager
-def locked(folder: Path, wait: float | None = None) -> Iterator[int]:
-    """Hold a run's folder for this process, as long as it or a kernel of it lives.
+def spending(record: dict[str, Any], path: Path) -> Iterator[None]:
+    """Add clock and processor seconds of a block to ``record["spent"]``, and write it all along.
 
-    The system releases the lock however the process ends. Raises ReportError if another process
-    still holds it after ``wait`` seconds (LOCK_WAIT by default).
+    Processor seconds are those of all processes below this one, as last seen: Ray's do not count
+    among the children that the system reports.
     """
+    before, started, done = record["spent"], time.monotonic(), threading.Event()
+    seen: dict[tuple, float] = {}
+
+    def look() -> None:
+        for one in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                times = one.cpu_times()
+                seen[one.pid, one.create_time()] = times.user + times.system
+        spent = time.monotonic() - started, sum(seen.values())
+        record["spent"] = [round(a + b, 1) for a, b in zip(before, spent, strict=True)]
+        with contextlib.suppress(OSError):  # of a full disk the notebook itself tells
+            _write(record, path)
+
+    def keep_looking() -> None:
+        while not done.wait(LOOKS):
+            look()
+
+    looking = threading.Thread(target=keep_looking, daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        done.set()
+        looking.join()
+        look()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process. Raises ReportError if another one holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + (LOCK_WAIT if wait is None else wait)
-    with open(folder / ".lock", "a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ReportError(
-                        f"another report is being made in {folder}: wait for it to end, "
-                        "or give this one its own folder with -p run=name"
-                    ) from None
-                time.sleep(0.1)
-        yield file.fileno()
+    lock = filelock.FileLock(folder / ".lock", timeout=LOCK_WAIT)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise ReportError(
+            f"another report is being made in {folder}: wait for it to end, or give this one its "
+            "own folder with -p run=name"
+        ) from None
+    except OSError:
+        pass  # a file system without locks is no reason not to work
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def make_report(
@@ -118,45 +168,41 @@ def make_report(
     execute_notebooks: bool = True,
     command: dict[str, str] | None = None,
     folder: Path = FOLDER,
-    graph: Mapping[str, tuple[str, ...]] = NOTEBOOKS,
-    progress: ProgressLine | None = None,
+    graph: Mapping[str, Notebook] = NOTEBOOKS,
 ) -> Path:
-    """Run what is not up to date, then render the book.
+    """Run what is not up to date, then render the report.
 
     given: parameters; only: notebooks to run, with what they depend on, instead of all; command:
     what the user asked for, kept in run.json. Returns the path of index.html.
     """
-    progress = progress or ProgressLine()
-    given = {"run": Params.model_fields["run"].default} | given
-    run = Run(check(given).run)
     notebooks = read_notebooks(folder, graph)
-    known = {name: defaults(notebook) for name, notebook in notebooks.items()}
-    effective = check_parameters(given, known)
-    if effective.get("weights") not in (None, *WEIGHTS):
-        find_weights(effective["weights"])
-    names = chosen(only, graph)
+    effective = check_parameters(given, notebooks)
+    given = {"run": effective["run"]} | given
+    run, names = Run(effective["run"]), chosen(only, graph)
     with contextlib.ExitStack() as stack:
-        lock = None
         if run.folder.exists():
-            lock = stack.enter_context(locked(run.folder))
+            stack.enter_context(locked(run.folder))
         if execute_notebooks:
-            with progress.step("faces"):
-                faces = read_data(
-                    check({name: effective[name] for name in DATA_NAMES if name in effective})
-                )
-            check_amounts(faces, run, given, {name: known[name] for name in names})
-            if effective.get("data", EMBEDDED) != EMBEDDED:
+            started, new = time.monotonic(), not run.folder.exists()
+            faces = read_data(check(effective))
+            check_amounts(faces, run, given, {one for name in names for one in uses(graph[name])})
+            say("faces", clock(time.monotonic() - started))
+            if effective["data"] != EMBEDDED:
                 given["data"] = effective["data"] = ENVIRONMENT_DATA
-            if lock is None:  # only now: bad data leaves no folder
-                lock = stack.enter_context(locked(run.folder))
-            data = hashlib.sha256(faces.to_csv(index=False).encode()).hexdigest()
-            steps = plan({name: notebooks[name] for name in names}, graph, given, data, folder)
-            if not all(up_to_date(run, step) for step in steps):
+            if new:  # only now: bad data leaves no folder
+                stack.enter_context(locked(run.folder))
+            index = digest(faces.to_csv(index=False))
+            steps = plan({name: notebooks[name] for name in names}, graph, given, index, folder)
+            if any(outdated(run, step) for step in steps):
                 valid = int((faces.status == "ok").sum())
                 run.record("parameters", **effective)
                 run.record("data", fingerprint=fingerprint(faces), faces=valid, files=len(faces))
+                run.record("data", index=index)
                 run.record("command", **(command or {}))
             for step in steps:
-                run_step(run, step, progress, (lock,))
-        with progress.step("report"):
-            return render_book(run)
+                run_step(run, step)
+        started = time.monotonic()
+        index = render_book(run)
+        run.record("commits", report=git_commit())
+        say("report", clock(time.monotonic() - started))
+        return index

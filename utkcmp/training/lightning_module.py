@@ -5,7 +5,6 @@ its last finished epoch and ends with the same weights as one that was not.
 """
 
 import builtins
-import contextlib
 import io
 import logging
 import math
@@ -249,14 +248,13 @@ class Task(L.LightningModule):
             }
         if self.features is None:
             precision = self.trainer.precision_plugin.forward_context
-            return pair_metrics(
-                pair_logits(model, self.images, val, embedding=precision), val.label
-            )
-        model.eval()
-        with torch.no_grad():
-            contributed = model.contribute(self.features)
-        logits = compared_logits(model, contributed, val.left, val.right)
-        model.train()
+            logits = pair_logits(model, self.images, val, embedding=precision)
+        else:
+            model.eval()
+            with torch.no_grad():
+                contributed = model.contribute(self.features)
+            logits = compared_logits(model, contributed, val.left, val.right)
+            model.train()
         return pair_metrics(logits, val.label)
 
     def on_save_checkpoint(self, checkpoint):
@@ -330,7 +328,10 @@ def train_here(task: Task, folder: Path, checkpoint: Path | None, tensorboard: P
         ModelCheckpoint(folder, "last", **always),
         Progress(),
     ]
-    with _quiet_lightning():
+    for name in ("lightning.pytorch", "lightning.fabric"):  # banners, and advice about loaders
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
         trainer = L.Trainer(
             max_epochs=s.epochs,
             limit_train_batches=s.steps_per_epoch,
@@ -362,19 +363,3 @@ def train_in_processes(*options) -> None:
 
 def _rank_zero(number: int, *options) -> None:
     train_here(*options)
-
-
-@contextlib.contextmanager
-def _quiet_lightning():
-    """Lightning's banners and advice about loaders (there are none to tune) kept off the page."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -5,10 +5,8 @@ with other seeds.
 """
 
 import copy
-import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 from utkcmp.data.datasets import RunData
 from utkcmp.data.pairs import Pairs, count_pairs
 from utkcmp.evaluation.bootstrap import t_interval
-from utkcmp.files import atomic, read_json, read_table, write_csv
+from utkcmp.files import is_made_with, read_table, write_csv
 from utkcmp.run import Run
 from utkcmp.training.settings import Settings
 from utkcmp.training.solver import digest, fit
@@ -56,7 +54,10 @@ def fit_pair_counts(
     asked["data"] = digest(data, rows, val, features.numpy())
     asked |= transfer_model(regressor, p).config
     path, folder = run.repeats("transfer_pairs"), run.model("transfer_pairs")
-    found = _rows_so_far(path, folder, asked, p.retrain)
+    if p.retrain:
+        path.unlink(missing_ok=True)
+    made = is_made_with(path, asked)
+    found = read_table(path, COLUMNS, dtype={"pairs": str}).to_dict("records") if made else []
     done = {(row["pairs"], row["seed"]) for row in found}
     for seed in range(p.seed, p.seed + p.head_seeds):
         for pairs in (*map(str, counts), EVERY_PAIR):
@@ -91,26 +92,6 @@ def _at_least(count: int, train: Pairs | np.ndarray) -> Pairs | np.ndarray:
     return train[np.arange(max(count, len(train))) % len(train)]
 
 
-def _rows_so_far(path: Path, folder: Path, settings: dict, retrain: bool) -> list[dict]:
-    """The rows that were made with ``settings``; what others left, checkpoints too, is removed.
-
-    The settings stand in a note beside the table, written first.
-    """
-    note = path.with_suffix(".json")
-    try:
-        same = not retrain and read_json(note) == settings
-    except (OSError, ValueError):
-        same = False
-    if not same:
-        path.unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        with atomic(note) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n")
-    if not path.exists():
-        return []
-    return read_table(path, COLUMNS, COLUMNS[1:], dtype={"pairs": str}).to_dict("records")
-
-
 def pair_count_gains(table: pd.DataFrame) -> pd.DataFrame:
     """Validation AUC of each number of pairs less that of the fewest, paired by seed.
 
@@ -123,12 +104,22 @@ def pair_count_gains(table: pd.DataFrame) -> pd.DataFrame:
     array([['all', 2, 0.15]], dtype=object)
     """
     names = list(dict.fromkeys(table.pairs))
-    auc = table.pivot(index="seed", columns="pairs", values="val_auc")
+    auc = table.pivot(index="seed", columns="pairs", values="val_auc").reindex(columns=names)
+    gains = gains_by_seed(auc).rename(columns={"arm": "pairs", "auc_first": "auc_fewest"})
+    gains.insert(1, "fewest", names[0] if names else "")
+    return gains
+
+
+def gains_by_seed(auc: pd.DataFrame) -> pd.DataFrame:
+    """AUC of each column less that of the first, paired by seed, with a 95 % t interval.
+
+    auc: one row per seed. Returns arm (the column), seeds, auc and auc_first (means), difference,
+    low, high; without a second seed there is no interval: NaN.
+    """
     rows = []
-    for name in names[1:]:
-        means = {"auc": auc[name].mean(), "auc_fewest": auc[names[0]].mean()}
-        found = t_interval((auc[name] - auc[names[0]]).to_numpy())
-        apart = dict(zip(("difference", "low", "high"), found, strict=True))
-        rows.append({"pairs": name, "fewest": names[0], "seeds": len(auc)} | means | apart)
-    columns = ["pairs", "fewest", "seeds", "auc", "auc_fewest", "difference", "low", "high"]
+    for name in auc.columns[1:]:
+        gain = (auc[name] - auc.iloc[:, 0]).dropna()
+        means = auc[name].mean(), auc.iloc[:, 0].mean()
+        rows.append([name, len(gain), *means, *t_interval(gain.to_numpy())])
+    columns = ["arm", "seeds", "auc", "auc_first", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)

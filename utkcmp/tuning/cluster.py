@@ -3,11 +3,13 @@
 Whatever is started here ends with the block, whether it succeeds, fails, is interrupted or killed.
 """
 
+import contextlib
 import logging
 import os
 import socket
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from utkcmp.params import Params
@@ -16,7 +18,7 @@ from utkcmp.processes import end_marked, ends_with_us
 # Ray reads these when it is imported; in a cluster they are sent to the workers as well.
 SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without a GPU may still see one
-    "RAY_AIR_NEW_OUTPUT": "0",  # progress is shown by trials.SearchProgress
+    "RAY_AIR_NEW_OUTPUT": "0",  # progress is shown by trials.progress_callback
     "RAY_TRAIN_V2_ENABLED": "0",
     "RAY_worker_niceness": "0",  # trials are the work itself; Ray would put all else before them
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must stop the notebook, not only the search
@@ -24,7 +26,11 @@ SETTINGS = {
 }
 
 
-class ray_session:
+LONGEST_TMPDIR = 40  # characters; below it Ray opens sockets, whose paths may have 107
+
+
+@contextlib.contextmanager
+def ray_session(params: Params) -> Iterator[None]:
     """Ray for a ``with`` block, as ``params.ray_address`` says.
 
     "local" starts Ray on this machine and ends its processes with the block. "auto", "host:port"
@@ -33,44 +39,44 @@ class ray_session:
     Raises ConnectionError if there is no cluster to join.
     """
 
-    def __init__(self, params: Params):
-        self.address = params.ray_address
+    address, options = params.ray_address, {"log_to_driver": False, "logging_level": logging.ERROR}
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if len(tempfile.gettempdir()) > LONGEST_TMPDIR:  # a scheduler's folder for a job, say
+        os.environ.setdefault("RAY_TMPDIR", "/tmp")
+    import ray
 
-    def __enter__(self):
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
-        import ray
-
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module="ray")
-        options = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if self.address == "local":
-            _start(**options)
-            return self
-        sent = {"py_modules": [str(Path(__file__).parents[1])], "env_vars": SETTINGS}
-        try:
-            _knock(self.address)
-        except OSError as error:
-            raise ConnectionError(
-                f"ray_address is {self.address!r}, but no Ray cluster answers there: start one "
-                "with 'ray start --head', or set ray_address to local"
-            ) from error
-        try:
-            ray.init(address=self.address, runtime_env=sent, **options)
-        except (OSError, RuntimeError) as error:
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise ConnectionError(
-                f"ray_address is {self.address!r}, where Ray cannot be joined: expected a cluster "
-                "of the same Ray and Python versions and, if it was started with a token, that "
-                "token in ~/.ray/auth_token and RAY_AUTH_MODE=token in the environment; Ray says: "
-                f"{said[0]}"
-            ) from error
-        return self
-
-    def __exit__(self, *failure):
-        import ray
-
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="ray")
+    try:
+        _start(**options) if address == "local" else _join(address, **options)
+        yield
+    finally:
         ray.shutdown()
+
+
+def _join(address: str, **options) -> None:
+    """Join a cluster, which is sent this package."""
+    import ray
+
+    sent = {"py_modules": [str(Path(__file__).parents[1])], "env_vars": SETTINGS}
+    try:
+        _knock(address)
+    except OSError as error:
+        raise ConnectionError(
+            f"ray_address is {address!r}, but no Ray cluster answers there: start one with "
+            "'ray start --head', or set ray_address to local"
+        ) from error
+    try:
+        ray.init(address, runtime_env=sent, **options)
+    except (OSError, RuntimeError) as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConnectionError(
+            f"ray_address is {address!r}, where Ray cannot be joined: expected a cluster of the "
+            "same Ray and Python versions and, if it was started with a token, that token in "
+            "~/.ray/auth_token and RAY_AUTH_MODE=token in the environment; Ray says: "
+            f"{said[0]}"
+        ) from error
 
 
 def _start(attempts: int = 5, **options) -> None:
@@ -90,7 +96,7 @@ def _start(attempts: int = 5, **options) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raise OSError if nothing listens at an address, where Ray would wait for minutes."""
+    """Raise OSError if nothing listens at an address: Ray would wait for minutes."""
     if address != "auto":
         host, port = address.removeprefix("ray://").rsplit(":", 1)
         socket.create_connection((host, int(port)), timeout=10).close()

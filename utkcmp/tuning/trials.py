@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,8 +80,16 @@ def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: 
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     p = Params(**params)
     torch.set_num_threads(max(1, int(p.cpus_per_trial)))
-    seed = config.get("seed", p.seed)
-    torch.manual_seed(seed)
+    settings = replace(
+        Settings.of(p, epochs=p.max_num_epochs, patience=p.max_num_epochs, retrain=False),
+        **{name: config[name] for name in ("lr", "batch_size", "weight_decay")},
+        seed=config.get("seed", p.seed),
+        steps_per_epoch=None,
+        ema=0.0,  # of a few hundred steps an average would show the beginning
+        device="cuda" if p.gpus_per_trial else "cpu",
+        devices=1,
+    )
+    torch.manual_seed(settings.seed)
     network = build_model(
         model,
         backbone=config["resnet_type"],
@@ -95,22 +103,12 @@ def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: 
         network.regressor.load_state_dict(weights)
         features = torch.from_numpy(features)
     folder = Path(storage) if Path(storage).is_dir() else Path.cwd()
+    images, ages = torch.from_numpy(data.images), torch.from_numpy(data.ages)
     try:
         fit(
             network,
-            SimpleNamespace(images=torch.from_numpy(data.images), ages=torch.from_numpy(data.ages)),
-            Settings.of(
-                p,
-                **{name: config[name] for name in ("lr", "batch_size", "weight_decay")},
-                epochs=p.max_num_epochs,
-                patience=p.max_num_epochs,
-                steps_per_epoch=None,
-                ema=0.0,  # of a few hundred steps an average would show the beginning
-                seed=seed,
-                device="cuda" if p.gpus_per_trial else "cpu",
-                devices=1,
-                retrain=False,
-            ),
+            SimpleNamespace(images=images, ages=ages),
+            settings,
             train=data.train,
             val=data.val,
             folder=folder / "checkpoints" / tune.get_context().get_trial_id(),
@@ -131,7 +129,7 @@ def run_trials(data, model: str, params: dict, space: dict, storage: str, count:
     this search alone: an interrupted search that left its records there is continued, and what
     has finished is not repeated. count: how many trials there will be; asha: draw them by the
     searcher of ``params`` and stop the poor ones early, else take every point of a grid.
-    Returns trials (one row each: its parameters, trial, iter, total_time, figures of its best
+    Returns trials (one row per trial: its parameters, trial, iter, total_time, figures of its best
     epoch, status) and epochs (trial, epoch, seconds since the search began, figures).
     """
     from ray import tune
@@ -149,7 +147,7 @@ def run_trials(data, model: str, params: dict, space: dict, storage: str, count:
         tuner = tune.Tuner(
             trainable,
             param_space=space,
-            tune_config=_tune_config(p, count, asha),
+            tune_config=_tune_config(p, space, count, asha),
             run_config=tune.RunConfig(
                 name="search",
                 storage_path=str(folder),
@@ -175,28 +173,32 @@ def _left_whole(records: Path) -> bool:
         return False
 
 
-def _tune_config(p: Params, count: int, asha: bool):
+def _tune_config(p: Params, space: dict, count: int, asha: bool):
+    """The searcher and the scheduler; each choice of hidden layers is drawn once before others are
+    drawn again, since ten free draws from five choices miss one in every second search."""
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
-    if asha and p.searcher == "bayesian":
+    if not asha:
+        return tune.TuneConfig(metric="loss", mode="min", reuse_actors=True)
+    first = [{"hidden_layers": widths} for widths in space["hidden_layers"].categories][:count]
+    if p.searcher == "bayesian":
         import optuna
         from ray.tune.search.optuna import OptunaSearch
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", module="optuna")  # lists as choices serve well here
-        algorithm = OptunaSearch(sampler=optuna.samplers.TPESampler(seed=p.seed))
+        sampler = optuna.samplers.TPESampler(seed=p.seed)
+        algorithm = OptunaSearch(sampler=sampler, points_to_evaluate=first)
     else:
-        algorithm = tune.search.BasicVariantGenerator(random_state=p.seed)
-    stop_early = ASHAScheduler(
-        time_attr="epoch", max_t=p.max_num_epochs, grace_period=1, reduction_factor=2
-    )
+        algorithm = tune.search.BasicVariantGenerator(first, random_state=p.seed)
+    scheduler = ASHAScheduler("epoch", max_t=p.max_num_epochs, grace_period=1, reduction_factor=2)
     return tune.TuneConfig(
         metric="loss",
         mode="min",
-        num_samples=count if asha else 1,
+        num_samples=count,
         search_alg=algorithm,
-        scheduler=stop_early if asha else None,
+        scheduler=scheduler,
         reuse_actors=True,
     )
 
@@ -209,20 +211,14 @@ def progress_callback(model: str, folder: Path, count: int):
         bar = None
 
         def on_trial_result(self, iteration, trials, trial, result, **info):
-            self.show(trials)
+            self.bar = self.bar or tqdm(desc=model, unit="trial", leave=False, total=count)
+            self.bar.n = sum(one.is_finished() for one in trials)
+            epochs = sum(one.last_result.get("epoch", 0) for one in trials)
+            best = np.nanmax([one.last_result.get("auc", 0.0) for one in trials])
+            self.bar.set_postfix_str(f"{epochs} epochs, best validation AUC {best:.3f}")
 
         def on_trial_complete(self, iteration, trials, trial, **info):
             shutil.rmtree(folder / "checkpoints" / trial.trial_id, ignore_errors=True)
-            self.show(trials, trial.trial_id)
-
-        def show(self, trials, ended=None):
-            done = len({t.trial_id for t in trials if t.is_finished()} | ({ended} - {None}))
-            epochs = sum(trial.last_result.get("epoch", 0) for trial in trials)
-            best = pd.Series([trial.last_result.get("auc") for trial in trials], dtype=float).max()
-            state = f"{epochs} epochs, best validation AUC {best:.3f}"
-            self.bar = self.bar or tqdm(desc=model, unit="trial", leave=False, total=count)
-            self.bar.n = done
-            self.bar.set_postfix_str(state)
 
         def on_experiment_end(self, trials, **info):
             if self.bar is not None:
@@ -236,37 +232,31 @@ def progress_callback(model: str, folder: Path, count: int):
 
 def _tables(results, max_epochs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The trials and their epochs, see ``run_trials``."""
-    trials, epochs = [], []
+    trials, epochs = [], [pd.DataFrame(columns=["trial", "epoch", "timestamp", *FIGURES])]
     for result in results:
         trial = result.metrics.get("trial_id") or Path(result.path).name
         row = {**result.config, "trial": trial}
         history, failure = _history(result)
-        if failure:
-            row["status"] = f"failed: {failure}"
         if len(history):
-            best = history.loc[history.loss.idxmin()]
-            row |= {name: best[name] for name in FIGURES}
+            row |= history.loc[history.loss.idxmin(), FIGURES]
             row |= {"iter": len(history), "total_time": history.time_total_s.iloc[-1]}
-            row.setdefault("status", "finished" if len(history) >= max_epochs else "stopped early")
-            epochs.append(history.assign(trial=trial))
-        row.setdefault("status", "failed: no epoch was finished")
-        trials.append(row)
-    columns = ["trial", "epoch", "timestamp", *FIGURES]
-    epochs = pd.concat(epochs)[columns] if epochs else pd.DataFrame(columns=columns)
-    epochs["timestamp"] -= epochs.timestamp.min()
-    epochs = epochs.rename(columns={"timestamp": "seconds"})
-    return pd.DataFrame(trials), epochs.sort_values("seconds", ignore_index=True)
+            row["status"] = "finished" if len(history) >= max_epochs else "stopped early"
+            epochs.append(history.assign(trial=trial)[epochs[0].columns])
+        elif not failure:
+            failure = "no epoch was finished"
+        trials.append(row | ({"status": f"failed: {failure}"} if failure else {}))
+    by_epoch = pd.concat(epochs[1:] or epochs).rename(columns={"timestamp": "seconds"})
+    by_epoch["seconds"] -= by_epoch.seconds.min()
+    return pd.DataFrame(trials), by_epoch.sort_values("seconds", ignore_index=True)
 
 
 def _history(result) -> tuple[pd.DataFrame, str | None]:
     """The epochs of a trial, each once though it may have been started again, and its failure."""
-    history, failure = result.metrics_dataframe, None
-    if result.error is not None:
-        failure = str(result.error).strip().splitlines()[-1]
+    history = result.metrics_dataframe
+    failure = str(result.error).strip().splitlines()[-1] if result.error else None
     if history is None or history.empty:
         return pd.DataFrame(), failure
     if "failure" in history:
-        said = history.failure.dropna()
-        failure = said.iloc[-1] if len(said) else failure
+        failure = ([failure] + history.failure.dropna().tolist())[-1]
     history = history[history.epoch > 0].drop_duplicates("epoch", keep="last")
     return history.sort_values("epoch"), failure

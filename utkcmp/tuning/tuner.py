@@ -5,21 +5,21 @@ after every epoch; ASHA stops the poor ones early (Li et al. 2020, "A System for
 Hyperparameter Tuning").
 """
 
-import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import yaml
-from sklearn.ensemble import RandomForestRegressor
 
 from utkcmp.data.datasets import RunData
-from utkcmp.evaluation.bootstrap import t_interval
-from utkcmp.files import atomic, read_json, read_table, write_csv
+from utkcmp.files import atomic, is_made_with, read_table, write_csv
 from utkcmp.params import ParameterError, Params, check, load_files
 from utkcmp.run import Run
+from utkcmp.training.pair_counts import gains_by_seed
 from utkcmp.training.solver import Fitted
 from utkcmp.training.variants import fit_regressor, fit_variant, transfer_model
 from utkcmp.tuning.cluster import beside_records
@@ -78,47 +78,28 @@ def search(model: str, run: Run, params: Params) -> pd.DataFrame:
     instead; an interrupted one goes on without repeating its finished trials. Call inside
     ``ray_session``.
     """
-    table = run.tuning(model)
+    table, space = run.tuning(model), search_space(params.search_space)
     settings = _settings(model, run, params)
-    if _noted(table) == settings:
+    if is_made_with(table, settings):
         return read_trials(table)
-    space = search_space(params.search_space)
     trials, epochs = _run(table, settings, model, run, params, space, params.num_samples, asha=True)
     trials = trials.reindex(columns=COLUMNS).sort_values("loss", ignore_index=True)
-    write_csv(epochs, _epochs_of(run, model))
+    write_csv(epochs, run.tuning(f"{model}_epochs"))
     write_best(run, model, trials, params)
-    _write(table, trials, settings)
+    write_csv(trials, table)
     return trials
 
 
 def _run(table: Path, settings: dict, model, run, params, space: dict, count: int, asha: bool):
     """Run the trials of one table, or go on with them; what other settings left is removed."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    local = run.folder / "tuning" / "ray"
+    local, name = run.folder / "tuning" / "ray", f"{table.stem}-{joblib.hash(settings)[:12]}"
     for other in local.glob(f"{table.stem}-*"):
-        if other.name != f"{table.stem}-{digest}":
+        if other.name != name:
             shutil.rmtree(other, ignore_errors=True)
     storage = Path("~/.cache/utkcmp") if params.ray_address.startswith("ray://") else local
     data = gather_data(model, run, params, space["resnet_type"].categories)
-    options = (model, params.model_dump(), space, str(storage / f"{table.stem}-{digest}"))
+    options = (model, params.model_dump(), space, str(storage / name))
     return beside_records(run_trials, data, *options, count, asha)
-
-
-def _noted(table: Path) -> dict | None:
-    """The settings that a finished table was made with."""
-    try:
-        return read_json(table.with_suffix(".json")) if table.exists() else None
-    except (OSError, ValueError):
-        return None
-
-
-def _write(table: Path, rows: pd.DataFrame, settings: dict) -> None:
-    """Write a table and, last, the settings that make it valid."""
-    note = table.with_suffix(".json")
-    note.unlink(missing_ok=True)
-    write_csv(rows, table)
-    with atomic(note) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def read_trials(table: Path) -> pd.DataFrame:
@@ -128,14 +109,10 @@ def read_trials(table: Path) -> pd.DataFrame:
     return read_table(table, columns, FIGURES, converters=layers, dtype=TRIAL_IDS)
 
 
-def _epochs_of(run: Run, model: str) -> Path:
-    return run.tuning(f"{model}_epochs")
-
-
 def read_epochs(run: Run, model: str) -> pd.DataFrame:
     """Every epoch of a search: trial, epoch, seconds (since the first one ended) and figures."""
     columns = ["trial", "epoch", "seconds", *FIGURES]
-    return read_table(_epochs_of(run, model), columns, dtype=TRIAL_IDS)
+    return read_table(run.tuning(f"{model}_epochs"), columns, dtype=TRIAL_IDS)
 
 
 def write_best(run: Run, model: str, trials: pd.DataFrame, params: Params) -> Path | None:
@@ -173,18 +150,28 @@ def read_best(path: Path) -> dict:
 def retrain_best(model: str, run: Run, params: Params) -> Fitted | None:
     """Train the best trial's parameters from scratch on the run's own training pairs.
 
-    As notebooks 04 to 06 would with ``tuning/<model>.yaml``, for ``best_epochs`` epochs, into
-    ``models/tuned_<model>``. None if no trial finished an epoch.
+    As notebooks 04 to 06 would with ``tuning/<model>.yaml``, for ``best_epochs`` epochs or as many
+    more as it takes to see the pairs of a trial, into ``models/tuned_<model>``. None if no trial
+    finished an epoch.
     """
     found = run.tuning(model).with_suffix(".yaml")
     if not found.exists():
         return None
-    changes = read_best(found) | {"epochs": params.best_epochs, "patience": params.best_epochs}
-    p = check(params.model_dump() | changes, source=str(found))
+    p, data = check(params.model_dump() | read_best(found), source=str(found)), RunData(run, params)
+    longest = params.max_num_epochs * params.tune_data_size
+    epochs = max(params.best_epochs, math.ceil(longest / _seen(data, p.batch_size)))
     network = model
     if model == "SiameseResNetAge":
-        network = transfer_model(fit_regressor(RunData(run, params), run, p.backbone).model, p)
-    return fit_variant(f"tuned_{model}", run, RunData(run, p), network)
+        network = transfer_model(fit_regressor(data, run, p.backbone).model, p)
+    data.params = p
+    return fit_variant(f"tuned_{model}", run, data, network, epochs=epochs, patience=epochs)
+
+
+def _seen(data: RunData, batch_size: int) -> int:
+    """The training pairs of an epoch from the fixed list."""
+    listed = len(data.pairs("train"))
+    size = min(batch_size, listed)
+    return size * min(data.params.steps_per_epoch or listed, listed // size)
 
 
 def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
@@ -204,7 +191,7 @@ def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
     heads = params.search_space.get("hidden_layers", CHOICES["hidden_layers"])
     seeds = [params.seed + number for number in range(params.head_seeds)]
     settings = _settings(model, run, params) | {"heads": heads, "seeds": seeds, "best": best}
-    if _noted(table) == settings:
+    if is_made_with(table, settings):
         return read_trials(table)
     space = {name: best[name] for name in SEARCHED if name in best}
     space |= {"resnet_type": tune.choice([best["backbone"]])}
@@ -213,7 +200,7 @@ def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
     rows, _ = _run(table, settings, model, run, params, space, count, asha=False)
     rows = rows.assign(model=model).reindex(columns=HEAD_COLUMNS)
     rows = rows.sort_values(["hidden_layers", "seed"], key=_by_size, ignore_index=True)
-    _write(table, rows, settings)
+    write_csv(rows, table)
     return rows
 
 
@@ -226,15 +213,16 @@ def beside_trials(
     by model, trial and retrained (AUC), ``its pairs`` (the trial's) and ``pairs``, each counted as
     often as it was seen.
     """
-    listed, rows = len(RunData(run, params).pairs("train")), {}
-    for model, trial in best.items():
-        steps = params.steps_per_epoch or listed
-        rows[model] = {
+    data = RunData(run, params)
+    rows = {
+        model: {
             "trial": trial.auc,
             "its pairs": int(trial["iter"]) * params.tune_data_size,
             "retrained": fitted[model].best.val_auc,
-            "pairs": len(fitted[model].history) * min(listed, steps * int(trial.batch_size)),
+            "pairs": len(fitted[model].history) * _seen(data, int(trial.batch_size)),
         }
+        for model, trial in best.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -257,21 +245,17 @@ def head_differences(heads: pd.DataFrame) -> pd.DataFrame:
     difference, low, high; the interval covers what initial weights and the order of the pairs
     change, not the choice of faces. One seed has no interval: NaN.
     """
-    rows = []
+    tables = []
     for model, some in heads.groupby("model", sort=False):
         auc = some.assign(head=some.hidden_layers.astype(str)).pivot_table(
             index="seed", columns="head", values="auc", sort=False
         )
-        if "[]" not in auc:
-            continue
-        for head in auc.columns.drop("[]"):
-            gain = (auc[head] - auc["[]"]).dropna()
-            row = {"model": model, "hidden_layers": head, "seeds": len(gain)}
-            row |= {"auc": auc[head].mean(), "auc_without": auc["[]"].mean()}
-            found = t_interval(gain.to_numpy())
-            rows.append(row | dict(zip(("difference", "low", "high"), found, strict=True)))
-    columns = ["model", "hidden_layers", "seeds", "auc", "auc_without", "difference", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+        if "[]" in auc:
+            auc.insert(0, "[]", auc.pop("[]"))
+            tables.append(gains_by_seed(auc).assign(model=model))
+    found = pd.concat(tables) if tables else gains_by_seed(pd.DataFrame()).assign(model="")
+    found = found.rename(columns={"arm": "hidden_layers", "auc_first": "auc_without"})
+    return found[["model", *found.columns.drop("model")]].reset_index(drop=True)
 
 
 def parameter_importance(
@@ -284,6 +268,8 @@ def parameter_importance(
     percentile of the importance when the AUC is shuffled (Altmann et al. 2010, "Permutation
     importance: a corrected feature importance measure"). Fewer than 5 trials tell nothing: empty.
     """
+    from sklearn.ensemble import RandomForestRegressor
+
     known = trials.dropna(subset=["auc"])
     if len(known) < 5:
         return pd.DataFrame(columns=["importance", "chance"])
