@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from utkcmp.data.datasets import RunData
 
 FOLDS = 5
+DOUBT = 0.1  # probability of a label and its neighbours, below which it is a suspect
 
 
 def shared_errors(answers: dict[str, np.ndarray], pairs: Pairs, n: int = 20) -> pd.DataFrame:
@@ -50,9 +51,10 @@ def suspect_labels(features: np.ndarray, ages: np.ndarray, seed: int = 42) -> pd
 
     features: (N, D) of faces that the network has never been trained on; ages: (N,) years in the
     labels. A logistic regression tells the age group from the features of faces outside its fold.
-    A face is a suspect where the group that it is given is two or more groups from its label, and
-    its probability is at least a half and what that group's own faces have on average (Northcutt
-    et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70;
+    A face is a suspect where the group that it is given is two or more groups from its label, its
+    probability is at least what that group's own faces have on average, and the label's group and
+    its neighbours together have less than DOUBT (after Northcutt et al. 2021, "Confident Learning:
+    Estimating Uncertainty in Dataset Labels", JAIR 70; the last for ordered groups:
     neighbouring groups are no evidence, since no face tells its age exactly). Groups of fewer faces
     than folds are left out. Returns one row per suspect, the surest first: place (of N), age,
     group, likely, probability.
@@ -66,13 +68,15 @@ def suspect_labels(features: np.ndarray, ages: np.ndarray, seed: int = 42) -> pd
     own = group[known]
     classes, place = np.unique(own, return_inverse=True)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    method = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
+    method = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
     chance = cross_val_predict(method, features[known], own, cv=folds, method="predict_proba")
     sure = np.array([chance[place == k, k].mean() for k in range(len(classes))])
-    confident = np.where(chance >= np.maximum(sure, 0.5), chance, 0)
+    confident = np.where(chance >= sure, chance, 0)
     likely = confident.argmax(1)
     surely = confident.max(1)
-    chosen = np.flatnonzero((surely > 0) & (np.abs(classes[likely] - own) >= 2))
+    near = np.abs(classes - own[:, None]) < 2  # the label's group and its neighbours
+    doubted = (chance * near).sum(1) < DOUBT
+    chosen = np.flatnonzero((surely > 0) & (np.abs(classes[likely] - own) >= 2) & doubted)
     chosen = chosen[np.argsort(-surely[chosen], kind="stable")]
     table = {
         "place": known[chosen],
