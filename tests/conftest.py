@@ -208,7 +208,7 @@ def report_process(outputs: Path, params: dict, *words: str, around=()) -> subpr
     file.write_text(yaml.safe_dump(params))
     return subprocess.Popen(
         [*around, sys.executable, "-m", "utkcmp.report", "-f", str(file), *words],
-        env=os.environ | {"UTKCMP_OUTPUTS": str(outputs), "TESTED": file.stem},
+        env=os.environ | {"UTKCMP_OUTPUTS": str(outputs), "TESTED": str(file)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -251,7 +251,7 @@ def whole_report(outputs, marked_faces):
     os.kill(process.pid, signal.SIGKILL)
     status, _, said = finished(process)
     assert status == -signal.SIGKILL, said
-    wait_until_ended(f"{outputs.name}-whole", "TESTED")
+    wait_until_ended(outputs.parent / f"{outputs.name}-whole.yaml", "TESTED")
     status, shown, said = finished(report_process(outputs, WHOLE, *data, around=around))
     assert (status, said) == (0, ""), shown
     return Run("whole")

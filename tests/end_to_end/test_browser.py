@@ -12,6 +12,7 @@ pytestmark = pytest.mark.skipif(
     not CHROMIUM and "NEED_CHROMIUM" not in os.environ, reason="no Chromium on this machine"
 )
 WIDTHS = {"wide": 1280, "phone": 390}
+ON_PHONE = ("index", "methods", "08_comparison")  # asked by axe a second time
 OPEN_ALL = "document.querySelectorAll('details').forEach(one => { one.open = true })"
 SCROLLS = """[...document.querySelectorAll('article table')].filter(one => {
     let box = one.parentElement
@@ -93,11 +94,12 @@ def test_axe_finds_nothing_serious(book, tab):
     for page in pages(book):
         tab.goto(page.as_uri())
         tab.evaluate(OPEN_ALL)
-        result = Axe().run(tab).response
-        assert len(result["passes"]) > 10  # it has looked
-        for one in result["violations"]:
-            if one["impact"] in ("serious", "critical"):
-                found.append((page.name, one["id"], one["nodes"][0]["html"][:200]))
+        if tab.viewport_size["width"] == WIDTHS["wide"] or page.stem in ON_PHONE:
+            result = Axe().run(tab).response
+            assert len(result["passes"]) > 10  # it has looked
+            for one in result["violations"]:
+                if one["impact"] in ("serious", "critical"):
+                    found.append((page.name, one["id"], one["nodes"][0]["html"][:200]))
         assert tab.evaluate("document.documentElement.scrollWidth") <= tab.viewport_size["width"]
         assert tab.evaluate(SCROLLS) == 0, f"a table is cut off on {page.name}"
     assert found == []

@@ -11,7 +11,6 @@ from utkcmp.report.sentences import (
     describe_importance,
     describe_rates,
     describe_retrained,
-    describe_spread,
 )
 from utkcmp.run import Run
 from utkcmp.tuning.tuner import (
@@ -162,16 +161,6 @@ def test_the_learning_rate_is_read_only_where_it_varies():
     said = describe_rates(reported.assign(auc=[0.6, 0.7, 0.8]), reported)
     assert "-1.00 in the 3 reported trials and +1.00 in our 3" in said and "±1.41" in said
     assert "our 2 do not differ enough" in describe_rates(reported[:2].assign(lr=1e-3), reported)
-
-
-def test_the_wider_of_two_spreads_weighs_more():
-    narrow, wide = pd.DataFrame({"auc": [0.8, 0.79, None]}), pd.DataFrame({"auc": [0.81, 0.6]})
-    said = describe_spread({"a": narrow, "b": wide})
-    assert "up to 0.210 of AUC apart (b), the best of the 2 networks 0.010" in said
-    assert said.endswith("the choice of parameters weighs more than that of model.")
-    near = describe_spread({"a": narrow, "b": narrow - 0.3})
-    assert near.endswith("the choice of model weighs more than that of parameters.")
-    assert "one trial" in describe_spread({"a": narrow[:1], "b": wide[:1]})
 
 
 def test_an_id_of_digits_stays_a_text(tmp_path):

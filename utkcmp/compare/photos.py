@@ -125,7 +125,8 @@ def _decode_file(path: Path) -> Image.Image:
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
-    if pixels.dtype != np.uint8:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise TypeError
     if min(pixels.shape[:2]) < MIN_SIDE:
         raise ImageError("too small")

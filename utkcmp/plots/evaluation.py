@@ -183,7 +183,7 @@ def differences(table: pd.DataFrame) -> Figure:
     colours = colours.where(shown.notna())
     style = {"cmap": "Blues", "vmin": 0, "vmax": 0.1, "linewidths": 1, "cbar": False, "ax": axis}
     sns.heatmap(colours, annot=shown, fmt="+.3f", annot_kws={"fontsize": 9}, **style)
-    axis.set(title="AUC of the row's model less the column's", xlabel="", ylabel="")
+    axis.set(title="Differences of AUC", xlabel="less the AUC of", ylabel="AUC of")
     axis.set_xticklabels(axis.get_xticklabels(), rotation=30, ha="right")
     axis.grid(visible=False)
     return figure

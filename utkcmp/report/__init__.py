@@ -37,7 +37,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "describe_robustness",
             "describe_siamese_or_concat",
             "describe_slices",
-            "describe_spread",
             "describe_symmetry",
             "describe_transfer",
             "interval",

@@ -397,20 +397,6 @@ def describe_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
     return f"The rank correlation of learning rate and AUC is {' and '.join(said)} trials."
 
 
-def describe_spread(trials: dict[str, pd.DataFrame]) -> str:
-    """How far apart trials of one network are. trials: by model, as from ``search``."""
-    known = {model: table.auc.dropna() for model, table in trials.items()}
-    gaps = {model: auc.max() - auc.min() for model, auc in known.items() if len(auc) > 1}
-    if not gaps:
-        return "one trial of a network does not tell what its parameters are worth."
-    widest = max(gaps, key=gaps.get)
-    middle = known[widest].quantile(0.75) - known[widest].quantile(0.25)
-    return (
-        f"trials of one network are up to {gaps[widest]:.3f} of AUC apart ({widest}); the middle "
-        f"half spans {middle:.3f}. A single unfit learning rate can make most of the first figure."
-    )
-
-
 # ---- photos (09) ---------------------------------------------------------------------------------
 
 
