@@ -166,7 +166,7 @@ def test_the_help_states_the_band_and_every_status(capsys):
 
 
 def test_the_exported_model_is_the_same(photos, outputs_here, predictor, tmp_path, capsys, tiny):
-    from utkcmp.compare.predictor import session
+    from utkcmp.compare.session import session
     from utkcmp.data.decode import resize
 
     path = tmp_path / "predictor.onnx"

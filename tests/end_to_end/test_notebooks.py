@@ -1,7 +1,6 @@
 """What every notebook must be: stored clean, with parameters that exist, no logic of its own."""
 
 import ast
-import inspect
 import os
 import re
 import subprocess
@@ -12,7 +11,6 @@ import pytest
 
 from utkcmp.params import Params, check
 from utkcmp.run import PROJECT
-from utkcmp.training.solver import fit
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 NAMES = [
@@ -117,17 +115,6 @@ def test_shared_parameters_have_one_default_of_the_data():
     for name in names:
         values = {p.stem: parameters(p)[name] for p in NOTEBOOKS if name in parameters(p)}
         assert len({str(v) for v in values.values()}) == 1, (name, values)
-
-
-def test_the_notebooks_that_share_a_regressor_train_it_alike():
-    """06 trains (or reads) the age regressor, 07 reads (or trains) it for its trials."""
-    by_name = {path.stem: parameters(path) for path in NOTEBOOKS}
-    taken = set(inspect.signature(fit).parameters) | {"weights", "age_loss"}
-    taken |= {name for name in Params.model_fields if name.startswith("regressor_")}
-    taken -= {"epochs", "batch_size", "lr", "retrain", "train", "val", "steps_per_epoch"}
-    first, second = by_name["06_age_regressor_transfer"], by_name["07_tuning"]
-    shared = [{k: v for k, v in one.items() if k in taken} for one in (first, second)]
-    assert shared[0] == shared[1]
 
 
 AGAIN = ["02_split", "06_age_regressor_transfer"]

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from utkcmp.compare import predictor as answering
 from utkcmp.compare.command import main
-from utkcmp.compare.predictor import find_model, session
+from utkcmp.compare.predictor import find_model
+from utkcmp.compare.session import session
 from utkcmp.evaluation.calibration import Calibration
 from utkcmp.evaluation.registry import load_pair_model, model_folders
 from utkcmp.files import RunError

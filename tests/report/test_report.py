@@ -439,8 +439,6 @@ def test_a_short_home_spoils_no_address(monkeypatch, home, expect):
 # ---- the real notebooks --------------------------------------------------------------------------
 
 # Being rewritten: to be taken out as they come.
-NOT_YET = {"02_split", "03_pair_dataset", "04_siamese", "05_concat", "06_age_regressor_transfer"}
-NOT_YET |= {"07_tuning", "08_comparison"}
 REAL = {name: nbformat.read(PROJECT / f"notebooks/{name}.ipynb", 4) for name in NOTEBOOKS}
 
 
@@ -460,7 +458,7 @@ def test_a_parameter_cell_says_the_defaults(name):
     assert check(cell) == Params() and cell.keys() <= Params.model_fields.keys()
 
 
-@pytest.mark.parametrize("name", sorted(NOTEBOOKS.keys() - NOT_YET))
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_no_variable_but_data_has_the_name_of_a_parameter(name):
     parameters, *others = code_of(name)
     bound = {
@@ -471,7 +469,7 @@ def test_no_variable_but_data_has_the_name_of_a_parameter(name):
     assert bound & Params.model_fields.keys() <= {"data"}
 
 
-@pytest.mark.parametrize("name", sorted(NOTEBOOKS.keys() - NOT_YET))
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_is_short(name):
     parameters, imports, *others = [source.splitlines() for source in code_of(name)]
     lines = [line for line in imports if line.strip()]

@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -15,7 +16,7 @@ class Result:
     """What Ray Tune returns of a trial."""
 
     def __init__(self, losses, error=None, epochs=None, failure=None):
-        self.config = {"lr": 0.1, "batch_size": 4, "hidden_layers": []}
+        self.config = {"lr": 0.1, "batch_size": 4, "hidden_layers": "[]"}
         self.metrics, self.path, self.error = {"trial_id": "x"}, "/tmp/x", error
         rows = {"epoch": epochs or list(range(1, len(losses) + 1)), "loss": losses}
         rows |= {"accuracy": losses, "auc": losses, "time_total_s": losses}
@@ -83,5 +84,5 @@ def test_the_searcher_is_the_one_that_was_asked_for():
 def test_every_choice_of_hidden_layers_is_drawn():
     for searcher in ("random", "bayesian"):
         algorithm = _tune_config(Params(searcher=searcher), search_space(), 10, True).search_alg
-        first = [point["hidden_layers"] for point in algorithm._points_to_evaluate]
+        first = [json.loads(point["hidden_layers"]) for point in algorithm._points_to_evaluate]
         assert first == CHOICES["hidden_layers"] and first[0] == []

@@ -13,7 +13,7 @@ import onnx_ir
 import torch
 from torch import Tensor, nn
 
-from utkcmp.compare.predictor import session, stamp
+from utkcmp.compare.session import session, stamp
 from utkcmp.evaluation.calibration import Calibration
 from utkcmp.evaluation.registry import load_pair_model
 from utkcmp.files import atomic

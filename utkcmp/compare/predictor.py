@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from utkcmp.compare.alignment import POINTS
+from utkcmp.compare.session import session, stamp
 from utkcmp.data.decode import resize
 from utkcmp.evaluation.calibration import Calibration
 from utkcmp.files import read_json
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
 BATCH, NUMBERS = 64, 2**21  # faces embedded at a time; numbers given to the pair step at a time
-STAMPED = ("config.json", "history.csv", WEIGHTS)  # an age regressor's error is in its history
 _exporter = threading.Lock()
 
 
@@ -133,26 +132,6 @@ def _chosen(run: Path) -> str | None:
         return read_json(run / CHOICE)["model"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def session(path: Path) -> onnxruntime.InferenceSession:
-    """A graph, ready to run on the CPU. Nothing else imports onnxruntime (see the room's top)."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # leave cores to others
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def stamp(folder: Path) -> str:
-    """A digest of the files that a model's graphs are made from."""
-    digest = hashlib.sha256()
-    for path in (folder / name for name in STAMPED):
-        digest.update(path.read_bytes() if path.exists() else b"")
-    return digest.hexdigest()
 
 
 def _marks(graph: onnxruntime.InferenceSession) -> dict[str, str]:

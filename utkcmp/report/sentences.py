@@ -388,13 +388,13 @@ def describe_retrained(table: pd.DataFrame) -> str:
 def describe_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
     """How the AUC goes with the learning rate. ours, reported: trials, with columns lr and auc."""
     said = []
-    for whose, table in (("reported", reported), ("our", ours)):
+    for whose, table in (("in the {} reported trials", reported), ("in our {}", ours)):
         known = table.dropna(subset=["auc"])
-        ranks = known.lr.corr(known.auc, method="spearman") if known.auc.nunique() > 1 else np.nan
-        said.append(
-            f"{'unknown' if np.isnan(ranks) else signed(ranks, '.2f')} in {len(known)} {whose}"
-        )
-    return f"The rank correlation of learning rate and AUC is {' and '.join(said)} trials."
+        varies = min(known.lr.nunique(), known.auc.nunique()) > 1
+        ranks = known.lr.corr(known.auc, method="spearman") if varies else np.nan
+        said.append("unknown " if np.isnan(ranks) else f"{signed(ranks, '.2f')} ")
+        said[-1] += whose.format(len(known))
+    return f"The rank correlation of learning rate and AUC is {' and '.join(said)}."
 
 
 # ---- photos (09) ---------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from utkcmp import models, tuning
+from utkcmp import models, training, tuning
 from utkcmp.data.drawing import draw_face, random_face
 from utkcmp.evaluation.age_errors import ERRORS, accuracy_from_error
 from utkcmp.evaluation.registry import ABLATIONS, AGES_COMPARED, head_trainings, model_folders
@@ -32,7 +32,6 @@ from utkcmp.report.sentences import (
     describe_transfer,
 )
 from utkcmp.run import CHOICE, Run
-from utkcmp.training.experiments import read_experiment
 
 TEMPLATES = Path(__file__).parent / "templates"
 SIMULATED = np.arange(2.0, 8.1, 0.5)  # mean absolute errors, years
@@ -150,7 +149,7 @@ def learned(run: Run) -> list[str]:
     ages = describe_ages_compared(table)
     heads = describe_heads(tuning.head_differences(head_trainings(run)))
     names = ("architectures", "hidden_layers", "faults")
-    experiments = [read_experiment(run, name) for name in names]
+    experiments = [training.read_experiment(run, name) for name in names]
     transfer = describe_transfer(table, usual, ranked, experiments[2])
     questions = {
         "Siamese or concat?": describe_siamese_or_concat(experiments[0]),

@@ -95,7 +95,8 @@ def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: 
         backbone=config["resnet_type"],
         weights=p.weights_of(config["resnet_type"]),
         age_loss=p.age_loss,
-        **{name: config[name] for name in ("hidden_layers", "use_dropout", "dropout_prob")},
+        hidden_layers=json.loads(config["hidden_layers"]),
+        **{name: config[name] for name in ("use_dropout", "dropout_prob")},
     )
     features = None
     if data.frozen:
@@ -187,7 +188,6 @@ def _tune_config(p: Params, space: dict, count: int, asha: bool):
         from ray.tune.search.optuna import OptunaSearch
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        warnings.filterwarnings("ignore", module="optuna")  # lists as choices serve well here
         sampler = optuna.samplers.TPESampler(seed=p.seed)
         algorithm = OptunaSearch(sampler=sampler, points_to_evaluate=first)
     else:
@@ -235,7 +235,8 @@ def _tables(results, max_epochs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     trials, epochs = [], [pd.DataFrame(columns=["trial", "epoch", "timestamp", *FIGURES])]
     for result in results:
         trial = result.metrics.get("trial_id") or Path(result.path).name
-        row = {**result.config, "trial": trial}
+        widths = json.loads(result.config["hidden_layers"])
+        row = {**result.config, "hidden_layers": widths, "trial": trial}
         history, failure = _history(result)
         if len(history):
             row |= history.loc[history.loss.idxmin(), FIGURES]

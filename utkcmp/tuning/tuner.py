@@ -52,7 +52,8 @@ def search_space(narrower: dict[str, list] | None = None) -> dict:
     """The course project's search space as Ray Tune domains.
 
     narrower: by name, [low, high] for lr, weight_decay and dropout_prob, a list of choices for
-    the others. Raises ValueError for a name that is not in the space.
+    the others. Widths are JSON texts, since Ray takes a list for parameters of its own.
+    Raises ValueError for a name that is not in the space.
     """
     from ray import tune
 
@@ -62,6 +63,7 @@ def search_space(narrower: dict[str, list] | None = None) -> dict:
             known = ", ".join(ranges | choices)
             raise ValueError(f"search_space holds {name!r}: expected one of {known}")
         (ranges if name in ranges else choices)[name] = values
+    choices["hidden_layers"] = [json.dumps(widths) for widths in choices["hidden_layers"]]
     uniform = {"lr": tune.loguniform, "weight_decay": tune.loguniform, "dropout_prob": tune.uniform}
     return {name: uniform[name](*map(float, ranges[name])) for name in ranges} | {
         name: tune.choice(values) for name, values in choices.items()
@@ -195,7 +197,8 @@ def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
         return read_trials(table)
     space = {name: best[name] for name in SEARCHED if name in best}
     space |= {"resnet_type": tune.choice([best["backbone"]])}
-    space |= {"hidden_layers": tune.grid_search(heads), "seed": tune.grid_search(seeds)}
+    widths = [json.dumps(head) for head in heads]
+    space |= {"hidden_layers": tune.grid_search(widths), "seed": tune.grid_search(seeds)}
     count = len(heads) * len(seeds)
     rows, _ = _run(table, settings, model, run, params, space, count, asha=False)
     rows = rows.assign(model=model).reindex(columns=HEAD_COLUMNS)
