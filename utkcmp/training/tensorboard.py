@@ -13,12 +13,11 @@ from utkcmp.data.pairs import Pairs
 from utkcmp.models.inference import pair_logits, to_float
 from utkcmp.plots.evaluation import roc_curves
 from utkcmp.plots.style import pair_tiles
-from utkcmp.training.solver import Fitted
 
 TILES = 12  # answered pairs in the grid
 
 
-def write_boards(folder: Path, fitted: Fitted, data, val: Pairs | np.ndarray, settings) -> None:
+def write_boards(folder: Path, fitted, data, val: Pairs | np.ndarray, settings) -> None:
     """Write hyper-parameters with the best epoch's figures, the model's graph and, for a pair
     model, the ROC curve and a grid of answers to validation pairs. Arguments as in ``solver.fit``.
     """
