@@ -3,11 +3,13 @@ import math
 
 import numpy as np
 import pandas as pd
+import pytest
 from optuna.samplers import TPESampler
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
 from utkcmp.params import Params
+from utkcmp.tuning import trials
 from utkcmp.tuning.trials import _left_whole, _tables, _tune_config, gather_data
 from utkcmp.tuning.tuner import CHOICES, search_space
 
@@ -86,3 +88,20 @@ def test_every_choice_of_hidden_layers_is_drawn():
         algorithm = _tune_config(Params(searcher=searcher), search_space(), 10, True).search_alg
         first = [json.loads(point["hidden_layers"]) for point in algorithm._points_to_evaluate]
         assert first == CHOICES["hidden_layers"] and first[0] == []
+
+
+def test_a_trial_starts_from_the_weights_of_its_network(monkeypatch):
+    started = []
+
+    def build(model, **options):
+        started.append((options["backbone"], options["weights"]))
+        raise InterruptedError
+
+    monkeypatch.setattr(trials, "build_model", build)
+    params = Params(backbone="faceres", weights="faceres").model_dump()
+    config = {"hidden_layers": "[]", "use_dropout": False, "dropout_prob": 0.3}
+    config |= {"lr": 1e-3, "batch_size": 32, "weight_decay": 0.0}
+    for backbone in ("faceres", "resnet18"):
+        with pytest.raises(InterruptedError):
+            trials.run_trial(config | {"resnet_type": backbone}, None, "SiameseResNet", params, "")
+    assert started == [("faceres", "faceres"), ("resnet18", None)]
