@@ -235,7 +235,7 @@ def test_onnxruntime_is_imported_in_one_place():
     loads = [
         path for path, text in code.items() if re.search(r"^ *import onnxruntime$", text, re.M)
     ]
-    assert loads == [PROJECT / "utkcmp" / "compare" / "predictor.py"]
+    assert loads == [PROJECT / "utkcmp" / "compare" / "session.py"]
     assert 'environ["ORT_DISABLE_TELEMETRY"] = "1"' in (loads[0].parent / "__init__.py").read_text()
 
 

@@ -84,10 +84,18 @@ def test_the_searcher_is_the_one_that_was_asked_for():
 
 
 def test_every_choice_of_hidden_layers_is_drawn():
-    for searcher in ("random", "bayesian"):
-        algorithm = _tune_config(Params(searcher=searcher), search_space(), 10, True).search_alg
-        first = [json.loads(point["hidden_layers"]) for point in algorithm._points_to_evaluate]
+    space = search_space()
+    random, learning = (
+        _tune_config(Params(searcher=name), space, 10, True).search_alg
+        for name in ("random", "bayesian")
+    )
+    learning.set_search_properties("loss", "min", space)
+    suggested = [learning.suggest(str(number)) for number in range(6)]
+    assert suggested[0]["lr"] != suggested[5]["lr"]  # the free draws begin anew
+    for points in (random._points_to_evaluate, suggested[:5]):
+        first = [json.loads(point["hidden_layers"]) for point in points]
         assert first == CHOICES["hidden_layers"] and first[0] == []
+        assert all(point.keys() == space.keys() for point in points)
 
 
 def test_a_trial_starts_from_the_weights_of_its_network(monkeypatch):

@@ -182,7 +182,12 @@ def _tune_config(p: Params, space: dict, count: int, asha: bool):
 
     if not asha:
         return tune.TuneConfig(metric="loss", mode="min", reuse_actors=True)
-    first = [{"hidden_layers": widths} for widths in space["hidden_layers"].categories][:count]
+    draw = np.random.RandomState(p.seed + 1)  # not the draws that follow; as Ray's domains take it
+    first = [
+        {name: domain.sample(random_state=draw) for name, domain in space.items()}
+        | {"hidden_layers": widths}
+        for widths in space["hidden_layers"].categories[:count]
+    ]
     if p.searcher == "bayesian":
         import optuna
         from ray.tune.search.optuna import OptunaSearch
