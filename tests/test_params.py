@@ -87,6 +87,6 @@ def test_data_may_be_an_environment_variable(monkeypatch, tmp_path):
 def test_an_unknown_network_is_found_before_anything_runs():
     with pytest.raises(ParameterError, match="'resnet81' is not known .did you mean 'resnet18'"):
         check({"backbone": "resnet81"})
-    with pytest.raises(ParameterError, match="'V3' are not known: .* IMAGENET1K_V1"):
+    with pytest.raises(ParameterError, match="'V3' are not known for resnet18: .* IMAGENET1K_V1"):
         check({"backbone": "resnet18", "weights": "V3"})
     assert check({"weights": "IMAGENET1K_V1"}).weights == "IMAGENET1K_V1"

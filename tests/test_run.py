@@ -27,7 +27,7 @@ def test_outputs_go_where_the_variable_says(monkeypatch, tmp_path):
     monkeypatch.delenv("UTKCMP_OUTPUTS")
     assert outputs_root() == module.PROJECT / "outputs"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "PROJECT", tmp_path / "site-packages")  # installed, no checkout
+    monkeypatch.setattr(module, "CHECKOUT", False)  # installed
     assert outputs_root() == tmp_path / "outputs"
 
 
@@ -38,7 +38,7 @@ def test_a_run_without_a_split_says_what_to_do(tmp_path):
 
 def test_a_result_replaces_the_one_of_the_same_model_split_and_protocol(tmp_path):
     run = Run(tmp_path)
-    row = {"model": "a", "split": "test", "protocol": "sample", "auc": 0.5}
+    row = {"model": "a", "seed": 42, "split": "test", "protocol": "sample", "auc": 0.5}
     run.add_results(pd.DataFrame([row, row | {"protocol": "all"}]))
     run.add_results(pd.DataFrame([row | {"auc": 0.9}]))
     got = run.read_results().set_index("protocol").auc

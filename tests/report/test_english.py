@@ -11,8 +11,8 @@ from utkcmp.run import PROJECT, Run
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 FIGURE = re.compile(r"(?<![\w.])[-+−±]?\d+(?:\.\d+(?:e[-+]\d+)?|\s?%)")
-# What is meant, not measured: the intervals' level, and an example of what a confidence says.
-MEANT = re.compile(r"\b95\s?%|\b80\s?%")
+# What is meant, not measured: the intervals' level, an example of a confidence, a version.
+MEANT = re.compile(r"\b95\s?%|\b80\s?%|\b3\.0\.4\b")
 # What a sentence must hold to be about this run's data: a decimal, a per cent, a count of pairs.
 DATA = re.compile(r"\d+\.\d+|\d+\s?%|\d,\d{3}")
 

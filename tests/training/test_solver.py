@@ -61,7 +61,7 @@ def weights_of(model):
 def test_pair_models_learn_pairs_by_heart(name, tmp_path):
     few = PAIRS[np.arange(16)]
     often = few[np.tile(np.arange(16), 40)]  # 40 steps per epoch
-    fitted = train(tmp_path, build(name), often, few, epochs=5, lr=0.03)
+    fitted = train(tmp_path, build(name), often, few, epochs=8, lr=0.03)
     assert fitted.history.train_loss.iloc[-1] < 0.05
 
 
