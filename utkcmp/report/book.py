@@ -7,7 +7,6 @@ This module is also the Sphinx extension that turns formulas into MathML, which 
 import re
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from html import unescape
@@ -74,10 +73,10 @@ def render_book(run: Run) -> Path:
     if not chapters:
         raise ReportError(f"{run.folder} holds no executed notebook to render")
     with replaced(run.folder / "report") as folder:
-        # Named like the folder, so that the next call removes it if this one is killed.
-        with tempfile.TemporaryDirectory(dir=run.folder, prefix=f"{folder.name}.") as source:
-            write_sources(run, chapters, Path(source))
-            build(Path(source), folder)
+        source = folder / ".source"  # inside, so that it goes with the folder if this is killed
+        write_sources(run, chapters, source)
+        build(source, folder)
+        shutil.rmtree(source)
     return run.folder / "report" / "index.html"
 
 
@@ -164,7 +163,7 @@ def _describe_figures(cells: list[nbformat.NotebookNode]) -> None:
 def write_sources(run: Run, chapters: list[Chapter], source: Path) -> None:
     """Write all that Sphinx reads: notebooks, pages made from templates, references, figures."""
     static = source / "static"
-    static.mkdir()
+    static.mkdir(parents=True)
     shutil.copyfile(TEMPLATES / "book.css", static / "book.css")
     shutil.copyfile(TEMPLATES / "references.bib", source / "references.bib")
     font = resources.files("ziamath.fonts") / "STIXTwoMath-Regular.ttf"
