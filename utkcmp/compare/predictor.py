@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -16,9 +15,6 @@ from utkcmp.data.decode import resize
 from utkcmp.evaluation.calibration import Calibration
 from utkcmp.files import read_json
 from utkcmp.run import CHECKOUT, CHOICE, FACE, PAIR, PROJECT, PUBLISHED, WEIGHTS, outputs_root
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 BATCH, NUMBERS = 64, 2**21  # faces embedded at a time; numbers given to the pair step at a time
 _exporter = threading.Lock()
@@ -49,7 +45,7 @@ class Predictor:
         self.frame = POINTS if frame is None else np.array(frame)
 
     @cached_property
-    def _graphs(self) -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
+    def _graphs(self) -> tuple:
         with _exporter:
             return _ready_graphs(self.folder)
 
@@ -134,7 +130,7 @@ def _chosen(run: Path) -> str | None:
         return None
 
 
-def _marks(graph: onnxruntime.InferenceSession) -> dict[str, str]:
+def _marks(graph) -> dict[str, str]:
     return graph.get_modelmeta().custom_metadata_map
 
 
