@@ -253,7 +253,8 @@ def whole_report(outputs, marked_faces):
     assert status == -signal.SIGKILL, said
     wait_until_ended(outputs.parent / f"{outputs.name}-whole.yaml", "TESTED")
     status, shown, said = finished(report_process(outputs, WHOLE, *data, around=around))
-    assert (status, said) == (0, ""), shown
+    heard = [line for line in said.splitlines() if "network_util.cc" not in line]  # Ray, cut off
+    assert (status, heard) == (0, []), shown
     return Run("whole")
 
 
