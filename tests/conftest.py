@@ -41,6 +41,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: [*FIRST, groups[item]].index(groups[item]))
 
 
+@pytest.fixture(autouse=True)
+def the_same_faces():
+    """The command sets UTKFACE for its kernels; other tests of this process must not see it."""
+    before = os.environ.get("UTKFACE")
+    yield
+    os.environ.pop("UTKFACE", None)
+    if before is not None:
+        os.environ["UTKFACE"] = before
+
+
 def pytest_runtest_logreport(report):
     """Say what failed when it happens, not only at the end."""
     if report.failed and hasattr(report, "node"):  # as it comes from a worker of pytest-xdist

@@ -70,7 +70,7 @@ def _temporary(path: Path) -> Iterator[Path]:
 def remove_leftovers(path: Path) -> None:
     """Remove what processes that were killed left half-written beside ``path``."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*@*{glob.escape(path.suffix)}"):
-        form = r"\.(\d+)@(.*)\.[0-9a-f]{8}.*"  # and what was made under its name
+        form = rf"\.(\d+)@(.*)\.[0-9a-f]{{8}}{re.escape(path.suffix)}"
         name = re.fullmatch(form, left.name.removeprefix(f".{path.name}"))
         with contextlib.suppress(OSError):  # another process has just removed it
             if name and name[2] == platform.node():

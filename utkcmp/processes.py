@@ -6,6 +6,7 @@ with the process it watches, however that dies, and kills what carries its mark.
 environment of other processes, as Linux allows; elsewhere everything ends in its own time.
 """
 
+import collections
 import contextlib
 import functools
 import itertools
@@ -33,21 +34,23 @@ def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
     if count < MANY:
         yield from map(function, items)
         return
-    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
 
-    items = iter(items)
+    items, under_way = iter(items), collections.deque()
     chunks = iter(lambda: list(itertools.islice(items, CHUNK)), [])
-    run = Parallel(
-        -1,
-        return_as="generator",
-        batch_size=1,
-        pre_dispatch=f"{AHEAD}*n_jobs",
-        idle_worker_timeout=20,
-    )
     with ends_with_us(), warnings.catch_warnings():  # idle processes have ended: others are started
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-        for chunk in run(delayed(_each)(function, chunk) for chunk in chunks):
-            yield from chunk
+        pool = get_reusable_executor(os.cpu_count(), timeout=20)
+        try:
+            for chunk in chunks:
+                under_way.append(pool.submit(_each, function, chunk))
+                if len(under_way) == AHEAD * os.cpu_count():
+                    yield from under_way.popleft().result()
+            while under_way:
+                yield from under_way.popleft().result()
+        finally:
+            for task in under_way:
+                task.cancel()
 
 
 def _each(function: Callable, chunk: list) -> list:

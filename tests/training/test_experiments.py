@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from utkcmp.run import Run
 from utkcmp.training import experiments
@@ -84,9 +85,53 @@ def test_every_fault_has_a_sound_baseline(asked):
     assert memory.difference.iloc[0] > 0
 
 
+def test_a_seed_decides_the_initial_weights_of_every_arm(asked, monkeypatch):
+    run, data = asked
+    fit_regressor(data, run, "resnet18")
+    fit_variant("siamese", run, data)
+    seen = {}
+
+    def look(run, name, arms, against, budget):
+        seen.update(arms)
+        raise InterruptedError
+
+    monkeypatch.setattr(experiments, "compare_arms", look)
+    for experiment, more in ((experiments.ladder, ()), (experiments.faults, ({},))):
+        with pytest.raises(InterruptedError):
+            experiment(run, data, *more)
+    assert {"frozen backbone", "left face twice"} < seen.keys()
+
+    def built(arm, seed):
+        torch.manual_seed(seed)
+        return torch.cat([weight.flatten() for weight in arm.build(seed).parameters()])
+
+    for name, arm in seen.items():
+        assert built(arm, 42).equal(built(arm, 42)), name
+        assert not built(arm, 42).equal(built(arm, 43)), name
+
+
+def test_a_pretrained_start_differs_from_its_network_in_the_start_alone(asked, monkeypatch):
+    run, data = asked
+    start = {"backbone": "faceres", "weights": "faceres"}
+    monkeypatch.setattr(experiments, "_pretrained", lambda p: start)
+    monkeypatch.setattr(experiments, "network", lambda *names, **options: options)
+    monkeypatch.setattr(
+        experiments, "compare_arms", lambda run, name, arms, against, _: (arms, against)
+    )
+    arms, against = experiments.ladder(run, data)
+    one, scratch = "pretrained start (faceres)", "faceres from scratch"
+    assert against[one] == scratch and against[scratch] == "moving average, mirror image"
+    assert arms[one].build == arms[scratch].build | {"weights": "faceres"}
+    assert arms[one].changes is arms[scratch].changes
+    start["backbone"] = "resnet18"
+    arms, against = experiments.ladder(run, data)
+    assert against["pretrained start (resnet18)"] == "moving average, mirror image"
+    assert "resnet18 from scratch" not in arms
+
+
 def test_a_model_left_in_training_mode_is_not_changed(asked):
     _, data = asked
-    model = experiments.network(**experiments.DROPOUT)().eval()
+    model = experiments.network(**experiments.DROPOUT)(42).eval()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     got = experiments.training_mode_logits(model, data.images, data.pairs("val")[:40])
     again = experiments.training_mode_logits(model, data.images, data.pairs("val")[:40])

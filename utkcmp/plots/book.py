@@ -91,8 +91,7 @@ def _siamese(axis, frozen=False):
         _arrow(axis, face, ends[0])
         _arrow(axis, ends[1], joined[0])
         axis.text(5.1, face[1] + 0.1, name, fontsize=9, style="italic")
-    axis.plot([3.4, 3.4], [1.75, 2.65], color=MUTED, linestyle=":", linewidth=1.4)
-    axis.text(3.5, 2.2, "same weights", fontsize=8, color=INK, va="center")
+    _shared(axis)
     head = _box(axis, 8.8, 2.2, "head", 1.3)
     _arrow(axis, joined[1], head[0])
     _answer(axis, head[1])
@@ -117,9 +116,13 @@ def _ranker(axis):
         head = _box(axis, 6.1, face[1], "head", 1.3)
         _arrow(axis, ends[1], head[0])
         _arrow(axis, head[1], minus[0])
+    _shared(axis)
+    _answer(axis, minus[1])
+
+
+def _shared(axis):
     axis.plot([3.4, 3.4], [1.75, 2.65], color=MUTED, linestyle=":", linewidth=1.4)
     axis.text(3.5, 2.2, "same weights", fontsize=8, color=INK, va="center")
-    _answer(axis, minus[1])
 
 
 def _answer(axis, start):

@@ -34,6 +34,7 @@ from utkcmp.models.networks import build_model
 from utkcmp.models.storage import load_model
 from utkcmp.params import FACERES, Params
 from utkcmp.run import Run, faceres_weights
+from utkcmp.training.solver import digest, model_digest
 from utkcmp.training.variants import fit_variant, frozen_features, transfer_model
 
 # The course project's recipe, of its best SiameseResNet, and ours, each but for the pairing.
@@ -44,6 +45,7 @@ OURS = COURSE | OURS | {"augment": "full"}
 AGES, AVERAGE = {"age_weight": 0.2}, {"ema": 0.99}
 HIDDEN = [512, 256, 128]  # the course project's widest head
 DROPOUT = {"hidden_layers": HIDDEN, "use_dropout": True, "dropout_prob": 0.3}
+USUAL = "resnet18"  # the backbone of every arm that names no other
 EVALUATIONS = 4  # of a training, evenly spread
 LARGER = 1.5  # the last rung's faces, of the others' pixels per side
 ANSWERS = "answers.npz"
@@ -67,11 +69,11 @@ SIAMESE, SIX = "Siamese", "six channels"
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of training: what builds its network, options of ``fit``, the faces, whether
-    the training is broken off half-way and resumed from its weights alone, and how many passes of
-    the network a face costs."""
+    """One way of training: what builds its network for a seed, options of ``fit``, the faces,
+    whether the training is broken off half-way and resumed from its weights alone, and how many
+    passes of the network a face costs."""
 
-    build: Callable[[], nn.Module]
+    build: Callable[[int], nn.Module]
     changes: dict
     data: RunData
     broken: bool = False
@@ -121,14 +123,14 @@ class Budget:
         return options | {"epochs": epochs, "patience": epochs, "retrain": False}
 
 
-def network(name: str = "SiameseResNet", **options) -> Callable[[], nn.Module]:
-    return lambda: build_model(name, **options)
+def network(name: str = "SiameseResNet", **options) -> Callable[[int], nn.Module]:
+    return lambda seed: build_model(name, **options)
 
 
 def train_arm(run: Run, arm: Arm, seed: int) -> Trained:
     """Train an arm with one seed, or read what such a training left."""
     torch.manual_seed(seed)
-    model, val = arm.build(), arm.data.pairs("val")
+    model, val = arm.build(seed), arm.data.pairs("val")
     pairs = {"val": val, "test": arm.data.pairs("test")}
     made_from = _digest(arm, model, pairs, seed)
     folder = run.experiment(f"trainings/{made_from[:16]}")
@@ -155,10 +157,8 @@ def train_arm(run: Run, arm: Arm, seed: int) -> Trained:
 def _digest(arm: Arm, model: nn.Module, pairs: dict[str, Pairs], seed: int) -> str:
     """A hash of everything that a training is made from, the initial weights among it."""
     changes = {k: v for k, v in arm.changes.items() if k != "features"}
-    faces = arm.data.images[:, :, ::8, ::8].numpy(), arm.data.ages.numpy()
-    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    precision = arm.data.params.precision
-    return joblib.hash([model.config, weights, changes, faces, pairs, seed, precision, arm.broken])
+    made_from = model_digest(model), digest(arm.data, *pairs.values())
+    return joblib.hash([made_from, changes, seed, arm.data.params.precision, arm.broken])
 
 
 def _read(folder: Path) -> Trained:
@@ -235,8 +235,8 @@ def read_experiment(run: Run, experiment: str) -> pd.DataFrame:
 def ladder(run: Run, data: RunData) -> pd.DataFrame:
     """From the course project's way of training to ours, one change a rung; see ``compare_arms``.
 
-    Larger faces, and a pretrained start where the run has one, are both held against the rung
-    before them.
+    Larger faces are held against the rung before them. Where there is a pretrained start, so is its
+    network from scratch (if that is another one), and the start against that.
     """
     small = data.at(data.params.ladder_size)
     budget, larger = Budget.of(small), data.at(round(LARGER * data.params.ladder_size))
@@ -251,16 +251,17 @@ def ladder(run: Run, data: RunData) -> pd.DataFrame:
     }
     names = list(arms)
     against = dict(zip(names[1:], names[:-1], strict=True))
-    rungs = {
-        f"larger faces ({larger.images.shape[-1]} px)": Arm(network(mirror=True), best, larger)
-    }
+    rung = f"larger faces ({larger.images.shape[-1]} px)"
+    arms[rung], against[rung] = Arm(network(mirror=True), best, larger), names[-1]
     if start := _pretrained(data.params):
-        rungs[f"pretrained start ({start['backbone']})"] = Arm(
-            network(mirror=True, **start), best, small
-        )
-    return compare_arms(
-        run, "ladder", arms | rungs, against | dict.fromkeys(rungs, names[-1]), budget
-    )
+        scratch, backbone = names[-1], start["backbone"]
+        if backbone != USUAL:
+            scratch = f"{backbone} from scratch"
+            arms[scratch] = Arm(network(mirror=True, backbone=backbone), best, small)
+            against[scratch] = names[-1]
+        rung = f"pretrained start ({backbone})"
+        arms[rung], against[rung] = Arm(network(mirror=True, **start), best, small), scratch
+    return compare_arms(run, "ladder", arms, against, budget)
 
 
 def _pretrained(p: Params) -> dict | None:
@@ -314,7 +315,7 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     small, images = data.at(data.params.ladder_size), data.at(regressor.image_size)
     budget = Budget.of(small)
     fixed = COURSE | budget.pairs(small)
-    features = frozen_features(_transfer(regressor, data), images)
+    features = frozen_features(_transfer(regressor, data, data.params.seed), images)
     frozen = COURSE | budget.pairs(images)
     plain = _plainly_split(small)
     clean = _without_leaks(plain)
@@ -322,12 +323,14 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     arms = {
         FIRST: Arm(network(), fixed, small),
         "frozen backbone": Arm(
-            lambda: _transfer(regressor, data), frozen | {"features": features}, images
+            lambda seed: _transfer(regressor, data, seed), frozen | {"features": features}, images
         ),
         "left face twice": Arm(
-            lambda: _transfer(regressor, data, blind=True), frozen | {"features": features}, images
+            lambda seed: _transfer(regressor, data, seed, blind=True),
+            frozen | {"features": features},
+            images,
         ),
-        "frozen backbone in training mode": Arm(lambda: _drifting(regressor), frozen, images),
+        "frozen backbone in training mode": Arm(lambda seed: _drifting(regressor), frozen, images),
         dropout: Arm(network(**DROPOUT), fixed, small),
         "plain split, without the copies": Arm(network(), COURSE | budget.pairs(clean), clean),
         "plain split": Arm(network(), COURSE | budget.pairs(plain), plain),
@@ -355,9 +358,10 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     return result
 
 
-def _transfer(regressor: nn.Module, data: RunData, blind: bool = False) -> nn.Module:
+def _transfer(regressor: nn.Module, data: RunData, seed: int, blind: bool = False) -> nn.Module:
     plain = {"hidden_layers": HIDDEN, "use_dropout": False, "symmetric": False, "mirror": False}
-    return transfer_model(regressor, data.params.model_copy(update=plain), blind)
+    params = data.params.model_copy(update=plain | {"seed": seed})
+    return transfer_model(regressor, params, blind)
 
 
 def _drifting(regressor: nn.Module) -> nn.Module:

@@ -87,7 +87,7 @@ def fit(
     folder, device = Path(folder), pick_device(settings.device)
     settings = replace(settings, precision=pick_precision(settings.precision, device))
     model = resized_copy(model, data.images.shape[-1])
-    made = settings.stored() | {"start": _digest_of(model), "data": digest(data, train, val)}
+    made = settings.stored() | {"start": model_digest(model), "data": digest(data, train, val)}
     before = _settings(folder / "config.json")
     if before and before["start"] != made["start"] and _holds(folder, model):
         made["start"] = before["start"]
@@ -146,7 +146,7 @@ def digest(data, *parts: Pairs | np.ndarray) -> str:
     return joblib.hash([tuple(images.shape), *map(np.ravel, arrays)])
 
 
-def _digest_of(model: nn.Module) -> str:
+def model_digest(model: nn.Module) -> str:
     """One hash over a model's config and weights."""
     weights = [tensor.cpu().numpy().ravel() for tensor in model.state_dict().values()]
     return joblib.hash([json.dumps(model.config, sort_keys=True), *weights])
@@ -164,7 +164,7 @@ def _settings(path: Path) -> dict | None:
 def _holds(folder: Path, model: nn.Module) -> bool:
     """Whether a folder's finished model is this one."""
     try:
-        return _digest_of(load_model(folder)) == _digest_of(model)
+        return model_digest(load_model(folder)) == model_digest(model)
     except ValueError:
         return False
 
