@@ -39,6 +39,9 @@ def test_unknown_name_is_refused_with_the_nearest_one(tmp_path):
         ({"duplicate_probability": 1.5}, "duplicate_probability = 1.5"),
         ({"optimizer": "adm"}, "optimizer = 'adm'"),
         ({"hidden_layers": [64, 0]}, "hidden_layers.1 = 0"),
+        ({"pretrained": {"epoch": 3}}, "in pretrained: did you mean 'epochs'"),
+        ({"pretrained": {"epochs": 0}}, "epochs = 0 in pretrained"),
+        ({"pretrained": {"seed": 1}}, "no notebook knows the parameter 'seed' in pretrained"),
         ({"train": 70, "val": 20, "test": 20}, r"train \+ val \+ test is 110"),
     ],
 )
@@ -46,10 +49,6 @@ def test_wrong_values_are_named_in_one_sentence(values, named):
     with pytest.raises(ParameterError, match=named) as caught:
         check(values, source="x.yaml")
     assert "\n" not in str(caught.value) and "x.yaml" in str(caught.value)
-
-
-def test_larger_faces_come_smallest_first_however_a_record_sorts_them():
-    assert [*check({"finetune": {"112": 8, "96": 12}}).finetune.items()] == [(96, 12), (112, 8)]
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "\x00"])

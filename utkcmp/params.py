@@ -65,10 +65,6 @@ def _address(text: str) -> str:
     return text
 
 
-def _smallest_first(epochs: dict[int, int]) -> dict[int, int]:
-    return dict(sorted(epochs.items()))
-
-
 def _rising(ends: list[float]) -> list[float]:
     if ends[0] >= ends[1]:
         raise ValueError("expected [low, high], the lower one first")
@@ -110,7 +106,6 @@ PairModel = Literal["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Widths = Annotated[list[Width], Field(max_length=8)]
 Pixels = Annotated[int, Field(ge=16, le=512)]
-Epochs = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 PairCount = Annotated[int, Field(ge=10)]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -209,11 +204,9 @@ class Params(BaseModel):
     devices: int = Field(1, ge=1, description="GPUs, or processes on a CPU, that share a batch")
     retrain: bool = Field(False, description="train anew although a finished model is there")
 
-    finetune: Annotated[dict[Pixels, Epochs], AfterValidator(_smallest_first)] = Field(
-        {}, description="larger faces to train on with, smallest first: pixels and epochs (04)"
+    pretrained: dict[str, Any] = Field(
+        {}, description="parameters of the RankingAgeRegressor, where not the run's (06); {}: none"
     )
-    finetune_lr: Rate = 5e-4
-    finetune_steps: int | None = Field(None, ge=1, description="an epoch; None: all batches")
     seeds: list[Seed] = Field([], description="other seeds to train the same again with (04, 05)")
     ladder_faces: int = Field(256, ge=64, description="faces that each training of 04, 05, 08 sees")
     ladder_size: Pixels = Field(16, description="pixels per side of these faces")
@@ -293,12 +286,16 @@ class Params(BaseModel):
             raise ValueError(f"train + val + test is {total}, expected 100")
         if self.data_size == 0:
             raise ValueError("data_size is 0, expected 1 or more, or null for all pairs")
+        if self.pretrained:
+            changed = ["image_size", *SECTIONS["network"], *SECTIONS["training"]]
+            check_names(self.pretrained, changed, "pretrained")
+            check(self.model_dump() | {"pretrained": {}} | self.pretrained, "pretrained")
         return self
 
 
 # The sections that notebooks name to be given their parameters, each from its first one on.
 _FIRST = {"run": "data", "duplicates": "split", "year_diff": "pairs", "backbone": "network"}
-_FIRST |= {"pairing": "training", "finetune": "experiments"}
+_FIRST |= {"pairing": "training", "pretrained": "experiments"}
 _FIRST |= {"tune_models": "tuning", "photo_faces": "photos", "resamples": "evaluation"}
 SECTIONS: dict[str, list[str]] = {}
 _section = ""

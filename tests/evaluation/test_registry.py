@@ -64,7 +64,7 @@ def test_every_model_answers_the_same_pairs(trained):
     minutes = costs["training (minutes)"]
     assert minutes["SiameseResNetAge"] > minutes[AGES_COMPARED]  # its regressor's are in it
     assert (costs["faces per second"] > 0).all()
-    assert needed_for(run, "ensemble") == ["SiameseResNet", AGES_COMPARED, "SiameseResNetAge"]
+    assert needed_for("ensemble") == ["SiameseResNet", AGES_COMPARED, "SiameseResNetAge"]
 
 
 def test_all_answers_cover_every_pair(trained):

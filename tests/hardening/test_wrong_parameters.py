@@ -112,7 +112,7 @@ WRONG = {
     "seed: 0o17": "seed = '0o17' .*valid integer",
     "leaky: no": "line 1: holds no, which has two meanings: expected true, false or a quoted word",
     "{run: On}": "holds On, which has two meanings",
-    'finetune: {"\\r": 1}': r"parameter finetune.\\r.\[key\] = '\\r' .*valid integer",
+    'pretrained: {"\\r": 1}': r"no notebook knows the parameter '\\r' in pretrained",
     "backbone: " + "x" * 5000: "backbone 'x+",
     "seed: " + "9" * 5000: "is not valid YAML",
     "data_size: 0": "data_size is 0, expected 1 or more, or null for all",
@@ -246,7 +246,7 @@ documents = st.one_of(
 @example(b"use_dropout: !!bool x")
 @example(b"lr: " + b"1:" * 500 + b"1")
 @example(b"{" * 3000)
-@example(b'finetune: {"\\r": 1}')
+@example(b'pretrained: {"\\r": 1}')
 def test_any_file_is_taken_or_explained(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
     path.write_bytes(content)
@@ -354,7 +354,7 @@ def test_papermill_itself_adds_it_so(tmp_path):
     ("name", "text", "expect"),
     [
         ("hidden_layers", "[256, 64]", [256, 64]),
-        ("finetune", "{96: 2}", {96: 2}),
+        ("pretrained", "{epochs: 2}", {"epochs": 2}),
         ("search_space", "{lr: [0.1, 0.2]}", {"lr": [0.1, 0.2]}),
     ],
 )

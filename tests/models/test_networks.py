@@ -4,7 +4,13 @@ from torch import nn
 
 from utkcmp.models.networks import AgeComparison, AgeDistribution, build_model, make_head
 
-PAIR_MODELS = ["SiameseResNet", "ResNetClassifier", "SiameseResNetAge", "AgeRanker"]
+PAIR_MODELS = [
+    "SiameseResNet",
+    "ResNetClassifier",
+    "SiameseResNetAge",
+    "AgeRanker",
+    "RankingAgeRegressor",
+]
 
 
 def images(n, size=32):
@@ -19,7 +25,9 @@ def test_pair_models_give_one_logit_a_pair(name, n):
     assert got.shape == (n,) and got.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["SiameseResNet", "SiameseResNetAge", "AgeRanker"])
+@pytest.mark.parametrize(
+    "name", ["SiameseResNet", "SiameseResNetAge", "AgeRanker", "RankingAgeRegressor"]
+)
 def test_scoring_embedded_faces_equals_the_forward_pass(name):
     model = build_model(name).eval()
     left, right = images(3), images(4)[:3]
@@ -139,7 +147,9 @@ def test_an_ensemble_answers_by_the_mean_of_its_members():
     torch.testing.assert_close(got, expect)
 
 
-@pytest.mark.parametrize("name", ["SiameseResNet", "SiameseResNetAge", "AgeRanker"])
+@pytest.mark.parametrize(
+    "name", ["SiameseResNet", "SiameseResNetAge", "AgeRanker", "RankingAgeRegressor"]
+)
 def test_mirror_images_count_half_in_evaluation_only(name):
     model = build_model(name, mirror=True)
     faces = torch.randn(4, 3, 16, 16)

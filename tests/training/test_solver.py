@@ -57,7 +57,9 @@ def weights_of(model):
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
 
-@pytest.mark.parametrize("name", ["SiameseResNet", "ResNetClassifier", "AgeRanker"])
+@pytest.mark.parametrize(
+    "name", ["SiameseResNet", "ResNetClassifier", "AgeRanker", "RankingAgeRegressor"]
+)
 def test_pair_models_learn_pairs_by_heart(name, tmp_path):
     few = PAIRS[np.arange(16)]
     often = few[np.tile(np.arange(16), 40)]  # 40 steps per epoch

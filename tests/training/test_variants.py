@@ -1,4 +1,4 @@
-"""Variants of a training: what changes, larger faces, the ensemble, other seeds."""
+"""Variants of a training: what changes, a pretrained network, the ensemble, other seeds."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,14 @@ import torch
 from torch.nn.functional import interpolate
 
 from utkcmp.compare.onnx_export import write_graphs
+from utkcmp.compare.predictor import Predictor
 from utkcmp.evaluation.ensembles import make_ensemble
-from utkcmp.evaluation.registry import load_models, members_of, model_costs
-from utkcmp.evaluation.results import answers_to
+from utkcmp.evaluation.registry import load_models, model_costs
+from utkcmp.evaluation.results import age_table, answers_to
 from utkcmp.models.inference import pair_logits
 from utkcmp.models.storage import load_model
 from utkcmp.run import Run
-from utkcmp.training.variants import fit_larger, fit_variant, repeat
+from utkcmp.training.variants import fit_pretrained, fit_regressor, fit_variant, repeat
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -33,36 +34,36 @@ def test_a_variant_trains_with_what_is_changed(small_run, tmp_path, monkeypatch)
     assert len(fitted.history) == 1 and (tmp_path / "models/one/model.safetensors").exists()
 
 
-def test_a_model_goes_on_with_larger_faces(small_run, tmp_path, monkeypatch):
+def test_a_pretrained_network_ranks_faces_and_states_ages(small_run, tmp_path, monkeypatch):
     run, data = small_run
     monkeypatch.setattr(run, "folder", tmp_path)
-    data = changed(data, finetune={40: 2, 48: 1}, finetune_lr=1e-4, finetune_steps=2)
-    small = fit_variant("siamese", run, data, epochs=1).model
-    before = {name: weight.clone() for name, weight in small.state_dict().items()}
-    fitted = fit_larger(run, data, small)
-    assert {size: len(one.history) for size, one in fitted.items()} == {40: 2, 48: 1}
-    assert all(torch.equal(weight, before[name]) for name, weight in small.state_dict().items())
-    assert all(one.reused for one in fit_larger(run, data, small).values())
-    models = load_models(run)
-    assert list(models) == ["SiameseResNet", "SiameseResNet, 40 px", "SiameseResNet, 48 px"]
-    answers = answers_to(models, data, data.pairs("val"))
-    expect = pair_logits(fitted[48].model, data.at(48).images, data.pairs("val"))
-    assert np.allclose(answers["SiameseResNet, 48 px"], expect, atol=1e-5)
+    data = changed(data, pretrained={"image_size": 40, "epochs": 1, "age_weight": 0.5})
+    fitted = fit_pretrained(run, data)
+    assert len(fitted.history) == 1 and fit_pretrained(run, data).reused
+    models, pairs = load_models(run), data.pairs("test")
+    assert list(models) == ["RankingAgeRegressor"]
+    answers = answers_to(models, data, pairs)["RankingAgeRegressor"]
+    np.testing.assert_allclose(
+        answers, -pair_logits(fitted.model, data.at(40).images, pairs.mirrored()), atol=1e-4
+    )
+    stated = age_table(models, data)
+    assert list(stated.index) == ["RankingAgeRegressor"] and stated.MAE.notna().all()
     costs = model_costs(run, models, data)
-    assert costs.epochs.tolist() == [1, 3, 4] and (costs["faces per second"] > 0).all()
+    assert costs.epochs.tolist() == [1] and (costs["faces per second"] > 0).all()
+    write_graphs(run.model("ranking_regressor"))  # which compares them with PyTorch
+    predictor = Predictor(run.model("ranking_regressor"))
+    assert predictor.has_ages and predictor.has_scores and predictor.image_size == 40
 
 
 def test_an_ensemble_reduces_faces_for_its_smaller_member(small_run, tmp_path, monkeypatch):
     run, data = small_run
     monkeypatch.setattr(run, "folder", tmp_path)
-    data = changed(data, finetune={40: 1}, finetune_steps=2)
-    small = fit_variant("siamese", run, data, epochs=1).model
-    large = fit_larger(run, data, small)[40].model
+    data = changed(data, epochs=1)
+    small = fit_variant("siamese", run, data).model
+    large = fit_variant("transfer", run, data.at(40)).model
+    fit_regressor(data, run, "resnet18")  # what a run with a transfer model has
     ensemble = make_ensemble(run)
-    assert ensemble.image_size == 40 and members_of(run) == (
-        "SiameseResNet",
-        "SiameseResNet, 40 px",
-    )
+    assert ensemble.image_size == 40
     left, right = torch.rand(2, 3, 3, 40, 40)
     reduced = (
         interpolate(side, data.images.shape[-2:], mode="bilinear", antialias=True)

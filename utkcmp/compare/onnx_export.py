@@ -18,7 +18,7 @@ from utkcmp.evaluation.calibration import Calibration
 from utkcmp.evaluation.registry import load_pair_model
 from utkcmp.files import atomic
 from utkcmp.models.inference import embeds_once, to_float
-from utkcmp.models.networks import AgeComparison, AgeDistribution, AgeRanker
+from utkcmp.models.networks import AgeComparison, AgeDistribution, AgeRanker, RankingAgeRegressor
 from utkcmp.run import FACE, PAIR
 
 TOLERANCE = 1e-4  # between PyTorch and onnxruntime; of numbers above 1, their share
@@ -91,7 +91,7 @@ class WholePair(nn.Module):
 def has_scores(model: nn.Module) -> bool:
     """Whether the logit by both orders is the difference of one score per face."""
     members = getattr(model, "members", [model])
-    scorers = AgeRanker | AgeComparison
+    scorers = AgeRanker | AgeComparison | RankingAgeRegressor
     return all(
         isinstance(one, scorers) or (embeds_once(one) and len(one.head) == 1) for one in members
     )

@@ -27,12 +27,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "registry": [
             "ABLATIONS",
             "ENSEMBLE",
+            "MEMBERS",
             "choose_model",
             "compare_ages",
-            "larger_name",
             "load_models",
             "head_trainings",
-            "members_of",
             "model_costs",
         ],
         "results": [

@@ -2,21 +2,21 @@
 
 import pandas as pd
 
-from utkcmp.evaluation.registry import ENSEMBLE, FOLDERS, members_of, model_folders
+from utkcmp.evaluation.registry import ENSEMBLE, FOLDERS, MEMBERS, model_folders
 from utkcmp.models.networks import PairEnsemble, build_model
 from utkcmp.models.storage import load_model, read_config, read_history, save_model
 from utkcmp.run import Run
 
 
 def make_ensemble(run: Run) -> PairEnsemble | None:
-    """Join the two models of ``members_of`` to one in ``models/ensemble``; nothing is trained.
+    """Join the two ``MEMBERS`` to one in ``models/ensemble``; nothing is trained.
 
     Its history is that of its members, one after the other. None if one of them is missing.
     """
-    names, known = members_of(run), model_folders(run)
-    if not set(names) <= set(known):
+    known = model_folders(run)
+    if not set(MEMBERS) <= set(known):
         return None
-    folders = [run.model(known[name]) for name in names]
+    folders = [run.model(known[name]) for name in MEMBERS]
     configs = [read_config(folder) for folder in folders]
     members = [load_model(folder) for folder in folders]
     ensemble = build_model("PairEnsemble", members=[one.config for one in members])
@@ -25,7 +25,7 @@ def make_ensemble(run: Run) -> PairEnsemble | None:
     save_model(
         ensemble.eval(),
         run.model(FOLDERS[ENSEMBLE]),
-        settings={name: one["settings"] for name, one in zip(names, configs, strict=True)},
+        settings={name: one["settings"] for name, one in zip(MEMBERS, configs, strict=True)},
         history=pd.concat([read_history(folder) for folder in folders]),
     )
     return ensemble

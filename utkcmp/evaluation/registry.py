@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,31 +33,21 @@ FOLDERS = {
     "ResNetClassifier": "concat",
     "SiameseResNetAge": "transfer",
     "SiameseResNetAge, left face twice": "transfer_blind",
+    "HSE-FaceRes, frozen": "transfer_faceres",
+    "RankingAgeRegressor": "ranking_regressor",
     "ensemble": "ensemble",
 }
 ENSEMBLE = "ensemble"
+MEMBERS = ("SiameseResNet", "SiameseResNetAge")  # of the ensemble
 AGES_COMPARED = "ages compared"
 SPEED_PAIRS = 256  # asked to measure a model's speed
 ABLATIONS = ("SiameseResNetAge, left face twice",)  # never chosen: one thing is wrong with each
 
 
-def larger_name(size: int) -> tuple[str, str]:
-    """Of the Siamese model that notebook 04 trains on with faces of ``size`` pixels: its name in
-    results.csv and its folder below ``models/``."""
-    return f"SiameseResNet, {size} px", f"siamese_{size}px"
-
-
-def larger_models(run: Run) -> dict[str, str]:
-    """The models of larger faces that a run has, as ``model_folders``, the smallest faces first."""
-    found = (re.fullmatch(r"siamese_(\d+)px", path.name) for path in run.model(".").glob("*"))
-    return dict(larger_name(size) for size in sorted(int(match[1]) for match in found if match))
-
-
 def model_folders(run: Run) -> dict[str, str]:
     """The finished models of a run: by their name in results.csv, the folder below ``models/``."""
     configs = {path.parent.name: path for path in run.model(".").glob("*/config.json")}
-    known = FOLDERS | larger_models(run)
-    found = {name: folder for name, folder in known.items() if folder in configs}
+    found = {name: folder for name, folder in FOLDERS.items() if folder in configs}
     if "transfer" in configs:  # tuning may have trained regressors of other backbones
         backbone = models.read_config(configs["transfer"].parent)["options"]["backbone"]
         found[AGES_COMPARED] = f"age_regressor_{backbone}"
@@ -85,8 +74,8 @@ def model_costs(run: Run, trained: dict[str, nn.Module], data: RunData) -> pd.Da
     """What each model costs, by its name: millions of weights, epochs and minutes of training, and
     test faces per second when it answers, all measured now on this machine, one after the other.
 
-    Epochs and minutes are of everything that a model needed: the smaller faces that it began with,
-    the regressor whose features it takes, the members of an ensemble (each training once).
+    Epochs and minutes are of everything that a model needed: the regressor whose features it takes,
+    the members of an ensemble.
     """
     folders, rows = model_folders(run), {}
     histories = {name: models.read_history(run.model(folder)) for name, folder in folders.items()}
@@ -94,7 +83,7 @@ def model_costs(run: Run, trained: dict[str, nn.Module], data: RunData) -> pd.Da
     left, right = np.array_split(rows_of[: len(rows_of) // 2 * 2], 2)
     asked = Pairs(left, right, np.zeros(len(left), np.int8))
     for name in folders:
-        needed = [histories[one] for one in needed_for(run, name) if one in histories]
+        needed = [histories[one] for one in needed_for(name) if one in histories]
         images = data.images_for(trained[name])
         models.pair_logits(trained[name], images, asked[:8])  # the first call is slower
         started = time.perf_counter()
@@ -108,20 +97,11 @@ def model_costs(run: Run, trained: dict[str, nn.Module], data: RunData) -> pd.Da
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def needed_for(run: Run, name: str) -> list[str]:
+def needed_for(name: str) -> list[str]:
     """The models whose trainings a model needed, its own among them, each once."""
-    stages = ["SiameseResNet", *larger_models(run)]  # each began where the one before had ended
-    if name in stages:
-        return stages[: stages.index(name) + 1]
     if name == ENSEMBLE:
-        return list(dict.fromkeys(m for one in members_of(run) for m in needed_for(run, one)))
+        return list(dict.fromkeys(m for one in MEMBERS for m in needed_for(one)))
     return [AGES_COMPARED, name] if name.startswith("SiameseResNetAge") else [name]
-
-
-def members_of(run: Run) -> tuple[str, str]:
-    """The two models that a run joins: the Siamese ones of the smallest and the largest faces or,
-    where it has seen faces of one size, the Siamese one and the one whose features learnt ages."""
-    return "SiameseResNet", ["SiameseResNetAge", *larger_models(run)][-1]
 
 
 def head_trainings(run: Run) -> pd.DataFrame:

@@ -32,10 +32,10 @@ def answers_to(trained: dict[str, nn.Module], data: RunData, pairs: Pairs) -> di
 
 
 def age_table(trained: dict[str, nn.Module], data: RunData, split: str = "test") -> pd.DataFrame:
-    """``age_metrics`` on the faces of a split, one row for each model that compares stated ages."""
+    """``age_metrics`` on the faces of a split, one row for each model that states ages."""
     rows, found = data.rows(split), {}
     for name, model in trained.items():
-        if isinstance(model, models.AgeComparison):
+        if isinstance(model, models.AgeComparison | models.RankingAgeRegressor):
             stated = models.predict_ages(model.regressor, data.images_for(model), rows)
             found[name] = age_metrics(stated, data.ages.numpy()[rows])
     return pd.DataFrame.from_dict(found, orient="index")

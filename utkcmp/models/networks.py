@@ -312,6 +312,44 @@ class AgeRanker(_BackboneAndHead, FaceByFace):
         return torch.cat([score, -score], dim=1)
 
 
+class RankingAgeRegressor(FaceByFace):
+    """An age regressor that is trained to rank: logit = score(left) - score(right).
+
+    The score is linear in the features and in the expected age, so the network answers as
+    ``AgeRanker`` does and states ages as well.
+    backbone, weights, mirror, image_size: as for ``ResNetAgeRegressor``, whose ``age_loss`` is
+    "distribution".
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        weights: str | None = None,
+        mirror: bool = False,
+        image_size: int | None = None,
+    ):
+        super().__init__()
+        self.image_size = image_size
+        self.regressor = ResNetAgeRegressor(backbone, weights, "distribution", mirror)
+        self.features = self.regressor.features
+        self.head = nn.Linear(self.features, 1)
+        self.per_year = nn.Parameter(torch.tensor(0.1))  # logits
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self.regressor.backbone
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised images to (B, D) features."""
+        return self.regressor.embed(images)
+
+    def contribute(self, features: Tensor) -> Tensor:
+        """(B, D) features to (B, 2): the score, and its opposite for the right side."""
+        ages = self.regressor.ages_of(self.regressor.head(features))
+        score = self.head(features) + self.per_year * ages[:, None]
+        return torch.cat([score, -score], dim=1)
+
+
 class AgeComparison(FaceByFace):
     """A trained age regressor as a pair model: whoever is predicted older is answered.
 
@@ -388,8 +426,11 @@ def _reduction(size: int, smaller: int) -> Tensor:
 
 MODELS: dict[str, type[nn.Module]] = {
     model.__name__: model
-    for model in (SiameseResNet, ResNetClassifier, ResNetAgeRegressor, SiameseResNetAge, AgeRanker)
-} | {PairEnsemble.__name__: PairEnsemble}
+    for model in (
+        *(SiameseResNet, ResNetClassifier, ResNetAgeRegressor, SiameseResNetAge, AgeRanker),
+        *(RankingAgeRegressor, PairEnsemble),
+    )
+}
 
 
 def build_model(name: str, **options) -> nn.Module:

@@ -142,8 +142,8 @@ def readme_block(run: Run) -> str:
     record = run.read_record()
     faces, given = record["data"]["faces"], record["parameters"]
     size = f"{given['image_size']} pixels"
-    if given.get("finetune"):
-        size += " unless a model's name says otherwise"
+    if other := given.get("pretrained", {}).get("image_size"):
+        size += f" ({other} for RankingAgeRegressor)"
     pairs = run.read_results().query("split == 'test'").groupby("protocol").n_pairs.max()
     times = [clock(sum(record.get(name, {}).values())) for name in ("seconds", "processor_seconds")]
     made = f" It was made in {times[0]} by the clock, {times[1]} of processor time, at commit "

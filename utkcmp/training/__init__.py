@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "solver": ["Fitted", "fit"],
         "variants": [
             "faces_per_epoch",
-            "fit_larger",
+            "fit_pretrained",
             "fit_regressor",
             "fit_variant",
             "frozen_features",

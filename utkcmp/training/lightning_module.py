@@ -38,7 +38,12 @@ from utkcmp.models.inference import (
     pick_device,
     predict_ages,
 )
-from utkcmp.models.networks import AgeDistribution, ResNetAgeRegressor, SiameseResNetAge
+from utkcmp.models.networks import (
+    AgeDistribution,
+    RankingAgeRegressor,
+    ResNetAgeRegressor,
+    SiameseResNetAge,
+)
 from utkcmp.training.augmentation import Augmentation
 from utkcmp.training.batches import ComparedFaces, FaceBatches, PairBatches
 from utkcmp.training.settings import DivergedError, Settings
@@ -96,6 +101,8 @@ class Task(L.LightningModule):
             AgeDistribution(model.features, model.config["options"].get("weights"))
             for _ in range(ages_in_view if with_ages else 0)
         )
+        if isinstance(model, RankingAgeRegressor):  # it has one of its own
+            self.age_heads = nn.ModuleList([model.regressor.head])
         self.average: AveragedModel | None = None
         self.history: list[dict] = []
 

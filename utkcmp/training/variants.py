@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from utkcmp.data.datasets import RunData
 from utkcmp.data.pairs import Pairs
-from utkcmp.evaluation.registry import FOLDERS, larger_name
+from utkcmp.evaluation.registry import FOLDERS
 from utkcmp.evaluation.results import results_table, validate_and_test
 from utkcmp.models.inference import apply_rows, embeds_once, pick_device
 from utkcmp.models.networks import build_model
@@ -58,28 +58,12 @@ def fit_variant(
     )
 
 
-def fit_larger(run: Run, data: RunData, model: nn.Module) -> dict[int, Fitted]:
-    """Train a trained pair model on with larger faces, as ``finetune`` says; by pixels a side.
-
-    Convolutions take any size, so a network learns most of what it will know from small faces, at a
-    fraction of the cost, and ends at the size at which it is to answer (Touvron et al. 2019,
-    "Fixing the train-test resolution discrepancy"). Each size begins where the one before it ended;
-    the model handed over stays as it is.
-    """
-    p, fitted = data.params, {}
-    for size, epochs in p.finetune.items():
-        fitted[size] = fit_variant(
-            larger_name(size)[1],
-            run,
-            data.at(size),
-            model,
-            epochs=epochs,
-            patience=epochs,
-            lr=p.finetune_lr,
-            steps_per_epoch=p.finetune_steps,
-        )
-        model = fitted[size].model
-    return fitted
+def fit_pretrained(run: Run, data: RunData) -> Fitted:
+    """Train the run's ``RankingAgeRegressor``, with the run's parameters but for ``pretrained``."""
+    changes = data.params.pretrained
+    size = changes.get("image_size", data.params.image_size)
+    name = "RankingAgeRegressor"
+    return fit_variant(FOLDERS[name], run, data.at(size), name, **changes)
 
 
 def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
