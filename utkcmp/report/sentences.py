@@ -212,7 +212,8 @@ def describe_transfer(
         return missing
     text = (
         f"{describe_difference(ranked, *names)} They differ in more than the starting weights, so "
-        f"this is no claim about transfer. The course project reported {usual.auc[names[0]]:.3f}"
+        f"this supports no claim about transfer. The course project reported "
+        f"{usual.auc[names[0]]:.3f}"
     )
     blind = faults[faults.fault == "left face twice"] if len(faults) else faults
     if not len(blind):
