@@ -29,7 +29,7 @@ def test_an_interval_is_written_out():
 def test_a_history_names_its_best_epoch_and_overfitting():
     text = sentences.describe_history(history([0.6, 0.4, 0.5], [0.7, 0.9, 0.88]))
     assert "epoch 2 of 3 (0.400, AUC 0.900)" in text and "0.200 above" in text
-    assert "knows its training faces better" in text
+    assert "fits its training faces better" in text
     assert "better" not in sentences.describe_history(history([0.31], [0.9]))
 
 
@@ -38,11 +38,9 @@ def test_validation_chooses_and_test_is_only_told():
     chosen = results(A=0.9, B=0.94).assign(split="val", protocol="sample")
     text = sentences.describe_chosen(pd.concat([test, chosen]))
     assert text.startswith(
-        "Of 2 models the validation pairs chose **B**: on test faces its accuracy"
+        "Of 2 models, **B** was chosen on validation pairs: on test faces its accuracy"
     )
-    assert (
-        "its AUC 0.930 (0.910 to 0.950). The highest AUC there, 0.950" in text and "of A." in text
-    )
+    assert "its AUC 0.930 (0.910 to 0.950). The highest test AUC: A, 0.950" in text
     both = pd.concat([test, chosen.assign(auc=[0.94, 0.9])])
     assert sentences.describe_chosen(both).count("AUC") == 1
     assert sentences.describe_chosen(test) == sentences.describe_best(test)
@@ -78,7 +76,7 @@ def test_who_is_served_worse_is_named_but_not_from_small_cells():
     assert "aged 20s" in text and "both female (80.0%, expected 86.0%)" in text
     assert "both male" not in text and "asian" not in text
     fine = sentences.describe_slices(pd.DataFrame([part("gender", "both male", 0.85, 0.86)]))
-    assert "none is clearly below" in fine
+    assert "is clearly below its expected" in fine
 
 
 def test_temperature_and_coverage_are_read():
@@ -107,7 +105,7 @@ def test_one_training_each_never_makes_a_difference_real(clear, says):
         (0.01, 3, "the difference is real"),
         (0.01, 2, "2 seeds"),
         (0.01, 1, "one seed"),
-        (-0.01, 3, "not told apart"),
+        (-0.01, 3, "no clear difference"),
     ],
 )
 def test_words_are_as_strong_as_the_evidence(low, seeds, expect):
@@ -116,7 +114,7 @@ def test_words_are_as_strong_as_the_evidence(low, seeds, expect):
     assert expect in said and ("real" in said) == (expect == "the difference is real")
     assert sentences.describe_evidence(
         -row.rename({"low": "high", "high": "low"}) * [1, 1, 1, -1]
-    ).startswith("worse" if low > 0 else "not")
+    ).startswith("worse" if low > 0 else "no clear")
 
 
 def test_an_experiment_names_each_arm_and_what_it_is_held_against():
@@ -126,11 +124,11 @@ def test_an_experiment_names_each_arm_and_what_it_is_held_against():
     assert said.startswith("- **b** against a: +0.020 (95% interval +0.010 to +0.030): better")
     assert said.count("\n") == 0
     assert "a 0.800, b 0.820" in sentences.describe_siamese_or_concat(table)
-    assert "has not made" in sentences.describe_experiment(pd.DataFrame())
+    assert "did not include" in sentences.describe_experiment(pd.DataFrame())
 
 
 def test_calibration_that_gets_worse_is_said():
-    assert "0.010 as trained and 0.050 with that temperature, so larger" in (
+    assert "0.010 as trained and 0.050 with that temperature: larger" in (
         sentences.describe_calibration(0.01, 0.05, 1.2)
     )
 
@@ -141,7 +139,7 @@ def test_a_face_that_comes_again_is_named():
     )
     said = sentences.describe_mistakes(worst.assign(confidence=[0.9, 0.8]))
     assert "one face is in 2 of them" in said and "median gap of their labels is 49" in said
-    assert "no face comes twice" in sentences.describe_mistakes(worst[:1].assign(confidence=0.9))
+    assert "no face appears twice" in sentences.describe_mistakes(worst[:1].assign(confidence=0.9))
 
 
 def test_what_is_not_trained_yet_is_said():

@@ -111,7 +111,7 @@ def test_differences_of_heads_are_paired_by_seed():
     [
         ([0.01, 0.02, 0.015], "better than none"),
         ([-0.01, -0.02, -0.015], "every head with hidden layers is worse"),
-        ([-0.01, 0.02, -0.015], "no head is told apart from none"),
+        ([-0.01, 0.02, -0.015], "no head differs clearly from none"),
         ([0.01], "no verdict"),
     ],
 )
@@ -148,9 +148,9 @@ def test_a_best_trial_that_does_not_hold_is_said_so():
     table = pd.DataFrame({"trial": [0.9, 0.8], "retrained": [0.91, 0.79]}, index=["a", "b"])
     table = table.assign(**{"its pairs": 100, "pairs": 100})
     assert "`b`: below" in describe_retrained(table) and "luckiest" in describe_retrained(table)
-    assert "Every one of them" in describe_retrained(table[:1])
+    assert "Each reaches at least" in describe_retrained(table[:1])
     shorter = describe_retrained(table.assign(pairs=99))
-    assert "`b`: below what the trial promised, but saw fewer pairs" in shorter
+    assert "`b`: below the trial's AUC, but it saw fewer pairs" in shorter
     assert "luckiest" not in shorter
 
 

@@ -146,23 +146,23 @@ def readme_block(run: Run) -> str:
         size += f" ({other} for RankingAgeRegressor)"
     pairs = run.read_results().query("split == 'test'").groupby("protocol").n_pairs.max()
     times = [clock(sum(record.get(name, {}).values())) for name in ("seconds", "processor_seconds")]
-    made = f" It was made in {times[0]} by the clock, {times[1]} of processor time, at commit "
+    made = f" It took {times[0]} of clock time and {times[1]} of processor time, at commit "
     made += f"`{record['git_commit']}`."
     return "\n".join(
         [
             BEGIN,
-            f"![AUC of each model, beside what the course project reported]({place}/{FIGURE})",
+            f"![AUC of each model, beside the course project's]({place}/{FIGURE})",
             "",
             results_table(run),
             "",
-            f"{faces:,} faces at {size}; accuracy and AUC with 95 % intervals (bootstrap "
-            f"over faces) on {pairs['sample']:,} test pairs (the course project's protocol) "
-            f"and on all {pairs['all']:,}; *reported*: accuracy and AUC of the course project, on "
-            "its own split. What was learned:",
+            f"{faces:,} faces at {size}. Accuracy and AUC have 95% intervals (bootstrap over "
+            f"faces), on {pairs['sample']:,} test pairs (the course project's protocol) and on all "
+            f"{pairs['all']:,}. *Reported* are the course project's accuracy and AUC, on its own "
+            "split. What we found:",
             "",
             *(f"- {one}" for one in learned(run)),
             "",
-            f"The whole report lies in `{place}/report/index.html`."
+            f"The whole report is in `{place}/report/index.html`."
             + (made if "processor_seconds" in record else ""),
             END,
         ]

