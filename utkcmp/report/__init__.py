@@ -42,5 +42,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "interval",
             "signed",
         ],
+        "tables": ["shown_table"],
     },
 )

@@ -1,0 +1,50 @@
+"""Tables as a reader sees them."""
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from utkcmp.report.sentences import signed
+
+NOTHING = "–"
+
+
+def shown_table(table: pd.DataFrame) -> Styler:
+    """A table with three decimals, and each figure in one column with its 95% interval.
+
+    table: ``x``, ``x_low`` and ``x_high`` become one column, as do difference, low and high.
+
+    >>> row = {"model": "one", "auc": 0.9, "auc_low": 0.8, "auc_high": 0.95, "n_pairs": 5000}
+    >>> shown_table(pd.DataFrame([row])).data.iloc[0].tolist()
+    ['one', '0.900 (0.800 to 0.950)', '5,000']
+    """
+    table = table.reset_index() if table.index.name else table
+    shown = {}
+    for name in table:
+        signs = name == "difference"
+        low, high = ("low", "high") if signs else (f"{name}_low", f"{name}_high")
+        if low in table:
+            form = signed if signs else _number
+            some = zip(table[name], table[low], table[high], strict=True)
+            shown[name] = [_with_interval(*row, form) for row in some]
+        elif not name.endswith(("low", "high")):
+            shown[name] = _texts(table[name])
+    style = pd.DataFrame(shown, index=table.index).style
+    return style.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else style
+
+
+def _with_interval(value: float, low: float, high: float, form) -> str:
+    if pd.isna(value):
+        return NOTHING
+    return form(value) if pd.isna(low) else f"{form(value)} ({form(low)} to {form(high)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.3f}".replace("-", "−")
+
+
+def _texts(column: pd.Series) -> list[str]:
+    """Numbers as text, whole ones without decimals."""
+    numbers = pd.api.types.is_numeric_dtype(column)
+    whole = numbers and (column.dropna() % 1 == 0).all() and column.max() > 1
+    form = "{:,.0f}".format if whole else _number if numbers else str
+    return [NOTHING if pd.isna(value) else form(value) for value in column]
