@@ -42,6 +42,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "interval",
             "signed",
         ],
-        "tables": ["shown_table"],
+        "tables": ["shown_table", "shown_trials"],
     },
 )

@@ -32,6 +32,18 @@ def shown_table(table: pd.DataFrame) -> Styler:
     return style.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else style
 
 
+def shown_trials(trials: pd.DataFrame) -> Styler:
+    """Trials of a search, rates in scientific form; trials: as of ``tuning.search``."""
+    dropout = trials.dropout_prob.map("{:.2f}".format).where(trials.use_dropout, "none")
+    shown = trials.assign(
+        dropout=dropout,
+        lr=trials.lr.map("{:.1e}".format),
+        decay=trials.weight_decay.map("{:.0e}".format),
+    ).rename(columns={"resnet_type": "network", "batch_size": "batch", "iter": "epochs"})
+    columns = ["network", "hidden_layers", "batch", "lr", "decay", "dropout", "epochs"]
+    return shown_table(shown[[*columns, "loss", "accuracy", "auc"]].reset_index(drop=True))
+
+
 def _with_interval(value: float, low: float, high: float, form) -> str:
     if pd.isna(value):
         return NOTHING
@@ -45,6 +57,8 @@ def _number(value: float) -> str:
 def _texts(column: pd.Series) -> list[str]:
     """Numbers as text, whole ones without decimals."""
     numbers = pd.api.types.is_numeric_dtype(column)
-    whole = numbers and (column.dropna() % 1 == 0).all() and column.max() > 1
+    whole = pd.api.types.is_integer_dtype(column) or (
+        numbers and (column.dropna() % 1 == 0).all() and column.max() > 1
+    )
     form = "{:,.0f}".format if whole else _number if numbers else str
     return [NOTHING if pd.isna(value) else form(value) for value in column]

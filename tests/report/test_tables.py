@@ -1,0 +1,32 @@
+"""Tables for readers: one column per figure, no NaN, no clipped row of trials."""
+
+import numpy as np
+import pandas as pd
+
+from utkcmp.report import reported_tuning
+from utkcmp.report.tables import shown_table, shown_trials
+
+
+def test_a_figure_and_its_interval_are_one_column():
+    rows = {"model": ["a", "b"], "auc": [0.9, 0.5], "auc_low": [0.8, np.nan]}
+    rows |= {"auc_high": [0.95, np.nan], "difference": [-0.1, np.nan], "low": [-0.2, np.nan]}
+    rows |= {"high": [0.01, np.nan], "seeds": [3.0, np.nan], "n_pairs": [1, 5000]}
+    shown = shown_table(pd.DataFrame(rows).set_index("model"))
+    assert shown.data.to_dict("list") == {
+        "model": ["a", "b"],
+        "auc": ["0.900 (0.800 to 0.950)", "0.500"],
+        "difference": ["−0.100 (−0.200 to +0.010)", "–"],
+        "seeds": ["3", "–"],
+        "n_pairs": ["1", "5,000"],
+    }
+    assert ">0<" not in shown.to_html()  # the number of a row says nothing
+
+
+def test_a_row_without_a_name_keeps_its_index():
+    assert ">red<" in shown_table(pd.DataFrame({"mean": [0.5]}, index=["red"])).to_html()
+
+
+def test_rates_of_trials_are_scientific_and_dropout_is_that_in_use():
+    shown = shown_trials(reported_tuning()).data
+    assert len(shown.columns) == 10 and len(shown) == len(reported_tuning())
+    assert shown.lr[0] == "5.3e-03" and set(shown.dropout) > {"none", "0.42"}
