@@ -13,6 +13,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from utkcmp.data import synthetic as sample
+from utkcmp.data.drawing import StandIns, random_face
 from utkcmp.data.synthetic import draw_sample, planted_flaws
 
 NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_20(?:16|17)\d{13}\.jpg\.chip\.jpg")
@@ -226,3 +227,12 @@ def test_age_can_be_learned_but_not_perfectly(good):
 def test_examples_in_the_docstrings_hold():
     got = doctest.testmod(sample)
     assert got.attempted >= 3 and got.failed == 0
+
+
+def test_a_stand_in_is_a_drawing_of_the_age_that_is_the_same_each_time():
+    stand_ins = StandIns(np.array([3, 80]))
+    young, old = stand_ins[0], stand_ins[1]
+    assert young.shape == (3, 100, 100) and young.dtype == np.uint8
+    assert (StandIns(np.array([3, 20]))[0] == young).all() and (young != old).any()
+    face = random_face(np.random.default_rng(1), 80)
+    assert face.age == 80 and face.wrinkles > random_face(np.random.default_rng(1), 3).wrinkles

@@ -117,17 +117,18 @@ def test_slices_and_saliency_draw():
         plt.close(figure)
 
 
-@pytest.mark.parametrize("show", [True, False])
-def test_faces_are_drawn_only_where_they_may_be_shown(show):
+@pytest.mark.parametrize("drawn", [True, False])
+def test_tiles_lie_beside_each_other_and_say_when_they_are_drawings(drawn):
     images = RNG.integers(0, 256, (12, 3, 8, 8)).astype(np.uint8)
     pairs = pd.DataFrame({"left": [0, 1], "right": [2, 3], "left_age": [5, 9], "right_age": [7, 1]})
     for figure in (
-        style.pair_tiles(images, pairs, show_faces=show),
-        style.face_tiles(images[:4], list("abcd"), show_faces=show),
+        style.pair_tiles(images, pairs, drawn=drawn),
+        style.face_tiles(images[:4], list("abcd"), drawn=drawn),
     ):
         figure.savefig(io.BytesIO())
         axis = figure.axes[0]
-        assert len(axis.get_images()) == (4 if show else 0)
+        assert len(axis.get_images()) == 4
+        assert (style.DRAWN in {text.get_text() for text in axis.texts}) == drawn
         places = [image.get_extent() for image in axis.get_images()]
         assert all(0 <= x < end <= axis.get_xlim()[1] for x, end, _, _ in places)
         assert all(0 <= y < end <= axis.get_ylim()[0] for _, _, end, y in places)

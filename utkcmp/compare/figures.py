@@ -14,6 +14,7 @@ from utkcmp.compare.alignment import CROP, POINTS
 from utkcmp.compare.answers import KEPT, TOO_CLOSE, Comparison, Order
 from utkcmp.compare.photos import Seen
 from utkcmp.data.decode import resize
+from utkcmp.data.drawing import StandIns
 from utkcmp.files import atomic
 from utkcmp.plots.style import LEFT, MUTED, RIGHT, face_tiles
 
@@ -40,17 +41,20 @@ def comparison_figure(answer: Comparison, show_faces: bool = True) -> Figure:
     return figure
 
 
-def order_figure(order: Order, page: int = 0, show_faces: bool = True) -> Figure:
-    """A page of an album's faces from the youngest to the oldest; ≈ marks uncertain neighbours."""
-    images, captions = [], []
+def order_figure(order: Order, page: int = 0, ages: np.ndarray | None = None) -> Figure:
+    """A page of an album's faces from the youngest to the oldest; ≈ marks uncertain neighbours.
+
+    ages: (N,) years of the faces in this order, where drawn faces are to stand for them.
+    """
+    images, captions, drawn = [], [], ages is not None
     for place in range(len(order.faces))[page * PAGE : (page + 1) * PAGE]:
         face = order.faces[place]
-        images.append(resize(face.crop, KEPT))
+        images.append(StandIns(ages)[place] if drawn else resize(face.crop, KEPT))
         name = Path(face.name).name
         short = (name if len(name) < 16 else f"{name[:14]}…").replace("$", r"\$")
         captions.append(f"{short}\n{order.mark(place)} {place + 1}. {order.share(place)}".rstrip())
     columns = min(6, len(images))
-    return face_tiles(np.stack(images), captions, show_faces=show_faces, columns=columns)
+    return face_tiles(images, captions, drawn=drawn, columns=columns)
 
 
 def group_figure(order: Order) -> Figure:

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "archives": ["data_source"],
         "datasets": ["RunData", "UTKAgeDataset", "UTKDataset"],
         "decode": ["decode"],
+        "drawing": ["StandIns"],
         "image_cache": ["cache_images"],
         "index": [
             "ETHNICITIES",

@@ -15,6 +15,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from utkcmp.data.archives import DataError, data_source, files_of, read_file
 from utkcmp.data.decode import decode
+from utkcmp.data.drawing import StandIns
 from utkcmp.data.image_cache import cache_images
 from utkcmp.data.index import index_faces
 from utkcmp.data.pairs import Pairs, sample_pairs, split_pairs
@@ -166,6 +167,10 @@ class RunData:
         """The images at the size that a trained model takes, the run's for one that is not."""
         size = getattr(model, "image_size", None)
         return self.at(size).images if size else self.images
+
+    def shown(self) -> Tensor | StandIns:
+        """What figures may show of each row: its image or, without ``show_faces``, a drawn face."""
+        return self.images if self.params.show_faces else StandIns(self.ages)
 
     def rows(self, split: str) -> np.ndarray:
         """Image rows of one split's faces; for training, those that ``duplicates`` leaves."""

@@ -23,8 +23,8 @@ GREY, INK, WHITE = (214, 213, 210), (44, 32, 32), (250, 248, 244)
 class DrawnFace:
     """A face of random looks: its label, its age cues (each with its own error), all else."""
 
-    def __init__(self, rng: np.random.Generator):
-        self.rng, self.age = rng, _age(rng)
+    def __init__(self, rng: np.random.Generator, age: int | None = None):
+        self.rng, self.age = rng, _age(rng) if age is None else age
         self.gender, self.ethnicity = int(rng.random() < 0.48), int(rng.choice(5, p=SHARES))
         cue, man, adult, white = self._cue, not self.gender, self.age >= 18, self.ethnicity == 0
         grey = cue(32, 34) * (0.15 if not man and rng.random() < 0.35 else 1)  # some dye it
@@ -72,9 +72,23 @@ class DrawnFace:
         return np.array([*crown, *cheek, (m(36, 31), m(78, 79)), (0, m(83, 88))]) + jowl
 
 
-def random_face(rng: np.random.Generator) -> DrawnFace:
-    """Choose age, gender, ethnicity and looks of a face, ages spread as in UTKFace."""
-    return DrawnFace(rng)
+def random_face(rng: np.random.Generator, age: int | None = None) -> DrawnFace:
+    """Choose a face's gender, ethnicity, looks and, unless given, age, spread as in UTKFace."""
+    return DrawnFace(rng, age)
+
+
+class StandIns:
+    """Drawn faces that stand for photographs which may not be shown: by row, one of the same age.
+
+    ages: (N,) years. Gives uint8 (3, 100, 100).
+    """
+
+    def __init__(self, ages: np.ndarray):
+        self.ages = np.asarray(ages)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        face = draw_face(random_face(np.random.default_rng(int(row)), int(self.ages[row])))
+        return np.asarray(face.reduce(2)).transpose(2, 0, 1)
 
 
 def _age(rng) -> int:

@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
 
 LEFT, RIGHT = "#c2571a", "#2a6f97"  # left face, right face; also a model and its reference
 MUTED = "#8a8f98"
+DRAWN = "Drawn faces of the same ages: the photographs are not shown."
 GAP_LABELS = ["1", "2", "3–5", "6–10", "11–20", ">20"]
 
 
@@ -33,64 +33,65 @@ def use_style() -> None:
 
 
 def face_tiles(
-    images: np.ndarray, captions: list[str], *, show_faces: bool = True, columns: int = 8
+    images: np.ndarray, captions: list[str], *, drawn: bool = False, columns: int = 8
 ) -> Figure:
-    """A grid of faces with captions; with show_faces False every face is a neutral placeholder.
+    """A grid of faces with captions.
 
-    images: uint8 (K, 3, S, S).
+    images: uint8 (K, 3, S, S). drawn: they are drawings that stand for photographs, which a note
+    then says.
     """
     rows, text = -(-len(captions) // columns), 0.05 + 0.15 * (1 + captions[0].count("\n"))
-    figure, axis = _sheet(columns * 1.1, rows * (1.05 + text), inches=1.07)
+    figure, axis = _sheet(columns * 1.1, rows * (1.05 + text), 1.07, drawn)
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = 1.1 * (number % columns), (1.05 + text) * (number // columns) + text
-        _show(axis, image, show_faces, x, y)
+        _show(axis, image, x, y)
         axis.text(x + 0.5, y - 0.04, caption, fontsize=9, ha="center", va="bottom")
     return figure
 
 
-def _sheet(width: float, height: float, inches: float) -> tuple[Figure, plt.Axes]:
+def _sheet(width: float, height: float, inches: float, drawn: bool) -> tuple[Figure, plt.Axes]:
     """A figure that is one empty axis, its y downwards; a unit (a face's side) takes ``inches``.
 
     An axis for each face would take a second to lay out.
     """
+    if drawn:
+        height += 0.25
     figure = plt.figure(figsize=(width * inches, height * inches), layout="none")
     axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     axis.set_axis_off()
+    if drawn:
+        axis.text(0, height - 0.06, DRAWN, fontsize=8, color=MUTED, style="italic", va="bottom")
     return figure, axis
 
 
-def _show(axis, image: np.ndarray, show_faces: bool, x: float, y: float) -> None:
-    """One face on a sheet, its upper left corner at x, y, or a grey head and shoulders there."""
-    if show_faces:
-        pixels, place = np.asarray(image).transpose(1, 2, 0), (x, x + 1, y + 1, y)
-        axis.imshow(pixels, interpolation="nearest", extent=place, aspect="auto")
-        return
-    square = plt.Rectangle((x, y), 1, 1, color="#e3e6ea")
-    shoulders = Ellipse((x + 0.5, y + 1), 0.8, 0.62, color="#b9bfc7")
-    for patch in (square, plt.Circle((x + 0.5, y + 0.4), 0.22, color="#b9bfc7"), shoulders):
-        axis.add_patch(patch)
-    shoulders.set_clip_path(square)
+def _show(axis, image: np.ndarray, x: float, y: float) -> None:
+    """One face on a sheet, its upper left corner at x, y."""
+    pixels, place = np.asarray(image).transpose(1, 2, 0), (x, x + 1, y + 1, y)
+    axis.imshow(pixels, interpolation="nearest", extent=place, aspect="auto")
 
 
-def pair_tiles(images, pairs: pd.DataFrame, *, show_faces: bool = True, columns: int = 3) -> Figure:
+def pair_tiles(images, pairs: pd.DataFrame, *, drawn: bool = False, columns: int = 3) -> Figure:
     """Pairs of faces side by side, the older one's age in colour.
 
-    images: uint8 (N, 3, S, S); pairs: columns left, right (rows of images), left_age, right_age
-    and, where a model has answered, answer ("left" or "right") and confidence (0.5 to 1), or else
-    ``caption`` where the label is not what the pair is about.
+    images: uint8 (N, 3, S, S), or what gives one for a row; pairs: columns left, right (rows of
+    images), left_age, right_age and, where a model has answered, answer ("left" or "right") and
+    confidence (0.5 to 1), or else ``caption`` where the label is not what the pair is about.
+    drawn: see ``face_tiles``.
     """
     width, height = 2.37, 1.42  # of a pair with its texts, in faces
     rows = max(1, -(-len(pairs) // columns))
-    figure, axis = _sheet(columns * width - 0.3, rows * height, inches=1.35)
+    figure, axis = _sheet(columns * width - 0.3, rows * height, 1.35, drawn)
     for number, pair in enumerate(pairs.itertuples()):
         x, y = width * (number % columns), height * (number // columns) + 0.19
         for start, row, age, other in (
             (x, pair.left, pair.left_age, pair.right_age),
             (x + 1.06, pair.right, pair.right_age, pair.left_age),
         ):
-            _show(axis, images[row], show_faces, start, y)
+            _show(axis, images[row], start, y)
             colour = LEFT if age > other else MUTED
-            text = axis.text(start + 0.5, y - 0.04, f"{age} years", color=colour, fontsize=10)
+            text = axis.text(
+                start + 0.5, y - 0.04, f"{age} year{'s' * (age != 1)}", color=colour, fontsize=10
+            )
             text.set(weight="bold", ha="center", va="bottom")
         if hasattr(pair, "answer"):
             text = f"answer: {pair.answer} ({pair.confidence:.0%})"

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from utkcmp.data.drawing import StandIns
 from utkcmp.data.pairs import Pairs
 from utkcmp.models.inference import pair_logits, to_float
 from utkcmp.plots.evaluation import roc_curves
@@ -53,4 +54,5 @@ def _grid(data, pairs: Pairs, logits: np.ndarray, show_faces: bool):
             "confidence": 1 / (1 + np.exp(-np.abs(logits))),
         }
     )
-    return pair_tiles(data.images.numpy(), table, show_faces=show_faces)
+    images = data.images.numpy() if show_faces else StandIns(data.ages)
+    return pair_tiles(images, table, drawn=not show_faces)
