@@ -67,6 +67,9 @@ def content(data: bytes | bytearray | memoryview | IO[bytes]) -> bytes:
         with contextlib.suppress(AttributeError, OSError, ValueError):  # it only runs forward
             file.seek(0)
         while part := file.read(MAX_BYTES + 1 - len(data)):  # a pipe gives little at a time
+            if isinstance(part, str):
+                data = part
+                break
             data += part
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(
