@@ -63,6 +63,10 @@ def _temporary(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{token}{path.suffix}")
     try:
         yield temporary
+    except OSError as error:
+        if str(error.filename) == str(temporary):  # a message names what the caller knows
+            error.filename = str(path)
+        raise
     finally:
         _remove(temporary)
 

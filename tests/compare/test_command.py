@@ -56,6 +56,9 @@ def test_what_cannot_be_drawn_takes_no_answer_away(photos, outputs_here, capsys,
         status, out, err = run(*pair, *options, "--save", tmp_path / "file/a.png", capsys=capsys)
         assert status == 1 and len(err.splitlines()) == 1
         assert json.loads(out)["answer"] if options else "(" in out
+    (tmp_path / "folder.png").mkdir()
+    status, out, err = run(*pair, "--save", tmp_path / "folder.png", capsys=capsys)
+    assert (status, err) == (1, f"utkcmp.compare: {tmp_path}/folder.png: is a directory\n")
 
 
 def test_an_album_in_pages_and_as_a_table(photos, outputs_here, capsys, tmp_path, monkeypatch):
@@ -118,6 +121,21 @@ def test_a_folder_whose_bad_photos_are_named_and_skipped(photos, outputs_here, c
     assert status == 3 and len([line for line in out.splitlines() if ".png" in line]) == 6
     skipped = err.splitlines()
     assert len(skipped) == 2 and "shows 3 faces" in skipped[0] and "wall.png" in skipped[1]
+
+
+def test_what_a_folder_holds_that_cannot_be_opened_is_named(photos, outputs_here, capsys, tmp_path):
+    for number in (0, 1):
+        shutil.copy(photos / f"{number}.png", tmp_path)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    status, _, err = run(tmp_path, capsys=capsys)
+    assert status == 3 and [line.split(tmp_path.name)[1][:5] for line in err.splitlines()] == [
+        "/gone",
+        "/loop",
+        "/pipe",
+    ]
 
 
 def test_the_largest_face(photos, outputs_here, capsys):
@@ -227,6 +245,19 @@ def test_a_closed_pipe_and_ctrl_c_are_no_tracebacks(photos, outputs_here):
     long.send_signal(signal.SIGINT)
     assert long.communicate() == (b"", b"utkcmp.compare: interrupted\n")
     assert long.returncode == 130
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--csv",)], ids=["text", "JSON", "CSV"])
+def test_a_full_disk_and_a_closed_output_are_no_tracebacks(photos, outputs_here, form):
+    names = [photos / "0.png", photos / "1.png"]
+    command = [sys.executable, "-m", "utkcmp.compare", *names, *form]
+    for where, status, said in (
+        (">/dev/full", 1, b"utkcmp.compare: no space left on device\n"),
+        (">&-", 0, b""),
+    ):
+        shell = ["sh", "-c", f'"$@" {where}', "sh", *command]
+        done = subprocess.run(shell, cwd=PROJECT, capture_output=True)
+        assert (done.returncode, done.stderr) == (status, said)
 
 
 def test_onnxruntime_is_imported_in_one_place():

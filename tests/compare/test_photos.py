@@ -171,6 +171,59 @@ def test_names_with_blanks_and_other_letters(tmp_path, photo):
     assert only_face(path).name == str(path)
 
 
+class Stream(io.RawIOBase):
+    """What a pipe or a socket gives: forward only, a little at a time."""
+
+    def __init__(self, data):
+        self.file = io.BytesIO(data)
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        part = self.file.read(min(len(buffer), 1000))
+        buffer[: len(part)] = part
+        return len(part)
+
+
+class Readable:
+    """No more than a method ``read``."""
+
+    def __init__(self, data):
+        self.read = io.BytesIO(data).read
+
+
+class Elsewhere:
+    """A path that is no ``pathlib.Path``."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return str(self.path)
+
+
+def test_streams_and_paths_of_other_kinds(photo, tmp_path):
+    data = encoded(photo, "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    for given in (Stream(data), Readable(data), Elsewhere(tmp_path / "a.png")):
+        assert read_photo(given).tobytes() == photo.tobytes()
+    with pytest.raises(PhotoError, match=f"{tmp_path}/none.png cannot be read"):
+        read_photo(Elsewhere(tmp_path / "none.png"))
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_what_follows_a_picture_cuts_nothing_off(photo, kind):
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(thumbnails=False)
+    data = encoded(photo, kind)
+    for rest in (b"SEFH and more", bytes(99), b"\0\0\1\0free"):
+        assert read_photo(data + rest).size == photo.size
+    with pytest.raises(PhotoError, match="cut off"):
+        read_photo(data[:-9])
+
+
 def test_a_cat_and_a_landscape_are_no_faces():
     cat = os.path.join(os.path.dirname(skimage.__file__), "data", "chelsea.png")
     for given in (cat, load_sample_image("china.jpg"), load_sample_image("flower.jpg")):

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from utkcmp.data import Pairs
+from utkcmp.data import Pairs, StandIns
 from utkcmp.data.decode import decode, resize
 from utkcmp.models.networks import build_model
 from utkcmp.plots import style

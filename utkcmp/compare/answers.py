@@ -4,6 +4,7 @@ Faces are found and aligned (``alignment``), and a trained model answers (``pred
 """
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -182,7 +183,7 @@ def compare_many(
     names. Returns one item per pair; where a pair has no answer, the error in its place.
     """
     _check(faces, "one", "largest")
-    if isinstance(pairs, str | Path):
+    if isinstance(pairs, str | os.PathLike):
         pairs = itertools.combinations(files_of(pairs), 2)
     predictor, photos, places, asked = load(model, ages), [], {}, []
     for number, pair in enumerate(pairs, start=1):
@@ -220,7 +221,7 @@ def put_in_order(
     """
     _check(faces, "one", "largest", "all")
     predictor = load(model, ages)
-    photos = files_of(photos) if isinstance(photos, str | Path) else photos
+    photos = files_of(photos) if isinstance(photos, str | os.PathLike) else photos
     named = [(f"photo {number}", photo) for number, photo in enumerate(photos, start=1)]
     single = len(named) == 1
     faces = "several" if single and faces == "one" else faces
@@ -276,7 +277,7 @@ def files_of(folder: str | Path) -> list[Path]:
     except (OSError, ValueError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise PhotoError(f"{name} cannot be read ({reason}): expected a folder") from None
-    if not (files := [one for one in found if one.is_file()]):
+    if not (files := [one for one in found if not one.is_dir()]):
         raise PhotoError(f"{name} holds no file: expected a folder of photos")
     return files
 

@@ -31,8 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:  # those of OpenCV and onnxruntime have no class in common
         reason = str(error) or "the memory of this machine is too small for these photos"
-        if options.json:
-            print(json.dumps({"answer": None, "reason": reason}))
+        if isinstance(error, OSError) and error.strerror:
+            where = f"{error.filename}: " if error.filename else ""
+            reason = where + error.strerror.lower()
+        with contextlib.suppress(OSError):
+            if options.json:
+                print(json.dumps({"answer": None, "reason": reason}))
         return _fail(reason, 2 if isinstance(error, compare.NoAnswerError) else 1)
 
 
@@ -140,7 +144,7 @@ def _table(answer):
 def _print(text: str) -> None:
     """Print an answer also where the sign ≈ cannot be shown."""
     try:
-        "≈".encode(sys.stdout.encoding or "ascii")
+        "≈".encode(getattr(sys.stdout, "encoding", None) or "ascii")
     except UnicodeEncodeError:
         text = text.replace("≈", "~")
     print(text)

@@ -1,5 +1,6 @@
 """Photos as they are handed in: read, checked, and their faces found and aligned."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +13,7 @@ from utkcmp.data.archives import MAX_BYTES
 from utkcmp.data.decode import FORMATS, MAX_PIXELS, MIN_SIDE, ImageError, decode, upright
 from utkcmp.files import printable
 
-Photo = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
+Photo = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 REASONS = {
     "a folder": "is a folder: expected a photo",
     "a device": "is a device or a pipe: expected a photo",
@@ -25,7 +26,7 @@ REASONS = {
     "truncated": "is cut off in the middle: expected the whole file",
     "damaged": "is damaged: expected a photo that other programs can open",
 }
-EXPECTED = "a path, bytes, a file, an image, or uint8 (H, W), (H, W, 3) or (H, W, 4)"
+EXPECTED = "a path, bytes, a binary file, an image, or uint8 (H, W), (H, W, 3) or (H, W, 4)"
 # By how many degrees, clockwise, a photo is turned in which no face is found as it is.
 TURNS = {
     90: Image.Transpose.ROTATE_270,
@@ -92,7 +93,8 @@ def read_photo(photo: Photo, name: str | None = None) -> Image.Image:
             return upright(photo)
         if isinstance(photo, np.ndarray):
             return upright(_from_array(photo))
-        return _decode_file(Path(photo)) if isinstance(photo, str | Path) else decode(photo)
+        path = isinstance(photo, str | os.PathLike)
+        return _decode_file(Path(photo)) if path else decode(photo)
     except ImageError as error:
         raise PhotoError(f"{name} {REASONS[str(error)]}") from None
     except OSError as error:
@@ -109,9 +111,9 @@ def name_of(photo: Photo, otherwise: str | None = None) -> str:
 
     otherwise: for a photo that has no name of its own.
     """
-    name = photo if isinstance(photo, str | Path) else getattr(photo, "name", None)
-    if isinstance(name, str | Path):
-        return printable(str(name))
+    name = photo if isinstance(photo, str | os.PathLike) else getattr(photo, "name", None)
+    if isinstance(name, str | os.PathLike):
+        return printable(os.fsdecode(name))
     return otherwise or f"the {type(photo).__name__} given"
 
 

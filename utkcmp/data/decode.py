@@ -18,6 +18,7 @@ TO_EIGHT_BITS = (np.arange(2**16) / 257).round().astype(np.uint8)  # a lookup: l
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
 ALBUMS = ("MPO", "TIFF", "HEIF")  # their first picture is the one meant; others move
 PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"eXIf", b"IEND")
+PICTURE_BOXES = (b"ftyp", b"meta", b"mdat", b"moov")
 _opening = threading.Lock()
 
 
@@ -62,9 +63,14 @@ def resize(image: Image.Image, size: int) -> np.ndarray:
 def content(data: bytes | bytearray | memoryview | IO[bytes]) -> bytes:
     """The bytes of what ``decode`` takes, without the metadata of a PNG."""
     if hasattr(data, "read"):
-        with contextlib.suppress(OSError, ValueError):  # a stream that only runs forward
-            data.seek(0)
-        data = data.read(MAX_BYTES + 1)
+        file, data = data, bytearray()
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # it only runs forward
+            file.seek(0)
+        while part := file.read(MAX_BYTES + 1 - len(data)):  # a pipe gives little at a time
+            if isinstance(part, str):
+                data = part
+                break
+            data += part
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(
             f"a picture is given as bytes or as a binary file, not {type(data).__name__}"
@@ -162,13 +168,15 @@ def _pixels_only(png: bytes) -> bytes:
 
 
 def _boxes_end(data: bytes) -> int:
-    """Where the last box of an AVIF or HEIC file says that it ends."""
-    place, size = 0, 8
+    """Where the last box of an AVIF or HEIC file that the picture needs says that it ends."""
+    place, size, end = 0, 8, 0
     while place + 8 <= len(data) and size >= 8:  # 0: to the end of the file
         size = int.from_bytes(data[place : place + 4])
+        needed = data[place + 4 : place + 8] in PICTURE_BOXES
         size = int.from_bytes(data[place + 8 : place + 16]) if size == 1 else size
         place += size
-    return place
+        end = place if needed else end
+    return end
 
 
 @contextlib.contextmanager

@@ -92,7 +92,8 @@ def _resized(
     if lost:
         raise DataError(
             f"{source}: {len(lost)} of {len(items)} faces vanished or changed after they were "
-            f"indexed, first {lost[0]}: expected the files of the index, or a new index"
+            f"indexed, first {lost[0]}: expected what notebook 02 read (the same data, n_faces and "
+            "seed), or that it runs again"
         )
 
 
