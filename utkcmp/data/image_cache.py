@@ -43,12 +43,10 @@ def cache_images(
     if cache is None:
         return np.stack(list(pixels))
     path = Path(cache) / f"images-{IMAGES_VERSION}-{fingerprint(faces)[:24]}-{size}.npy"
-    images = _open(path, shape)
-    if images is None:
+    if _open(path, shape) is None:
         with atomic(path) as temporary:
             _write(temporary, shape, pixels)
-        images = _open(path, shape)
-    return images
+    return _open(path, shape)
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -72,17 +70,13 @@ def _write(path: Path, shape: tuple[int, ...], pixels: Iterable[np.ndarray]) -> 
         os.fsync(file.fileno())
 
 
-def _resized(
-    source: str | Path, valid: pd.DataFrame, size: int, progress: bool
-) -> Iterator[np.ndarray]:
+def _resized(source, valid: pd.DataFrame, size: int, progress: bool) -> Iterator[np.ndarray]:
     """The pixels of each valid face in turn, uint8 (3, size, size)."""
     paths = files_of(source)
-    items = [
-        (paths.get(file), sha256) for file, sha256 in zip(valid.file, valid.sha256, strict=True)
-    ]
-    converted = in_processes(partial(_convert, size), items, len(items))
+    items = zip(map(paths.get, valid.file), valid.sha256, strict=True)
+    converted = in_processes(partial(_convert, size), items, len(valid))
     label = f"caching faces at {size} px"
-    bar = tqdm(converted, label, len(items), disable=not progress, leave=False, unit="face")
+    bar = tqdm(converted, label, len(valid), disable=not progress, leave=False, unit="face")
     lost = []
     for file, pixels in zip(valid.file, bar, strict=True):
         if pixels is None:
@@ -91,7 +85,7 @@ def _resized(
             yield pixels
     if lost:
         raise DataError(
-            f"{source}: {len(lost)} of {len(items)} faces vanished or changed after they were "
+            f"{source}: {len(lost)} of {len(valid)} faces vanished or changed after they were "
             f"indexed, first {lost[0]}: expected the files of the index, or a new index"
         )
 

@@ -74,8 +74,8 @@ def split_faces(
 
 def _picture_draws(valid: pd.DataFrame, seed: int) -> np.ndarray:
     """One number in [0, 1) a face, the same for all of a picture: that of its smallest hash."""
-    content = valid.groupby("group").sha256.min()
-    return valid.group.map(content.map(lambda sha256: _uniform(sha256, seed))).to_numpy(float)
+    content = valid.groupby("group").sha256.transform("min")
+    return np.array([_uniform(sha256, seed) for sha256 in content])
 
 
 def _uniform(text: str, seed: int) -> float:
