@@ -88,11 +88,18 @@ def read_photo(photo: Photo, name: str | None = None) -> Image.Image:
     """
     name = name or name_of(photo)
     try:
+        if isinstance(photo, np.ndarray):
+            photo = _from_array(photo)
         if isinstance(photo, Image.Image):
             return upright(photo)
-        if isinstance(photo, np.ndarray):
-            return upright(_from_array(photo))
-        return _decode_file(Path(photo)) if isinstance(photo, str | Path) else decode(photo)
+        if not isinstance(photo, str | Path):
+            return decode(photo)
+        if Path(photo).is_dir():
+            raise ImageError("a folder")
+        if Path(photo).exists() and not Path(photo).is_file():  # a pipe might never give anything
+            raise ImageError("a device")
+        with open(photo, "rb") as file:
+            return decode(file)
     except ImageError as error:
         raise PhotoError(f"{name} {REASONS[str(error)]}") from None
     except OSError as error:
@@ -113,15 +120,6 @@ def name_of(photo: Photo, otherwise: str | None = None) -> str:
     if isinstance(name, str | Path):
         return printable(str(name))
     return otherwise or f"the {type(photo).__name__} given"
-
-
-def _decode_file(path: Path) -> Image.Image:
-    if path.is_dir():
-        raise ImageError("a folder")
-    if path.exists() and not path.is_file():  # a pipe might never give anything
-        raise ImageError("a device")
-    with open(path, "rb") as file:
-        return decode(file)
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:

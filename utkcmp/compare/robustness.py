@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from utkcmp import models
 from utkcmp.compare.alignment import align, find_faces, measure_frame
@@ -56,24 +56,18 @@ def _compressed(photo: Image.Image, quality: float) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
-def _small(photo: Image.Image, side: float) -> Image.Image:
-    size = round(photo.width * side / SIDE)
-    return photo.resize((size, size), Image.Resampling.LANCZOS)
+def _crop_of(photo: Image.Image) -> tuple[int, int, int, int]:
+    """Where the pasted crop lies: in the photo's middle."""
+    edge = (photo.width - SIDE) // 2
+    return edge, edge, edge + SIDE, edge + SIDE
 
 
 def _covered(photo: Image.Image, share: float) -> Image.Image:
-    """A grey sheet over the lower share of the pasted crop, which lies in the photo's middle."""
-    height, edge = round(SIDE * share / 100), (photo.height - SIDE) // 2
+    """A grey sheet over the lower share of the pasted crop."""
+    left, _, right, bottom = _crop_of(photo)
     changed = photo.copy()
-    changed.paste(GREY, (edge, edge + SIDE - height, edge + SIDE, edge + SIDE))
+    changed.paste(GREY, (left, bottom - round(SIDE * share / 100), right, bottom))
     return changed
-
-
-def _close_up(photo: Image.Image, side: float) -> Image.Image:
-    """Nothing but the pasted crop, enlarged."""
-    edge = (photo.width - SIDE) // 2
-    square = photo.crop((edge, edge, edge + SIDE, edge + SIDE))
-    return square.resize((int(side), int(side)), Image.Resampling.BICUBIC)
 
 
 def _distant(photo: Image.Image, width: float) -> Image.Image:
@@ -89,7 +83,10 @@ CHANGES = {
         lambda photo, share: photo.filter(ImageFilter.GaussianBlur(share / 100 * SIDE)),
     ),
     "JPEG": Change("quality", (40, 15, 5), _compressed),
-    "size": Change("pixels of the crop's side", (80, 50, 30), _small),
+    "size": Change(
+        *("pixels of the crop's side", (80, 50, 30)),
+        lambda photo, side: ImageOps.scale(photo, side / SIDE, Image.Resampling.LANCZOS),
+    ),
     "brightness": Change(
         *("factor", (0.25, 0.5, 2)),
         lambda photo, factor: ImageEnhance.Brightness(photo).enhance(factor),
@@ -99,7 +96,10 @@ CHANGES = {
         lambda photo, turn: photo.rotate(turn, Image.Resampling.BICUBIC, fillcolor=GREY),
     ),
     "occlusion": Change("% of the crop, from below", (20, 35, 50), _covered),
-    "close-up": Change("pixels of the photo's side", (224, 600, 1200), _close_up),
+    "close-up": Change(  # nothing but the pasted crop, enlarged
+        *("pixels of the photo's side", (224, 600, 1200)),
+        lambda photo, side: photo.crop(_crop_of(photo)).resize((side, side)),
+    ),
     "large photo": Change("pixels of the photo's longer side", (1920, 4000, 8000), _distant),
 }
 
