@@ -114,8 +114,18 @@ def load(data: bytes, at_least: int | None) -> tuple[Image.Image, list[str]]:
                 if image.format != "JPEG" or "truncated" not in str(error):
                     raise
                 image = _without_end(data, at_least)
-            notes = _picture_notes(image, deep)
-            return _rgb(image), notes
+            turn = 1
+            with contextlib.suppress(Exception):
+                turn = image.getexif().get(ExifTags.Base.Orientation)
+            odd = {
+                "greyscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
+                "CMYK": image.mode == "CMYK",
+                "palette": image.mode == "P",
+                "16-bit": deep,
+                "transparent": image.has_transparency_data,
+                "EXIF rotation": turn in range(2, 9),
+            }
+            return _rgb(image), [note for note, holds in odd.items() if holds]
     except Exception as error:
         raise _broken(error) from None
 
@@ -188,18 +198,3 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _broken(error: Exception) -> ImageError:
     return ImageError("truncated" if "truncated" in str(error).lower() else "damaged")
-
-
-def _picture_notes(image: Image.Image, deep: bool) -> list[str]:
-    turned = False
-    with contextlib.suppress(Exception):
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-    odd = {
-        "greyscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
-        "CMYK": image.mode == "CMYK",
-        "palette": image.mode == "P",
-        "16-bit": deep,
-        "transparent": image.has_transparency_data,
-        "EXIF rotation": turned,
-    }
-    return [note for note, holds in odd.items() if holds]

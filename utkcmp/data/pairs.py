@@ -86,7 +86,7 @@ class AllPairs:
         if not len(self):
             raise ValueError(
                 f"no two of the {len(ages)} faces are {year_diff} or more years apart (the ages "
-                f"run from {ages.min()} to {ages.max()}): expected a smaller year_diff"
+                f"run from {ages.min():g} to {ages.max():g}): expected a smaller year_diff"
             )
 
     def __len__(self) -> int:
@@ -122,13 +122,10 @@ class AllPairs:
 
 
 def _checked(ages: np.ndarray, year_diff: int) -> np.ndarray:
-    """Ages as int64 or float64, so that differences neither wrap round nor lose a bit."""
-    ages = np.asarray(ages)
-    if ages.ndim != 1:
-        raise ValueError(f"ages have shape {ages.shape}, expected one number for each face")
-    if ages.dtype == object:
-        ages = pd.to_numeric(pd.Series(ages)).to_numpy(float, na_value=np.nan)
-    ages = ages.astype(np.int64 if ages.dtype.kind in "iub" else np.float64, copy=False)
+    """Ages as float64, whatever holds them, so that differences do not wrap round."""
+    if np.ndim(ages) != 1:
+        raise ValueError(f"ages have shape {np.shape(ages)}, expected one number for each face")
+    ages = pd.Series(ages).astype(float).to_numpy()
     if not np.isfinite(ages).all():
         raise ValueError(f"{(~np.isfinite(ages)).sum()} ages are not numbers: expected all")
     if not year_diff >= 1:
