@@ -56,29 +56,26 @@ def replaced(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` that says which process uses it; removed at the end."""
+    """A name beside ``path`` that says which process uses it; removed at the end, as is what
+    processes that were killed left half-written there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
+    form = rf"\.{re.escape(path.name)}\.(\d+)@(.*)\.[0-9a-f]{{8}}{re.escape(path.suffix)}"
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*@*"):
+        with contextlib.suppress(OSError):  # another process has just removed it
+            if not (name := re.fullmatch(form, left.name)):
+                continue
+            if name[2] == platform.node():
+                used = psutil.pid_exists(int(name[1]))
+            else:
+                used = time.time() - left.stat().st_mtime < DAY
+            if not used:
+                _remove(left)
     token = f"{os.getpid()}@{platform.node()}.{uuid.uuid4().hex[:8]}"
     temporary = path.with_name(f".{path.name}.{token}{path.suffix}")
     try:
         yield temporary
     finally:
         _remove(temporary)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed left half-written beside ``path``."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*@*{glob.escape(path.suffix)}"):
-        form = rf"\.(\d+)@(.*)\.[0-9a-f]{{8}}{re.escape(path.suffix)}"
-        name = re.fullmatch(form, left.name.removeprefix(f".{path.name}"))
-        with contextlib.suppress(OSError):  # another process has just removed it
-            if name and name[2] == platform.node():
-                used = psutil.pid_exists(int(name[1]))
-            else:
-                used = not name or time.time() - left.stat().st_mtime < DAY
-            if not used:
-                _remove(left)
 
 
 def _remove(path: Path) -> None:
@@ -108,11 +105,9 @@ def is_made_with(table: Path, settings: dict) -> bool:
     If not, a table made otherwise is removed, and the settings are noted for the one to come.
     """
     note = table.with_suffix(".json")
-    try:
+    with contextlib.suppress(OSError, ValueError):
         if read_json(note) == settings:
             return table.exists()
-    except (OSError, ValueError):
-        pass
     table.unlink(missing_ok=True)
     with atomic(note) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
