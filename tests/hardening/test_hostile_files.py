@@ -177,7 +177,7 @@ def test_any_name_is_indexed_stored_and_read_back(named, tmp_path, monkeypatch):
     with atomic(run.faces_csv) as temporary:
         faces.assign(split="train", evaluate=True).to_csv(temporary, index=False)
     assert run.read_faces().file.tolist() == faces.file.tolist()
-    assert cache_images(named, faces, 16, tmp_path / "cache", progress=False).shape[0] == len(faces)
+    assert cache_images(named, faces, 16, tmp_path / "cache").shape[0] == len(faces)
     pairs = UTKDataset(named)
     assert all(pairs.faces.image(row).size == (32, 32) for row in range(len(faces)))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "run"]  # no name was obeyed

@@ -20,11 +20,7 @@ IMAGES_VERSION = 1  # raise it with every change here that changes a pixel
 
 
 def cache_images(
-    source: str | Path,
-    faces: pd.DataFrame,
-    size: int,
-    cache: str | Path | None = None,
-    progress: bool = True,
+    source: str | Path, faces: pd.DataFrame, size: int, cache: str | Path | None = None
 ) -> np.ndarray:
     """The valid faces as uint8 (N, 3, size, size), RGB: row i is the i-th valid row of ``faces``.
 
@@ -39,7 +35,7 @@ def cache_images(
     if valid.empty:
         raise DataError(f"{source}: no face of the index is valid, expected one or more")
     shape = (len(valid), 3, size, size)
-    pixels = _resized(source, valid, size, progress)
+    pixels = _resized(source, valid, size)
     if cache is None:
         return np.stack(list(pixels))
     path = Path(cache) / f"images-{IMAGES_VERSION}-{fingerprint(faces)[:24]}-{size}.npy"
@@ -70,13 +66,12 @@ def _write(path: Path, shape: tuple[int, ...], pixels: Iterable[np.ndarray]) -> 
         os.fsync(file.fileno())
 
 
-def _resized(source, valid: pd.DataFrame, size: int, progress: bool) -> Iterator[np.ndarray]:
+def _resized(source: str | Path, valid: pd.DataFrame, size: int) -> Iterator[np.ndarray]:
     """The pixels of each valid face in turn, uint8 (3, size, size)."""
     paths = files_of(source)
     items = zip(map(paths.get, valid.file), valid.sha256, strict=True)
     converted = in_processes(partial(_convert, size), items, len(valid))
-    label = f"caching faces at {size} px"
-    bar = tqdm(converted, label, len(valid), disable=not progress, leave=False, unit="face")
+    bar = tqdm(converted, f"caching faces at {size} px", len(valid), leave=False, unit="face")
     lost = []
     for file, pixels in zip(valid.file, bar, strict=True):
         if pixels is None:

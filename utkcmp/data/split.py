@@ -150,13 +150,13 @@ def leaked_faces(faces: pd.DataFrame, split: pd.Series) -> pd.Series:
     return split.isin(SPLITS[1:]) & faces.group.isin(seen)
 
 
-def age_shares(ages: pd.Series, split: pd.Series, width: int = 10, last: int = 80) -> pd.DataFrame:
-    """The share of each split by age, ``width`` years a band, all from ``last`` on in one.
+def age_shares(ages: pd.Series, split: pd.Series) -> pd.DataFrame:
+    """The share of each split by age, ten years a band, all from 80 on in one.
 
     ages: (N,) years; split: (N,) of SPLITS, same index. Returns one row a band, by its first year,
     with columns faces, train, val and test (shares of the band's faces).
     """
-    band = (ages // width * width).clip(upper=last).astype(int).rename("from age")
+    band = (ages // 10 * 10).clip(upper=80).astype(int).rename("from age")
     shares = {name: (split == name).groupby(band).mean() for name in SPLITS}
     return pd.DataFrame({"faces": band.groupby(band).size(), **shares})
 
