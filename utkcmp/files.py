@@ -177,11 +177,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    reason = f"states {key.value[:40]!r} twice, expected it once"
-                    raise NotPlainError(reason, key.start_mark)
-                seen.add(key.value)
+            name = str(key.value)
+            if name in seen:
+                reason = f"states {name[:40]!r} twice, expected it once"
+                raise NotPlainError(reason, key.start_mark)
+            seen.add(name)
         return super().construct_mapping(node, deep)
 
     def construct_word(self, node):

@@ -152,7 +152,8 @@ def similarity(points: np.ndarray, places: np.ndarray) -> np.ndarray:
     here, there = points @ [1, 1j], places @ [1, 1j]  # as complex numbers a turn is a product
     apart = here - here.mean()
     turn = np.vdot(apart, there - there.mean()) / np.vdot(apart, apart)
-    return _matrix(turn, there.mean() - turn * here.mean())
+    move = there.mean() - turn * here.mean()
+    return np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
 
 
 def warp(photo: Image.Image, matrix: np.ndarray, side: int) -> Image.Image:
@@ -166,10 +167,6 @@ def warp(photo: Image.Image, matrix: np.ndarray, side: int) -> Image.Image:
         matrix = matrix @ middle
     edges = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REPLICATE}
     return Image.fromarray(cv2.warpAffine(np.asarray(photo), matrix, (side, side), **edges))
-
-
-def _matrix(turn: complex, move: complex) -> np.ndarray:
-    return np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
 
 
 def _detect(view: Image.Image, scale: float, x: int = 0, y: int = 0) -> list[FoundFace]:
@@ -193,12 +190,14 @@ def _detect(view: Image.Image, scale: float, x: int = 0, y: int = 0) -> list[Fou
 
 def _refined(photo: Image.Image, face: FoundFace) -> np.ndarray:
     """The points of a face, (5, 2), from its box and its rough points, which stay if need be."""
+    import cv2
+
     left, top, right, bottom = face.box
-    level = (face.eyes[1] - face.eyes[0]) @ [1, 1j]  # from one eye to the other, to be laid level
+    middle = np.array([left + right, top + bottom]) / 2
+    x, y = face.eyes[1] - face.eyes[0]  # from one eye to the other, to be laid level
     zoom = PATCH / (MARGIN * max(right - left, bottom - top))
-    turn = zoom * level.conjugate() / abs(level) if level else complex(zoom)
-    middle = complex(left + right, top + bottom) / 2
-    matrix = _matrix(turn, complex(PATCH, PATCH) / 2 - turn * middle)
+    matrix = cv2.getRotationMatrix2D(middle, math.degrees(math.atan2(y, x)), zoom)
+    matrix[:, 2] += PATCH / 2 - middle
     seen = _mtcnn().detect_faces(np.asarray(warp(photo, matrix, PATCH)))
     if not seen:
         return face.points

@@ -53,7 +53,7 @@ class Comparison:
 
     def __str__(self) -> str:
         side = "left" if self.probability > 0.5 else "right"
-        notes = [percent(self.confidence)] + ([] if self.calibrated else ["not calibrated"])
+        notes = [_percent(self.confidence)] + ([] if self.calibrated else ["not calibrated"])
         for name, seen in (("left", self.left), ("right", self.right)):
             if seen.turned:
                 notes.append(f"{name} photo turned by {seen.turned} degrees clockwise")
@@ -116,7 +116,7 @@ class Order:
 
     def share(self, place: int) -> str:
         """How sure it is that a face is older than the one before it, as a text."""
-        return percent(self.steps[place - 1]) if place else ""
+        return _percent(self.steps[place - 1]) if place else ""
 
     def as_dict(self) -> dict:
         return {
@@ -129,12 +129,8 @@ class Order:
         }
 
 
-def percent(share: float) -> str:
-    """A share as a text, never rounded up: 59.9 % is below 60 %, and 99.9 % is not all.
-
-    >>> percent(0.599), percent(0.29), percent(0.9999)
-    ('59 %', '29 %', 'over 99 %')
-    """
+def _percent(share: float) -> str:
+    """A share as a text, never rounded up: 59.9 % is below 60 %, and 99.9 % is not all."""
     return "over 99 %" if 0.99 < share < 1 else f"{int(100 * share + 1e-9)} %"
 
 

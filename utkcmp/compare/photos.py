@@ -27,11 +27,7 @@ REASONS = {
 }
 EXPECTED = "a path, bytes, a file, an image, or uint8 (H, W), (H, W, 3) or (H, W, 4)"
 # By how many degrees, clockwise, a photo is turned in which no face is found as it is.
-TURNS = {
-    90: Image.Transpose.ROTATE_270,
-    270: Image.Transpose.ROTATE_90,
-    180: Image.Transpose.ROTATE_180,
-}
+TURNS = (90, 270, 180)
 
 
 class PhotoError(ValueError):
@@ -149,8 +145,8 @@ def faces_in(
     name = name_of(photo, name)
     picture, turned = read_photo(photo, name), 0
     found = [whole(picture)] if aligned else find_faces(picture, faces == "all", frame)
-    for degrees, how in TURNS.items() if not found else ():
-        other = picture.transpose(how)
+    for degrees in TURNS if not found else ():
+        other = picture.rotate(-degrees, expand=True)
         if found := find_faces(other, faces == "all", frame, small=False):
             picture, turned = other, degrees
             break

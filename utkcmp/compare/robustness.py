@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FRAME_FACES = 100  # validation faces by which a run's frame is measured
 SIDE, PHOTO = 160, 240  # pixels of the pasted crop and of its photo where a change is measured
-GREY = (128, 128, 128)
+GREY, RESAMPLES = (128, 128, 128), 200
 
 
 def calibrate_models(run: Run, data: RunData) -> dict[str, Calibration]:
@@ -132,9 +132,7 @@ def through_photos(photos: Iterable[Image.Image], predictor: Predictor) -> list[
     return [align(p, f[0], predictor.frame) if len(f) == 1 else None for p, f in found]
 
 
-def measured(
-    crops: list[Image.Image | None], ages: np.ndarray, predictor: Predictor, resamples: int = 200
-) -> dict:
+def measured(crops: list[Image.Image | None], ages: np.ndarray, predictor: Predictor) -> dict:
     """How well a model answers every pair of these faces at least a year apart.
 
     crops: N aligned faces, None where a photo's face was not found; ages: (N,) years. Returns found
@@ -145,7 +143,7 @@ def measured(
     row = {"found": len(there) / len(crops), "pairs": len(pairs)}
     if not len(pairs):
         return row | dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high"), float("nan"))
-    bounds = intervals(logits, pairs, resamples)
+    bounds = intervals(logits, pairs, RESAMPLES)
     row["accuracy"] = pair_metrics(logits, pairs.label)["accuracy"]
     return row | {name: bounds[name] for name in ("accuracy_low", "accuracy_high")}
 
