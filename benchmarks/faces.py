@@ -55,7 +55,7 @@ def decoding_rows(faces=200, pairs=2048, part=64, size=64, rounds=5) -> list[dic
 def loading(listed: UTKDataset, size: int, part: int, rounds: int) -> Rounds:
     """Seconds of all pairs from the cache and of ``part`` pairs decoded one by one."""
     source, index = listed.faces.root_dir, index_faces(listed.faces.root_dir, progress=False)
-    images = torch.from_numpy(cache_images(source, index, size, progress=False))
+    images = torch.from_numpy(cache_images(source, index, size))
 
     def from_cache():
         for left, right, _ in PairBatches(listed.pairs, 64, seed=0, epoch=0):
@@ -72,7 +72,7 @@ def loading(listed: UTKDataset, size: int, part: int, rounds: int) -> Rounds:
 
 def prepare_faces(source: str, cache: str) -> None:
     faces = index_faces(source, cache=cache, progress=False)
-    cache_images(source, faces, 64, cache=cache, progress=False)
+    cache_images(source, faces, 64, cache=cache)
 
 
 def data_rows(source: str) -> list[dict]:

@@ -56,9 +56,20 @@ def replaced(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` that says which process uses it; removed at the end."""
+    """A name beside ``path`` that says which process uses it; removed at the end, as is what
+    processes that were killed left half-written there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
+    form = rf"\.{re.escape(path.name)}\.(\d+)@(.*)\.[0-9a-f]{{8}}{re.escape(path.suffix)}"
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*@*"):
+        with contextlib.suppress(OSError):  # another process has just removed it
+            if not (name := re.fullmatch(form, left.name)):
+                continue
+            if name[2] == platform.node():
+                used = psutil.pid_exists(int(name[1]))
+            else:
+                used = time.time() - left.stat().st_mtime < DAY
+            if not used:
+                _remove(left)
     token = f"{os.getpid()}@{platform.node()}.{uuid.uuid4().hex[:8]}"
     temporary = path.with_name(f".{path.name}.{token}{path.suffix}")
     try:
@@ -69,20 +80,6 @@ def _temporary(path: Path) -> Iterator[Path]:
         raise
     finally:
         _remove(temporary)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed left half-written beside ``path``."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*@*{glob.escape(path.suffix)}"):
-        form = rf"\.(\d+)@(.*)\.[0-9a-f]{{8}}{re.escape(path.suffix)}"
-        name = re.fullmatch(form, left.name.removeprefix(f".{path.name}"))
-        with contextlib.suppress(OSError):  # another process has just removed it
-            if name and name[2] == platform.node():
-                used = psutil.pid_exists(int(name[1]))
-            else:
-                used = not name or time.time() - left.stat().st_mtime < DAY
-            if not used:
-                _remove(left)
 
 
 def _remove(path: Path) -> None:
@@ -112,11 +109,9 @@ def is_made_with(table: Path, settings: dict) -> bool:
     If not, a table made otherwise is removed, and the settings are noted for the one to come.
     """
     note = table.with_suffix(".json")
-    try:
+    with contextlib.suppress(OSError, ValueError):
         if read_json(note) == settings:
             return table.exists()
-    except (OSError, ValueError):
-        pass
     table.unlink(missing_ok=True)
     with atomic(note) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
@@ -186,11 +181,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    reason = f"states {key.value[:40]!r} twice, expected it once"
-                    raise NotPlainError(reason, key.start_mark)
-                seen.add(key.value)
+            name = str(key.value)
+            if name in seen:
+                reason = f"states {name[:40]!r} twice, expected it once"
+                raise NotPlainError(reason, key.start_mark)
+            seen.add(name)
         return super().construct_mapping(node, deep)
 
     def construct_word(self, node):

@@ -91,11 +91,12 @@ def end_marked(mark: str) -> None:
         for one in list(found):
             with contextlib.suppress(psutil.Error):
                 found |= set(one.children(recursive=True))  # Ray's agents overwrite their marks
-        found = {one for one in found if not _carries(one, WATCHER) and not _ended(one)}
+        empty += 1
         for one in found:
             with contextlib.suppress(psutil.Error):
-                one.kill()
-        empty = 0 if found else empty + 1
+                if one.status() != psutil.STATUS_ZOMBIE and not _carries(one, WATCHER):
+                    one.kill()
+                    empty = 0
         time.sleep(0.1)
 
 
@@ -105,13 +106,6 @@ def _carries(process: psutil.Process, mark: str) -> bool:
     except (psutil.Error, OSError):  # it has ended, or is not ours
         return False
     return any(environment.get(name, "\0").startswith(mark) for name in MARKS)
-
-
-def _ended(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return True
 
 
 @functools.cache

@@ -49,7 +49,7 @@ def faces(folder):
 
 
 def build(folder, faces, cache, size=SIZE):
-    return cache_images(folder, faces, size, cache, progress=False)
+    return cache_images(folder, faces, size, cache)
 
 
 def test_row_i_is_the_ith_valid_face(folder, faces, tmp_path):

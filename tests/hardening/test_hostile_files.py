@@ -21,7 +21,7 @@ from utkcmp.compare import command
 from utkcmp.compare.answers import Order
 from utkcmp.compare.figures import order_figure
 from utkcmp.compare.photos import REASONS, PhotoError, faces_in, only_face, read_photo
-from utkcmp.data.archives import MAX_BYTES, DataError, files_of, read_files
+from utkcmp.data.archives import MAX_BYTES, DataError, files_of, read_file
 from utkcmp.data.datasets import UTKDataset
 from utkcmp.data.decode import ImageError, decode
 from utkcmp.data.image_cache import cache_images
@@ -177,7 +177,7 @@ def test_any_name_is_indexed_stored_and_read_back(named, tmp_path, monkeypatch):
     with atomic(run.faces_csv) as temporary:
         faces.assign(split="train", evaluate=True).to_csv(temporary, index=False)
     assert run.read_faces().file.tolist() == faces.file.tolist()
-    assert cache_images(named, faces, 16, tmp_path / "cache", progress=False).shape[0] == len(faces)
+    assert cache_images(named, faces, 16, tmp_path / "cache").shape[0] == len(faces)
     pairs = UTKDataset(named)
     assert all(pairs.faces.image(row).size == (32, 32) for row in range(len(faces)))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "run"]  # no name was obeyed
@@ -358,8 +358,8 @@ def test_a_hole_of_ten_gigabytes_in_a_zip(tmp_path):
     path = tmp_path / "hole.zip"
     path.write_bytes(local + entry + end)
     assert zipfile.ZipFile(path).infolist()[0].file_size == 10 * 2**30
-    (only,) = read_files(path)
-    assert len(only[1]) == MAX_BYTES + 1
+    (only,) = files_of(path).values()
+    assert len(read_file(only)) == MAX_BYTES + 1
     (packed,) = (outputs_root() / "cache").rglob("*.jpg")
     assert packed.stat().st_blocks < 100  # of 512 bytes: it takes no space
 

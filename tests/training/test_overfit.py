@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from utkcmp.data.archives import data_source, read_files
+from utkcmp.data.archives import data_source, files_of, read_file
 from utkcmp.data.decode import decode, resize
 from utkcmp.data.index import parse_name
 from utkcmp.models.inference import to_float
@@ -26,11 +26,11 @@ def batch(request, outputs):
     drawn = request.param == "drawn"
     source = data_source(Params(n_faces=120)) if drawn else os.environ["UTKFACE"]
     found = {}
-    for name, data in itertools.islice(read_files(source), 4000):
+    for name, path in itertools.islice(files_of(source).items(), 4000):
         age = parse_name(name.rsplit("/")[-1])["age"]
         if age is not None and age not in found:
             try:
-                found[age] = resize(decode(data), 32)
+                found[age] = resize(decode(read_file(path)), 32)
             except ValueError:
                 continue
         if len(found) == 12:

@@ -29,7 +29,7 @@ POINTS = np.array([[59.2, 57.6], [137.7, 57.9], [97.8, 104.0], [62.9, 137.8], [1
 IN_PLACE = 12.0  # pixels of such a crop; points nearer than that (root mean square) are in place
 LEAST_SCORE = 0.8  # YuNet's; a cat or an engine reaches less, a face of 48 px more
 LEAST_FACE = 20  # pixels per side of a face, fewer say nothing of its age
-LEAST_PHOTO = 64  # pixels per side of what YuNet is given
+LEAST_PHOTO = 64  # pixels per side of what YuNet is given: of a smaller one it says anything
 # YuNet sees faces of 10 to 300 pixels. So a photo is looked at with its longer side reduced to
 # each of these, which shows any face above a sixtieth of it, then to TILE, then in unreduced tiles.
 SIDES, TILE, OVERLAP = (160, 640), 1920, 320
@@ -75,15 +75,18 @@ def find_faces(
     found: list[FoundFace] = []
     with _detectors:
         for views in _pyramid(photo, small):
-            seen = sorted((face for view in views for face in _detect(*view)), key=_least_sure)
-            for face in seen:
-                if _contains((0, 0, *photo.size), face) and not any(_same(face, f) for f in found):
+            seen = (face for view in views for face in _detect(*view))
+            for face in sorted(seen, key=_least_sure):
+                known = any(_contains(f.box, face) or _contains(face.box, f) for f in found)
+                if _contains((0, 0, *photo.size), face) and not known:
                     found.append(face)
             if found and not every:
                 break
         found = [replace(face, points=_refined(photo, face)) for face in found]
-    if len(found) == 1 and _is_crop(photo, found[0], frame):
-        return [replace(found[0], finished=True)]
+    (width, height), longer = photo.size, max(photo.size)
+    if len(found) == 1 and abs(width - height) <= 0.02 * longer:
+        away = found[0].points * CROP / width - frame
+        found = [replace(found[0], finished=math.sqrt((away**2).sum(1).mean()) < IN_PLACE)]
     return sorted(found, key=_least_sure)
 
 
@@ -134,8 +137,7 @@ def measure_frame(crops: Iterable[Image.Image]) -> np.ndarray:
     edge, found = CROP // 4, []
     for crop in crops:
         square = crop.resize((CROP, CROP), Image.Resampling.BICUBIC)
-        faces = find_faces(ImageOps.expand(square, edge, "grey"))
-        found += [face.points - edge for face in faces[:1]]
+        found += [f.points - edge for f in find_faces(ImageOps.expand(square, edge, "grey"))[:1]]
     return np.median(found, axis=0) if found else POINTS
 
 
@@ -150,7 +152,8 @@ def similarity(points: np.ndarray, places: np.ndarray) -> np.ndarray:
     here, there = points @ [1, 1j], places @ [1, 1j]  # as complex numbers a turn is a product
     apart = here - here.mean()
     turn = np.vdot(apart, there - there.mean()) / np.vdot(apart, apart)
-    return _matrix(turn, there.mean() - turn * here.mean())
+    move = there.mean() - turn * here.mean()
+    return np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
 
 
 def warp(photo: Image.Image, matrix: np.ndarray, side: int) -> Image.Image:
@@ -166,22 +169,16 @@ def warp(photo: Image.Image, matrix: np.ndarray, side: int) -> Image.Image:
     return Image.fromarray(cv2.warpAffine(np.asarray(photo), matrix, (side, side), **edges))
 
 
-def _matrix(turn: complex, move: complex) -> np.ndarray:
-    return np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
-
-
 def _detect(view: Image.Image, scale: float, x: int = 0, y: int = 0) -> list[FoundFace]:
     """The faces that YuNet sees in a view of a photo, in the photo's pixels, with rough points.
 
     scale: pixels of the view per pixel of the photo; x, y: the view's upper left corner there.
     """
-    if min(view.size) < LEAST_PHOTO:  # of a smaller one YuNet says anything
-        wide = Image.new("RGB", [max(LEAST_PHOTO, side) for side in view.size], "grey")
-        wide.paste(view)
-        view = wide
+    wide = Image.new("RGB", [max(LEAST_PHOTO, side) for side in view.size], "grey")
+    wide.paste(view)
     detector = _yunet()
-    detector.setInputSize(view.size)
-    _, rows = detector.detect(np.ascontiguousarray(np.asarray(view)[:, :, ::-1]))  # as BGR
+    detector.setInputSize(wide.size)
+    _, rows = detector.detect(np.ascontiguousarray(np.asarray(wide)[:, :, ::-1]))  # as BGR
     faces = []
     for row in np.empty((0, 15)) if rows is None else rows.astype(np.float64):
         points = row[:14].reshape(7, 2) / scale  # corner, size, five points
@@ -193,12 +190,14 @@ def _detect(view: Image.Image, scale: float, x: int = 0, y: int = 0) -> list[Fou
 
 def _refined(photo: Image.Image, face: FoundFace) -> np.ndarray:
     """The points of a face, (5, 2), from its box and its rough points, which stay if need be."""
+    import cv2
+
     left, top, right, bottom = face.box
-    level = (face.eyes[1] - face.eyes[0]) @ [1, 1j]  # from one eye to the other, to be laid level
+    middle = np.array([left + right, top + bottom]) / 2
+    x, y = face.eyes[1] - face.eyes[0]  # from one eye to the other, to be laid level
     zoom = PATCH / (MARGIN * max(right - left, bottom - top))
-    turn = zoom * level.conjugate() / abs(level) if level else complex(zoom)
-    middle = complex(left + right, top + bottom) / 2
-    matrix = _matrix(turn, complex(PATCH, PATCH) / 2 - turn * middle)
+    matrix = cv2.getRotationMatrix2D(middle, math.degrees(math.atan2(y, x)), zoom)
+    matrix[:, 2] += PATCH / 2 - middle
     seen = _mtcnn().detect_faces(np.asarray(warp(photo, matrix, PATCH)))
     if not seen:
         return face.points
@@ -215,19 +214,6 @@ def _contains(box: tuple, face: FoundFace) -> bool:
     """Whether the middle of a face lies in a box."""
     x, y = (face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2
     return box[0] < x < box[2] and box[1] < y < box[3]
-
-
-def _same(one: FoundFace, other: FoundFace) -> bool:
-    return _contains(one.box, other) or _contains(other.box, one)
-
-
-def _is_crop(photo: Image.Image, face: FoundFace, frame: np.ndarray) -> bool:
-    """Whether a photo is square and its only face lies in the frame."""
-    width, height = photo.size
-    if abs(width - height) > 0.02 * max(width, height):
-        return False
-    away = face.points * CROP / width - frame
-    return math.sqrt((away**2).sum(1).mean()) < IN_PLACE
 
 
 @cache

@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ class Comparison:
 
     def __str__(self) -> str:
         side = "left" if self.probability > 0.5 else "right"
-        notes = [percent(self.confidence)] + ([] if self.calibrated else ["not calibrated"])
+        notes = [_percent(self.confidence)] + ([] if self.calibrated else ["not calibrated"])
         for name, seen in (("left", self.left), ("right", self.right)):
             if seen.turned:
                 notes.append(f"{name} photo turned by {seen.turned} degrees clockwise")
@@ -117,7 +117,7 @@ class Order:
 
     def share(self, place: int) -> str:
         """How sure it is that a face is older than the one before it, as a text."""
-        return percent(self.steps[place - 1]) if place else ""
+        return _percent(self.steps[place - 1]) if place else ""
 
     def as_dict(self) -> dict:
         return {
@@ -130,12 +130,8 @@ class Order:
         }
 
 
-def percent(share: float) -> str:
-    """A share as a text, never rounded up: 59.9 % is below 60 %, and 99.9 % is not all.
-
-    >>> percent(0.599), percent(0.29), percent(0.9999)
-    ('59 %', '29 %', 'over 99 %')
-    """
+def _percent(share: float) -> str:
+    """A share as a text, never rounded up: 59.9 % is below 60 %, and 99.9 % is not all."""
     return "over 99 %" if 0.99 < share < 1 else f"{int(100 * share + 1e-9)} %"
 
 
@@ -160,9 +156,9 @@ def compare(
     """
     _check(faces, "one", "largest")
     predictor = load(model, ages)
-    look = _Look(predictor.frame, faces, aligned, keep=True)
-    found = [look((f"the {name} photo", one)) for name, one in (("left", left), ("right", right))]
-    (answer,) = _answers([[0, 1]], _embedded(found, predictor, ages), predictor, force)
+    named = [("the left photo", left), ("the right photo", right)]
+    found = _seen(named, predictor, faces, aligned, ages, keep=True)
+    (answer,) = _answers([[0, 1]], found, predictor, force)
     if isinstance(answer, ValueError):
         raise answer
     return answer
@@ -197,8 +193,8 @@ def compare_many(
                 places[key] = len(photos)
                 photos.append((f"the {side} photo of pair {number}", photo))
             asked[-1].append(places[key])
-    found = _looked(_Look(predictor.frame, faces, aligned), photos)
-    return _answers(asked, _embedded(found, predictor, ages), predictor, force)
+    found = _seen(photos, predictor, faces, aligned, ages)
+    return _answers(asked, found, predictor, force)
 
 
 def put_in_order(
@@ -225,8 +221,7 @@ def put_in_order(
     named = [(f"photo {number}", photo) for number, photo in enumerate(photos, start=1)]
     single = len(named) == 1
     faces = "several" if single and faces == "one" else faces
-    look = _Look(predictor.frame, faces, aligned, keep=single)
-    found = list(_embedded(_looked(look, named), predictor, ages))
+    found = list(_seen(named, predictor, faces, aligned, ages, keep=single))
     skipped = [one for one in found if isinstance(one, ValueError)]
     seen = [one for one in found if isinstance(one, Seen)]
     if single and skipped:
@@ -282,39 +277,35 @@ def files_of(folder: str | Path) -> list[Path]:
     return files
 
 
-@dataclass(frozen=True)
-class _Look:
-    """Looks at one photo, given with a name for it if it has none, as ``faces_in`` does: its faces,
-    with the photo if ``keep`` is set, or an error."""
-
-    frame: np.ndarray
-    faces: str
-    aligned: bool
-    keep: bool = False
-
-    def __call__(self, named: tuple[str, Photo]) -> list[Seen] | ValueError:
-        name, photo = named
-        try:
-            found = faces_in(photo, self.faces, self.aligned, self.frame, name)
-        except (PhotoError, NoAnswerError) as error:
-            return error
-        return found if self.keep else [replace(one, photo=None) for one in found]
+def _look(
+    named: tuple[str, Photo], faces: str, aligned: bool, frame: np.ndarray, keep: bool
+) -> list[Seen | ValueError]:
+    """The faces of one photo, given with a name for it if it has none, or why it has no answer."""
+    name, photo = named
+    try:
+        found = faces_in(photo, faces, aligned, frame, name)
+    except (PhotoError, NoAnswerError) as error:
+        return [error]
+    return found if keep else [replace(one, photo=None) for one in found]
 
 
-def _looked(look: _Look, named: list[tuple[str, Photo]]) -> Iterator[list[Seen] | ValueError]:
-    """Many photos looked at, in processes if need be and if the photos may go there."""
-    alone = any(not isinstance(photo, str | Path | bytes) for _, photo in named)
-    return in_processes(look, named, 0 if alone else len(named))
-
-
-def _embedded(
-    looked: Iterable[list[Seen] | ValueError], predictor: Predictor, ages: bool
+def _seen(
+    named: list[tuple[str, Photo]],
+    predictor: Predictor,
+    faces: str,
+    aligned: bool,
+    ages: bool,
+    keep: bool = False,
 ) -> Iterator[Seen | ValueError]:
-    """The same one after the other, with what each face brings to a pair and, if asked for, its
-    age; without the photo, only a small crop is kept."""
-    each = itertools.chain.from_iterable(
-        [found] if isinstance(found, ValueError) else found for found in looked
-    )
+    """The faces of many photos with what each brings to a pair and, if asked for, its age.
+
+    The photos are looked at in processes, if they may go there. keep: with each face its photo and
+    the crop as it is; else only a small crop is kept.
+    """
+    look = partial(_look, faces=faces, aligned=aligned, frame=predictor.frame, keep=keep)
+    alone = any(not isinstance(photo, str | Path | bytes) for _, photo in named)
+    looked = in_processes(look, named, 0 if alone else len(named))
+    each = itertools.chain.from_iterable(looked)
     while batch := list(itertools.islice(each, BATCH)):
         crops = [one.crop for one in batch if isinstance(one, Seen)]
         rows = zip(*predictor.embed(crops), strict=True) if crops else iter(())
@@ -323,7 +314,7 @@ def _embedded(
                 brought, age, distribution = next(rows)
                 distribution = distribution.astype(float) if len(distribution) else None
                 told = {"age": float(age), "age_distribution": distribution} if ages else {}
-                crop = one.crop if one.photo else one.crop.resize((KEPT, KEPT))
+                crop = one.crop if keep else one.crop.resize((KEPT, KEPT))
                 one = replace(one, crop=crop, brought=brought, **told)
             yield one
 
@@ -343,10 +334,10 @@ def _answers(
     able = [number for number, problem in enumerate(answers) if problem is None]
     if not able:
         return answers
-    used = sorted({place for number in able for place in asked[number]})
-    rows = np.searchsorted(used, [asked[number] for number in able])
-    brought = np.stack([found[place].brought for place in used])
-    probabilities = _sigmoid(predictor.logits(brought, rows[:, 0], rows[:, 1])).tolist()
+    seen = [isinstance(one, Seen) for one in found]
+    brought = np.stack([one.brought for one in itertools.compress(found, seen)])
+    left, right = (np.cumsum(seen) - 1)[[asked[number] for number in able]].T
+    probabilities = _sigmoid(predictor.logits(brought, left, right)).tolist()
     calibrated, band = predictor.calibration.pairs > 0, 0.5 if force else BAND
     for number, probability in zip(able, probabilities, strict=True):
         pair = (found[place] for place in asked[number])

@@ -101,7 +101,9 @@ def _answer(options: argparse.Namespace) -> int:
     if len(options.photos) == 2 and not options.all and not any(map(os.path.isdir, options.photos)):
         answer, skipped = compare.compare(*options.photos, predictor, **how), []
     else:
-        photos = [one for photo in options.photos for one in _files(photo)]
+        photos = []
+        for photo in options.photos:
+            photos += compare.files_of(photo) if os.path.isdir(photo) else [photo]
         answer = compare.put_in_order(photos, predictor, **how)
         skipped = answer.skipped
     drawn = predictor.calibration.drawn
@@ -123,10 +125,6 @@ def _answer(options: argparse.Namespace) -> int:
 
         save_answer(answer, options.save)
     return 3 if skipped else 0
-
-
-def _files(photo: str) -> list:
-    return compare.files_of(photo) if os.path.isdir(photo) else [photo]
 
 
 def _table(answer):

@@ -1,5 +1,6 @@
 """Figures of answers about photos: faces and boxes, the steps of alignment, albums, robustness."""
 
+import itertools
 import textwrap
 from pathlib import Path
 
@@ -46,25 +47,25 @@ def order_figure(order: Order, page: int = 0, ages: np.ndarray | None = None) ->
 
     ages: (N,) years of the faces in this order, where drawn faces are to stand for them.
     """
-    images, captions, drawn = [], [], ages is not None
-    for place in range(len(order.faces))[page * PAGE : (page + 1) * PAGE]:
-        face = order.faces[place]
-        images.append(StandIns(ages)[place] if drawn else resize(face.crop, KEPT))
-        name = Path(face.name).name
+    places, captions = range(len(order.faces))[page * PAGE : (page + 1) * PAGE], []
+    for place in places:
+        name = Path(order.faces[place].name).name
         short = (name if len(name) < 16 else f"{name[:14]}…").replace("$", r"\$")
         captions.append(f"{short}\n{order.mark(place)} {place + 1}. {order.share(place)}".rstrip())
-    columns = min(6, len(images))
-    return face_tiles(images, captions, drawn=drawn, columns=columns)
+    if drawn := ages is not None:
+        images = [StandIns(ages)[place] for place in places]
+    else:
+        images = [resize(order.faces[place].crop, KEPT) for place in places]
+    return face_tiles(images, captions, drawn=drawn, columns=min(6, len(images)))
 
 
 def group_figure(order: Order) -> Figure:
     """The one photo of an order, its faces numbered as in their names."""
-    by_number = sorted(order.faces, key=lambda face: face.face.box[0] + face.face.box[2])
+    numbers = [face.name.rpartition(" ")[2] for face in order.faces]
     signs = ["", *(" ≈ " if close else " < " for close in order.uncertain)]
-    numbers = [f"#{by_number.index(face) + 1}" for face in order.faces]
     text = "".join(sign + number for sign, number in zip(signs, numbers, strict=True))
     figure, axis = plt.subplots(figsize=(8, 6), layout="constrained")
-    _show_photo(axis, by_number, LEFT, labels=[f"#{n}" for n in range(1, len(by_number) + 1)])
+    _show_photo(axis, order.faces, LEFT, labels=numbers)
     axis.set_title("youngest to oldest: " + textwrap.fill(text, 70), fontsize=11)
     return figure
 
@@ -120,12 +121,12 @@ def _show_photo(axis, faces: list[Seen], colour: str, show_faces: bool = True, l
     photo.thumbnail((SHOWN, SHOWN))
     _show(axis, photo, show_faces)
     scale = photo.width / whole.width
-    for number, face in enumerate(faces):
+    for face, label in itertools.zip_longest(faces, labels):
         left, top, right, bottom = (side * scale for side in face.face.box)
         frame = Rectangle((left, top), right - left, bottom - top, fill=False, color=colour, lw=2.5)
         axis.add_patch(frame)
-        if labels:
-            axis.text(left, top, labels[number], color="white", backgroundcolor=colour, fontsize=9)
+        if label:
+            axis.text(left, top, label, color="white", backgroundcolor=colour, fontsize=9)
 
 
 def _show(axis, image: Image.Image, show_faces: bool) -> None:
@@ -142,9 +143,9 @@ def save_answer(answer: Comparison | Order, path: str | Path) -> None:
     with more than ``PAGE`` of them in several files, the second of which is called NAME-2.png."""
     path = Path(path)
     if isinstance(answer, Comparison):
-        figures = iter([comparison_figure(answer)])
+        figures = [comparison_figure(answer)]
     elif answer.faces[0].photo:
-        figures = iter([group_figure(answer)])
+        figures = [group_figure(answer)]
     else:
         pages = range(-(-len(answer.faces) // PAGE))
         figures = (order_figure(answer, page) for page in pages)

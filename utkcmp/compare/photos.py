@@ -28,11 +28,7 @@ REASONS = {
 }
 EXPECTED = "a path, bytes, a binary file, an image, or uint8 (H, W), (H, W, 3) or (H, W, 4)"
 # By how many degrees, clockwise, a photo is turned in which no face is found as it is.
-TURNS = {
-    90: Image.Transpose.ROTATE_270,
-    270: Image.Transpose.ROTATE_90,
-    180: Image.Transpose.ROTATE_180,
-}
+TURNS = (90, 270, 180)
 
 
 class PhotoError(ValueError):
@@ -89,12 +85,18 @@ def read_photo(photo: Photo, name: str | None = None) -> Image.Image:
     """
     name = name or name_of(photo)
     try:
+        if isinstance(photo, np.ndarray):
+            photo = _from_array(photo)
         if isinstance(photo, Image.Image):
             return upright(photo)
-        if isinstance(photo, np.ndarray):
-            return upright(_from_array(photo))
-        path = isinstance(photo, str | os.PathLike)
-        return _decode_file(Path(photo)) if path else decode(photo)
+        if not isinstance(photo, str | os.PathLike):
+            return decode(photo)
+        if Path(photo).is_dir():
+            raise ImageError("a folder")
+        if Path(photo).exists() and not Path(photo).is_file():  # a pipe might never give anything
+            raise ImageError("a device")
+        with open(photo, "rb") as file:
+            return decode(file)
     except ImageError as error:
         raise PhotoError(f"{name} {REASONS[str(error)]}") from None
     except OSError as error:
@@ -115,15 +117,6 @@ def name_of(photo: Photo, otherwise: str | None = None) -> str:
     if isinstance(name, str | os.PathLike):
         return printable(os.fsdecode(name))
     return otherwise or f"the {type(photo).__name__} given"
-
-
-def _decode_file(path: Path) -> Image.Image:
-    if path.is_dir():
-        raise ImageError("a folder")
-    if path.exists() and not path.is_file():  # a pipe might never give anything
-        raise ImageError("a device")
-    with open(path, "rb") as file:
-        return decode(file)
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
@@ -153,8 +146,8 @@ def faces_in(
     name = name_of(photo, name)
     picture, turned = read_photo(photo, name), 0
     found = [whole(picture)] if aligned else find_faces(picture, faces == "all", frame)
-    for degrees, how in TURNS.items() if not found else ():
-        other = picture.transpose(how)
+    for degrees in TURNS if not found else ():
+        other = picture.rotate(-degrees, expand=True)
         if found := find_faces(other, faces == "all", frame, small=False):
             picture, turned = other, degrees
             break

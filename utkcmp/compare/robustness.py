@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from utkcmp import models
 from utkcmp.compare.alignment import align, find_faces, measure_frame
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FRAME_FACES = 100  # validation faces by which a run's frame is measured
 SIDE, PHOTO = 160, 240  # pixels of the pasted crop and of its photo where a change is measured
-GREY = (128, 128, 128)
+GREY, RESAMPLES = (128, 128, 128), 200
 
 
 def calibrate_models(run: Run, data: RunData) -> dict[str, Calibration]:
@@ -56,24 +56,18 @@ def _compressed(photo: Image.Image, quality: float) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
-def _small(photo: Image.Image, side: float) -> Image.Image:
-    size = round(photo.width * side / SIDE)
-    return photo.resize((size, size), Image.Resampling.LANCZOS)
+def _crop_of(photo: Image.Image) -> tuple[int, int, int, int]:
+    """Where the pasted crop lies: in the photo's middle."""
+    edge = (photo.width - SIDE) // 2
+    return edge, edge, edge + SIDE, edge + SIDE
 
 
 def _covered(photo: Image.Image, share: float) -> Image.Image:
-    """A grey sheet over the lower share of the pasted crop, which lies in the photo's middle."""
-    height, edge = round(SIDE * share / 100), (photo.height - SIDE) // 2
+    """A grey sheet over the lower share of the pasted crop."""
+    left, _, right, bottom = _crop_of(photo)
     changed = photo.copy()
-    changed.paste(GREY, (edge, edge + SIDE - height, edge + SIDE, edge + SIDE))
+    changed.paste(GREY, (left, bottom - round(SIDE * share / 100), right, bottom))
     return changed
-
-
-def _close_up(photo: Image.Image, side: float) -> Image.Image:
-    """Nothing but the pasted crop, enlarged."""
-    edge = (photo.width - SIDE) // 2
-    square = photo.crop((edge, edge, edge + SIDE, edge + SIDE))
-    return square.resize((int(side), int(side)), Image.Resampling.BICUBIC)
 
 
 def _distant(photo: Image.Image, width: float) -> Image.Image:
@@ -89,7 +83,10 @@ CHANGES = {
         lambda photo, share: photo.filter(ImageFilter.GaussianBlur(share / 100 * SIDE)),
     ),
     "JPEG": Change("quality", (40, 15, 5), _compressed),
-    "size": Change("pixels of the crop's side", (80, 50, 30), _small),
+    "size": Change(
+        *("pixels of the crop's side", (80, 50, 30)),
+        lambda photo, side: ImageOps.scale(photo, side / SIDE, Image.Resampling.LANCZOS),
+    ),
     "brightness": Change(
         *("factor", (0.25, 0.5, 2)),
         lambda photo, factor: ImageEnhance.Brightness(photo).enhance(factor),
@@ -99,7 +96,10 @@ CHANGES = {
         lambda photo, turn: photo.rotate(turn, Image.Resampling.BICUBIC, fillcolor=GREY),
     ),
     "occlusion": Change("% of the crop, from below", (20, 35, 50), _covered),
-    "close-up": Change("pixels of the photo's side", (224, 600, 1200), _close_up),
+    "close-up": Change(  # nothing but the pasted crop, enlarged
+        *("pixels of the photo's side", (224, 600, 1200)),
+        lambda photo, side: photo.crop(_crop_of(photo)).resize((side, side)),
+    ),
     "large photo": Change("pixels of the photo's longer side", (1920, 4000, 8000), _distant),
 }
 
@@ -132,9 +132,7 @@ def through_photos(photos: Iterable[Image.Image], predictor: Predictor) -> list[
     return [align(p, f[0], predictor.frame) if len(f) == 1 else None for p, f in found]
 
 
-def measured(
-    crops: list[Image.Image | None], ages: np.ndarray, predictor: Predictor, resamples: int = 200
-) -> dict:
+def measured(crops: list[Image.Image | None], ages: np.ndarray, predictor: Predictor) -> dict:
     """How well a model answers every pair of these faces at least a year apart.
 
     crops: N aligned faces, None where a photo's face was not found; ages: (N,) years. Returns found
@@ -145,7 +143,7 @@ def measured(
     row = {"found": len(there) / len(crops), "pairs": len(pairs)}
     if not len(pairs):
         return row | dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high"), float("nan"))
-    bounds = intervals(logits, pairs, resamples)
+    bounds = intervals(logits, pairs, RESAMPLES)
     row["accuracy"] = pair_metrics(logits, pairs.label)["accuracy"]
     return row | {name: bounds[name] for name in ("accuracy_low", "accuracy_high")}
 

@@ -20,9 +20,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # leave cores to others
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores for others
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -10,7 +10,7 @@ import re
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -45,13 +45,13 @@ def data_source(params: Params) -> Path:
 
         folder = outputs_root() / "cache" / f"embedded-{params.n_faces}-{params.seed}"
         return draw_sample(folder, n=params.n_faces, seed=params.seed)
-    expanded = os.path.expandvars(params.data)
-    if "$" in expanded:
+    path = Path(os.path.expandvars(params.data)).expanduser()
+    if "$" in str(path):
         raise ParameterError(
             f"data is {params.data!r} but that variable is not set: give the faces by "
             "DATA=/path/to/UTKFace.tar.gz (a folder or an archive), or set UTKFACE"
         )
-    return Path(expanded).expanduser()
+    return path
 
 
 def files_of(source: str | Path) -> dict[str, Path]:
@@ -65,33 +65,17 @@ def files_of(source: str | Path) -> dict[str, Path]:
     symbolic link, if its name is absolute or leads upwards, or if it unpacks to more than 32 GiB.
     """
     with _readable(source):
-        found = dict(sorted(_walk(unpack(source))))
+        found = dict(sorted(_walk(_unpacked(Path(source)))))
     if not found:
         raise DataError(f"{source} holds no files: expected {KINDS}")
     return found
-
-
-def read_files(
-    source: str | Path, files: Container[str] | None = None
-) -> Iterator[tuple[str, bytes]]:
-    """The files of ``files_of``, or those named in ``files`` (a set, say): (name, content) of each.
-
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> _ = (folder / "a.txt").write_text("some text")
-    >>> dict(read_files(folder))
-    {'a.txt': b'some text'}
-    """
-    for name, path in files_of(source).items():
-        if files is None or name in files:
-            yield name, read_file(path)
 
 
 def read_file(path: Path) -> bytes:
     """A file, or the first MAX_BYTES + 1 bytes of a larger one. Raises DataError as above."""
     with _readable(path):
         if path.exists() and not path.is_file():
-            raise DataError(f"{path} is a device or a pipe: expected image files")
+            raise _UnusableError("is a device or a pipe: expected image files")
         with open(path, "rb") as file:
             return file.read(MAX_BYTES + 1)
 
@@ -105,35 +89,14 @@ def source_fingerprint(source: str | Path) -> str:
     """
     source = Path(source)
     with _readable(source):
-        if source.is_dir():
-            paths = sorted(_walk(source))
-        elif not source.exists():
+        if not source.exists():
             raise _UnusableError(f"does not exist: expected {KINDS}")
-        elif source.is_file() and ARCHIVE.search(source.name):
-            paths = [(str(source.resolve()), source)]
-        else:
+        if not source.is_dir() and not (source.is_file() and ARCHIVE.search(source.name)):
             raise _UnusableError(f"is neither a folder nor a known archive: expected {KINDS}")
+        paths = sorted(_walk(source)) if source.is_dir() else [(str(source.resolve()), source)]
         stats = ((name, path.stat()) for name, path in paths)
         lines = [f"{name}\0{s.st_size}\0{s.st_mtime_ns}\n" for name, s in stats]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def unpack(source: str | Path) -> Path:
-    """A folder itself; for an archive the folder in ``outputs/cache`` that holds its files.
-
-    It is unpacked once, whole or not at all, and anew when the archive has changed.
-    """
-    source = Path(source)
-    if source.is_dir():
-        return source
-    folder = outputs_root() / "cache" / f"unpacked-{source_fingerprint(source)[:24]}"
-    if not folder.is_dir():
-        with _readable(source), replaced(folder) as fresh:
-            _unpack(source, fresh, [MAX_TOTAL, MAX_MEMBERS])
-    return folder
-
-
-# ---- unpacking -----------------------------------------------------------------------------------
 
 
 class _UnusableError(Exception):
@@ -158,6 +121,17 @@ def _readable(source) -> Iterator[None]:
             path, reason = error.filename or source, error.strerror
             raise DataError(f"{path} cannot be read ({reason}): expected {KINDS}") from None
         raise DataError(f"{source} is truncated or damaged ({error}): expected {KINDS}") from None
+
+
+def _unpacked(source: Path) -> Path:
+    """A folder itself; for an archive, the folder that it is unpacked into, anew if it changed."""
+    if source.is_dir():
+        return source
+    folder = outputs_root() / "cache" / f"unpacked-{source_fingerprint(source)[:24]}"
+    if not folder.is_dir():
+        with replaced(folder) as fresh:
+            _unpack(source, fresh, [MAX_TOTAL, MAX_MEMBERS])
+    return folder
 
 
 def _unpack(source: Path, folder: Path, left: list[int], nested: bool = False) -> None:
@@ -196,10 +170,9 @@ def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
 
 def _zip(source: Path) -> Iterator[tuple[str, int, Callable]]:
     with zipfile.ZipFile(source) as archive:
-        for member in archive.infolist():
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            name = _inside(member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
-            if name and not member.is_dir():
+        for member in (one for one in archive.infolist() if not one.is_dir()):
+            plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
+            if name := _inside(member.filename, plain):
                 member.filename = name
                 yield name, member.file_size, partial(archive.extract, member)
 
@@ -209,9 +182,8 @@ def _tar(source: Path, opener: Callable) -> Iterator[tuple[str, int, Callable]]:
         opener(source, "rb") as file,
         tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictTarInfo) as tar,
     ):
-        for member in tar:
-            name = _inside(member.name, member.isfile() or member.isdir() or member.islnk())
-            if name and not member.isdir():
+        for member in (one for one in tar if not one.isdir()):
+            if name := _inside(member.name, member.isfile() or member.islnk()):
                 member.name = name
                 extract = partial(tar.extract, member, set_attrs=False, filter="data")
                 yield name, member.size, extract
@@ -258,23 +230,19 @@ def _inside(name: str, plain: bool) -> str | None:
     return None if any(map(_hidden, path.parts)) else printable(path.as_posix())
 
 
-# ---- folders -------------------------------------------------------------------------------------
-
-
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files below a folder, each with its name there."""
+
     def stop(error: OSError):
         raise error
 
     for parent, folders, files in os.walk(folder, onerror=stop):
         folders[:] = [name for name in folders if not _hidden(name)]
-        for name in folders:
-            if os.path.islink(os.path.join(parent, name)):
-                path = Path(parent, name)
+        for path in (Path(parent, name) for name in folders):
+            if path.is_symlink():
                 raise DataError(f"{path} is a linked folder: expected folders that hold the files")
-        for name in files:
-            if not _hidden(name):
-                path = Path(parent, name)
-                yield printable(path.relative_to(folder).as_posix()), path
+        for path in (Path(parent, name) for name in files if not _hidden(name)):
+            yield printable(path.relative_to(folder).as_posix()), path
 
 
 def _hidden(name: str) -> bool:

@@ -9,6 +9,7 @@ from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from pillow_heif import register_heif_opener
 
 from utkcmp.data.archives import MAX_BYTES
 
@@ -20,6 +21,7 @@ ALBUMS = ("MPO", "TIFF", "HEIF")  # their first picture is the one meant; others
 PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"eXIf", b"IEND")
 PICTURE_BOXES = (b"ftyp", b"meta", b"mdat", b"moov")
 _opening = threading.Lock()
+register_heif_opener(thumbnails=False)
 
 
 class ImageError(ValueError):
@@ -48,8 +50,9 @@ def upright(image: Image.Image) -> Image.Image:
     """The same for a picture that is open already, which stays as it is. Raises ImageError too."""
     _check_size(image)
     try:
-        image.load()
-        return _rgb(image.copy())
+        with warnings.catch_warnings(action="ignore"):
+            image.load()
+            return _rgb(image.copy())
     except Exception as error:
         raise _broken(error) from None
 
@@ -85,18 +88,13 @@ def read_header(data: bytes) -> Image.Image:
         raise ImageError("zero bytes")
     if len(data) > MAX_BYTES:
         raise ImageError("too large")
-    if data[4:8] == b"ftyp":
-        from pillow_heif import register_heif_opener
-
-        register_heif_opener(thumbnails=False)
-        if _boxes_end(data) > len(data):
-            raise ImageError("truncated")
-    formats = [one for one in FORMATS if one in Image.OPEN or one != "HEIF"]
+    if data[4:8] == b"ftyp" and _boxes_end(data) > len(data):
+        raise ImageError("truncated")
     try:
-        with _opening, _no_warnings():
+        with _opening, warnings.catch_warnings(action="ignore"):
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is below
             try:
-                image = Image.open(io.BytesIO(data), formats=formats)
+                image = Image.open(io.BytesIO(data), formats=FORMATS)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
         animated = image.format not in ALBUMS and getattr(image, "is_animated", False)
@@ -115,15 +113,25 @@ def load(data: bytes, at_least: int | None) -> tuple[Image.Image, list[str]]:
     image = read_header(data)
     deep = ";16" in str(getattr(image, "tile", ""))  # known until the pixels are decoded
     try:
-        with _no_warnings():
+        with warnings.catch_warnings(action="ignore"):
             try:
                 image = _decoded(image, at_least)
             except OSError as error:
                 if image.format != "JPEG" or "truncated" not in str(error):
                     raise
                 image = _without_end(data, at_least)
-        notes = _picture_notes(image, deep)
-        return _rgb(image), notes
+            turn = 1
+            with contextlib.suppress(Exception):
+                turn = image.getexif().get(ExifTags.Base.Orientation)
+            odd = {
+                "greyscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
+                "CMYK": image.mode == "CMYK",
+                "palette": image.mode == "P",
+                "16-bit": deep,
+                "transparent": image.has_transparency_data,
+                "EXIF rotation": turn in range(2, 9),
+            }
+            return _rgb(image), [note for note, holds in odd.items() if holds]
     except Exception as error:
         raise _broken(error) from None
 
@@ -134,13 +142,12 @@ def _decoded(image: Image.Image, at_least: int | None) -> Image.Image:
         least = at_least or min(image.size) // 2
         image.draft(None, (least, least))
     image.load()
-    if large and image.width * image.height > LARGE:
-        if image.mode in ("RGB", "L"):
-            image = image.reduce(2)
-        else:  # reduce would copy it whole, or cannot
-            half = image.width // 2, image.height // 2
-            image = image.resize(half, Image.Resampling.NEAREST)
-    return image
+    if image.width * image.height <= LARGE:
+        return image
+    if image.mode in ("RGB", "L"):
+        return image.reduce(2)
+    half = image.width // 2, image.height // 2
+    return image.resize(half, Image.Resampling.NEAREST)  # reduce would copy it whole, or cannot
 
 
 def _without_end(data: bytes, at_least: int | None) -> Image.Image:
@@ -179,14 +186,6 @@ def _boxes_end(data: bytes) -> int:
     return end
 
 
-@contextlib.contextmanager
-def _no_warnings():
-    """Pillow's warnings of what is wrong with a file kept off the page; its errors stay."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _check_size(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("too large")
@@ -195,7 +194,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    with contextlib.suppress(Exception), _no_warnings():  # broken EXIF: taken as it stands
+    with contextlib.suppress(Exception):  # broken EXIF: taken as it stands
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):  # 16 bits; convert() would cut off what exceeds 255
         image = Image.fromarray(TO_EIGHT_BITS[np.asarray(image).clip(0, 65535)])
@@ -207,18 +206,3 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _broken(error: Exception) -> ImageError:
     return ImageError("truncated" if "truncated" in str(error).lower() else "damaged")
-
-
-def _picture_notes(image: Image.Image, deep: bool) -> list[str]:
-    turned = False
-    with contextlib.suppress(Exception), _no_warnings():
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-    odd = {
-        "greyscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
-        "CMYK": image.mode == "CMYK",
-        "palette": image.mode == "P",
-        "16-bit": deep,
-        "transparent": image.has_transparency_data,
-        "EXIF rotation": turned,
-    }
-    return [note for note, holds in odd.items() if holds]

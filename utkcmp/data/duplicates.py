@@ -82,8 +82,6 @@ def _near(hashes: list[str], thumbs: np.ndarray) -> np.ndarray:
 
 def _joined(label: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Labels (M,) after the files of these pairs, (2, K), were found to be one picture."""
-    if not pairs.size:
-        return label
     edges = (np.ones(pairs.shape[1], bool), label[pairs])
     graph = coo_array(edges, shape=(len(label), len(label)))
     return connected_components(graph, directed=False)[1][label]
@@ -91,10 +89,7 @@ def _joined(label: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 def _alike(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Whether thumbnails (K, S, S, 3) agree but for brightness and contrast: bool (K,)."""
-    difference = np.abs(_standardised(left) - _standardised(right))
-    return difference.mean((1, 2, 3)) <= MAX_DIFFERENCE
-
-
-def _standardised(thumbs: np.ndarray) -> np.ndarray:
-    thumbs = thumbs - thumbs.mean((1, 2, 3), keepdims=True, dtype=np.float32)
-    return thumbs / thumbs.std((1, 2, 3), keepdims=True)
+    both = np.stack([left, right]).astype(np.float32)
+    both -= both.mean((2, 3, 4), keepdims=True)
+    both /= both.std((2, 3, 4), keepdims=True)
+    return np.abs(both[0] - both[1]).mean((1, 2, 3)) <= MAX_DIFFERENCE

@@ -20,11 +20,7 @@ IMAGES_VERSION = 1  # raise it with every change here that changes a pixel
 
 
 def cache_images(
-    source: str | Path,
-    faces: pd.DataFrame,
-    size: int,
-    cache: str | Path | None = None,
-    progress: bool = True,
+    source: str | Path, faces: pd.DataFrame, size: int, cache: str | Path | None = None
 ) -> np.ndarray:
     """The valid faces as uint8 (N, 3, size, size), RGB: row i is the i-th valid row of ``faces``.
 
@@ -39,16 +35,14 @@ def cache_images(
     if valid.empty:
         raise DataError(f"{source}: no face of the index is valid, expected one or more")
     shape = (len(valid), 3, size, size)
-    pixels = _resized(source, valid, size, progress)
+    pixels = _resized(source, valid, size)
     if cache is None:
         return np.stack(list(pixels))
     path = Path(cache) / f"images-{IMAGES_VERSION}-{fingerprint(faces)[:24]}-{size}.npy"
-    images = _open(path, shape)
-    if images is None:
+    if _open(path, shape) is None:
         with atomic(path) as temporary:
             _write(temporary, shape, pixels)
-        images = _open(path, shape)
-    return images
+    return _open(path, shape)
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -72,17 +66,12 @@ def _write(path: Path, shape: tuple[int, ...], pixels: Iterable[np.ndarray]) -> 
         os.fsync(file.fileno())
 
 
-def _resized(
-    source: str | Path, valid: pd.DataFrame, size: int, progress: bool
-) -> Iterator[np.ndarray]:
+def _resized(source: str | Path, valid: pd.DataFrame, size: int) -> Iterator[np.ndarray]:
     """The pixels of each valid face in turn, uint8 (3, size, size)."""
     paths = files_of(source)
-    items = [
-        (paths.get(file), sha256) for file, sha256 in zip(valid.file, valid.sha256, strict=True)
-    ]
-    converted = in_processes(partial(_convert, size), items, len(items))
-    label = f"caching faces at {size} px"
-    bar = tqdm(converted, label, len(items), disable=not progress, leave=False, unit="face")
+    items = zip(map(paths.get, valid.file), valid.sha256, strict=True)
+    converted = in_processes(partial(_convert, size), items, len(valid))
+    bar = tqdm(converted, f"caching faces at {size} px", len(valid), leave=False, unit="face")
     lost = []
     for file, pixels in zip(valid.file, bar, strict=True):
         if pixels is None:
@@ -91,7 +80,7 @@ def _resized(
             yield pixels
     if lost:
         raise DataError(
-            f"{source}: {len(lost)} of {len(items)} faces vanished or changed after they were "
+            f"{source}: {len(lost)} of {len(valid)} faces vanished or changed after they were "
             f"indexed, first {lost[0]}: expected what notebook 02 read (the same data, n_faces and "
             "seed), or that it runs again"
         )

@@ -14,15 +14,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from utkcmp.data.archives import (
-    ARCHIVE,
-    KINDS,
-    DataError,
-    data_source,
-    files_of,
-    read_file,
-    source_fingerprint,
-)
+from utkcmp.data import archives
+from utkcmp.data.archives import ARCHIVE, KINDS, DataError, files_of, read_file
 from utkcmp.data.decode import ImageError, content, decode, load, read_header
 from utkcmp.data.duplicates import HASHED_SIDE, perceptual_hash, same_pictures
 from utkcmp.files import atomic
@@ -78,11 +71,13 @@ def index_faces(
     """
     if cache is None:
         return _index(source, progress)
-    path = Path(cache) / f"faces-{INDEX_VERSION}-{source_fingerprint(source)[:24]}.csv"
+    path = Path(cache) / f"faces-{INDEX_VERSION}-{archives.source_fingerprint(source)[:24]}.csv"
     faces = _load(path)
     if faces is None:
         faces = _index(source, progress)
-        _store(path, faces)
+        body = faces.to_csv(index=False).encode()
+        with atomic(path) as temporary:
+            temporary.write_bytes(_digest(body) + b"\n" + body)
     return faces
 
 
@@ -92,9 +87,7 @@ def fingerprint(faces: pd.DataFrame) -> str:
     faces: columns file, sha256, status. Ages are part of it, since the file names say them.
     """
     valid = faces[faces.status == "ok"]
-    lines = sorted(
-        f"{file}\0{sha256}\n" for file, sha256 in zip(valid.file, valid.sha256, strict=True)
-    )
+    lines = sorted(valid.file + "\0" + valid.sha256 + "\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -105,9 +98,6 @@ def shown_files(faces: pd.DataFrame, show_faces: bool = True) -> pd.Series:
     SHA-256: whoever has the data finds them in the column ``sha256`` of faces.csv.
     """
     return faces.file if show_faces else faces.sha256.str[:12].rename("file")
-
-
-# ---- names ---------------------------------------------------------------------------------------
 
 
 def parse_name(name: str) -> dict:
@@ -123,7 +113,15 @@ def parse_name(name: str) -> dict:
     suffix = SUFFIX.search(name)
     if not suffix:
         raise ImageError("not an image")
-    age, gender, ethnicity, taken = _fields(name[: suffix.start()])
+    stem = name[: suffix.start()]
+    if full := FULL_NAME.fullmatch(stem):
+        age, gender, ethnicity, taken = full.groups()
+    elif short := SHORT_NAME.fullmatch(stem):
+        age, code, taken = short.groups()
+        gender, ethnicity = (code, None) if code in ("0", "1") else (None, code)
+    else:
+        raise ImageError("name without age")
+    age, gender, ethnicity = int(age), _code(gender, GENDERS), _code(ethnicity, ETHNICITIES)
     if age > MAX_AGE:
         raise ImageError(f"age above {MAX_AGE}")
     odd = {
@@ -138,22 +136,8 @@ def parse_name(name: str) -> dict:
     return {"age": age, "gender": gender, "ethnicity": ethnicity, "taken": taken, "notes": notes}
 
 
-def _fields(stem: str) -> tuple[int, int | None, int | None, str]:
-    if full := FULL_NAME.fullmatch(stem):
-        age, gender, ethnicity, taken = full.groups()
-    elif short := SHORT_NAME.fullmatch(stem):
-        age, code, taken = short.groups()
-        gender, ethnicity = (code, None) if code in ("0", "1") else (None, code)
-    else:
-        raise ImageError("name without age")
-    return int(age), _code(gender, GENDERS), _code(ethnicity, ETHNICITIES), taken
-
-
 def _code(digits: str | None, names: tuple) -> int | None:
     return int(digits) if digits and int(digits) < len(names) else None
-
-
-# ---- the index -----------------------------------------------------------------------------------
 
 
 def _index(source: str | Path, progress: bool) -> pd.DataFrame:
@@ -169,66 +153,49 @@ def _index(source: str | Path, progress: bool) -> pd.DataFrame:
         packed = next(filter(ARCHIVE.search, files), None)
         reasons += f"; {packed} is an archive to be unpacked" if packed else ""
         raise DataError(f"{source} holds no valid face ({reasons}): expected {KINDS}")
-    _add_groups(faces, thumbs)
+    ok = faces[faces.status == "ok"]
+    label = -1 - np.arange(len(faces))  # below 0: a rejected file is alone
+    label[ok.index] = same_pictures(
+        ok.sha256.tolist(), ok.phash.tolist(), np.stack([thumbs[i] for i in ok.index])
+    )
+    faces["group"] = pd.factorize(label)[0]  # numbered by first file
+    ages = ok.age.astype("int64").groupby(faces.group)
+    faces["conflict"] = faces.group.map(ages.max() - ages.min()).fillna(0)
     return faces.astype(COLUMNS)
 
 
 def _examine(item: tuple[str, Path]) -> tuple[dict, np.ndarray | None]:
     """One row of the index, without its group, and the thumbnail of a valid picture."""
     file, path = item
-    data = read_file(path)
-    sha256 = hashlib.sha256(data).hexdigest()
-    row = {"file": file, "taken": "", "bytes": len(data), "sha256": sha256, "phash": ""}
-    notes, thumb = [], None
+    data, thumb = read_file(path), None
+    row = {"file": file, "taken": "", "bytes": len(data), "phash": "", "notes": [], "status": "ok"}
+    row["sha256"] = hashlib.sha256(data).hexdigest()
     try:
         row |= parse_name(PurePosixPath(file).name)
-        notes += row["notes"]
         data = content(data)
         row["width"], row["height"] = read_header(data).size
         image, odd = load(data, HASHED_SIDE)
-        notes += odd
+        row["notes"] += odd
         row["phash"], thumb = perceptual_hash(image)
-        row["status"] = "ok"
     except ImageError as error:
         row["status"] = str(error)
-    return row | {"notes": "; ".join(notes)}, thumb
-
-
-def _add_groups(faces: pd.DataFrame, thumbs: tuple[np.ndarray | None, ...]) -> None:
-    """Fill in ``group``, numbered by first file (a rejected file is alone), and ``conflict``."""
-    valid = np.flatnonzero(faces.status == "ok")
-    label = -1 - np.arange(len(faces))  # below 0: alone
-    ok = faces.iloc[valid]
-    label[valid] = same_pictures(
-        ok.sha256.tolist(), ok.phash.tolist(), np.stack([thumbs[i] for i in valid])
-    )
-    faces["group"] = pd.factorize(label)[0]
-    ages = ok.age.astype("int64").groupby(faces.group)
-    faces["conflict"] = faces.group.map(ages.max() - ages.min()).fillna(0)
-
-
-# ---- the stored index ----------------------------------------------------------------------------
-
-
-def _store(path: Path, faces: pd.DataFrame) -> None:
-    body = faces.to_csv(index=False).encode()
-    with atomic(path) as temporary:
-        temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    return row | {"notes": "; ".join(row["notes"])}, thumb
 
 
 def _load(path: Path) -> pd.DataFrame | None:
     """A stored index; None if there is none or if it is not the one that was stored."""
-    if not path.exists():
+    digest, _, body = path.read_bytes().partition(b"\n") if path.exists() else (b"", b"", b"")
+    if _digest(body) != digest:
         return None
-    digest, _, body = path.read_bytes().partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        return None
-    numbers = [name for name, kind in COLUMNS.items() if kind == "Int64"]
-    missing = {name: [""] for name in numbers}
+    missing = {name: [""] for name, kind in COLUMNS.items() if kind == "Int64"}
     return pd.read_csv(io.BytesIO(body), dtype=COLUMNS, keep_default_na=False, na_values=missing)
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest().encode()
 
 
 def read_crops(data, rows: np.ndarray) -> list:
     """The faces of some rows as they are in the source, upright RGB, in the order of ``rows``."""
-    paths = files_of(data_source(data.params))
+    paths = files_of(archives.data_source(data.params))
     return [decode(read_file(paths[file])) for file in data.faces.file.iloc[rows]]

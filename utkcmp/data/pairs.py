@@ -65,19 +65,18 @@ class Pairs:
 class AllPairs:
     """Every pair at least ``year_diff`` years apart, each once, without holding any of them.
 
-    ages: (N,) years. Has a length; an int, a slice or an array of numbers as index gives Pairs.
-    Which of the two faces stands on the left is drawn from the pair's number and ``seed``, about
-    half and half. Holds four arrays of N numbers.
+    ages: (N,) years. Has a length; a slice of it is Pairs. Which of the two faces stands on the
+    left depends on the pair's number, about half and half. Holds four arrays of N numbers.
     Raises ValueError as ``sample_pairs`` does.
 
     >>> every = AllPairs(np.array([20, 30, 30]))
-    >>> len(every), sorted(every[0].left.tolist() + every[0].right.tolist())
+    >>> len(every), sorted(every[:1].left.tolist() + every[:1].right.tolist())
     (2, [0, 1])
     """
 
-    def __init__(self, ages: np.ndarray, year_diff: int = 1, seed: int = 42):
+    def __init__(self, ages: np.ndarray, year_diff: int = 1):
         ages = _checked(ages, year_diff)
-        self.seed = seed
+        self.year_diff = year_diff
         self.order = np.argsort(ages, kind="stable")  # (N,) youngest first
         self.sorted_ages = ages[self.order]
         # Of how many faces each may be the older one, and the number of its first pair.
@@ -86,24 +85,27 @@ class AllPairs:
         if not len(self):
             raise ValueError(
                 f"no two of the {len(ages)} faces are {year_diff} or more years apart (the ages "
-                f"run from {ages.min()} to {ages.max()}): expected a smaller year_diff"
+                f"run from {ages.min():g} to {ages.max():g}): expected a smaller year_diff"
             )
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def __getitem__(self, some) -> Pairs:
-        numbers = np.arange(*some.indices(len(self))) if isinstance(some, slice) else some
-        numbers = np.atleast_1d(numbers)
-        if not len(numbers):
-            numbers = numbers.astype(np.int64)
-        if not np.issubdtype(numbers.dtype, np.integer):
-            raise TypeError(f"pairs are indexed by whole numbers, not {numbers.dtype}")
-        outside = (numbers < -len(self)) | (numbers >= len(self))
-        if outside.any():
-            raise IndexError(f"there is no pair {numbers[outside][0]}: there are {len(self):,}")
-        numbers = numbers % len(self)
-        return _placed(*self.decode(numbers), _coins(numbers, self.seed))
+    def __getitem__(self, some: slice) -> Pairs:
+        numbers = np.arange(*some.indices(len(self)))
+        return _placed(*self.decode(numbers), _coins(numbers))
+
+    def possible(self, unique_images: bool = False) -> int:
+        """How many pairs there are, or how many of which no two share a face.
+
+        Of those m are possible if the m youngest faces, in order, are far enough from the m oldest.
+        """
+        low, high = 0, len(self.order) // 2
+        while unique_images and low < high:
+            middle = (low + high + 1) // 2
+            apart = self.sorted_ages[-middle:] - self.sorted_ages[:middle] >= self.year_diff
+            low, high = (middle, high) if apart.all() else (low, middle - 1)
+        return low if unique_images else len(self)
 
     def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The older and the younger face of the pairs of these numbers, each int64 (K,)."""
@@ -112,13 +114,10 @@ class AllPairs:
 
 
 def _checked(ages: np.ndarray, year_diff: int) -> np.ndarray:
-    """Ages as int64 or float64, so that differences neither wrap round nor lose a bit."""
-    ages = np.asarray(ages)
-    if ages.ndim != 1:
-        raise ValueError(f"ages have shape {ages.shape}, expected one number for each face")
-    if ages.dtype == object:
-        ages = pd.to_numeric(pd.Series(ages)).to_numpy(float, na_value=np.nan)
-    ages = ages.astype(np.int64 if ages.dtype.kind in "iub" else np.float64, copy=False)
+    """Ages as float64, whatever holds them, so that differences do not wrap round."""
+    if np.ndim(ages) != 1:
+        raise ValueError(f"ages have shape {np.shape(ages)}, expected one number for each face")
+    ages = pd.Series(ages).astype(float).to_numpy()
     if not np.isfinite(ages).all():
         raise ValueError(f"{(~np.isfinite(ages)).sum()} ages are not numbers: expected all")
     if not year_diff >= 1:
@@ -129,9 +128,9 @@ def _checked(ages: np.ndarray, year_diff: int) -> np.ndarray:
     return ages
 
 
-def _coins(numbers: np.ndarray, seed: int) -> np.ndarray:
+def _coins(numbers: np.ndarray) -> np.ndarray:
     """A fair coin for each number: one bit of a mixed 64-bit integer (splitmix64's finish)."""
-    mixed = numbers.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 1) % 2**64)
+    mixed = numbers.astype(np.uint64) + np.uint64((42 * 0x9E3779B97F4A7C15 + 1) % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return ((mixed ^ (mixed >> np.uint64(31))) & np.uint64(1)).astype(bool)
@@ -148,8 +147,7 @@ def count_pairs(ages: np.ndarray, year_diff: int = 1, unique_images: bool = Fals
     >>> count_pairs(np.array([10, 20, 30, 40])), count_pairs(np.array([10, 20, 30]), 1, True)
     (6, 1)
     """
-    every = AllPairs(ages, year_diff)
-    return _most_disjoint(every.sorted_ages, year_diff) if unique_images else len(every)
+    return AllPairs(ages, year_diff).possible(unique_images)
 
 
 def sample_pairs(
@@ -181,11 +179,7 @@ def sample_pairs(
     if not 0 <= duplicate_probability <= 1:
         raise ValueError(f"duplicate_probability is {duplicate_probability}, expected 0 to 1")
     every, rng = AllPairs(ages, year_diff), np.random.default_rng(seed)
-    if unique_images:
-        older, younger = _disjoint(every, year_diff, rng)
-        possible = len(older)
-    else:
-        possible = len(every)
+    possible = every.possible(unique_images)
     size = possible if data_size is None or data_size < 0 else min(data_size, possible)
     if data_size is not None and data_size > possible:
         once = ", each face used once," if unique_images else ""
@@ -195,13 +189,13 @@ def sample_pairs(
             stacklevel=2,
         )
     if unique_images:
-        older, younger = older[:size], younger[:size]
+        older, younger = _disjoint(every, possible, rng)[:size].T
     else:
         older, younger = every.decode(_distinct(possible, size, rng))
-    pairs = _placed(older, younger, rng.permutation(size) % 2 == 0)
-    again = pairs[rng.random(size) < duplicate_probability].mirrored()
-    parts = zip(*((p.left, p.right, p.label) for p in (pairs, again)), strict=True)
-    return Pairs(*map(np.concatenate, parts)) if len(again) else pairs
+    older_left = rng.permutation(size) % 2 == 0
+    again = np.flatnonzero(rng.random(size) < duplicate_probability)
+    rows = np.r_[np.arange(size), again]
+    return _placed(older[rows], younger[rows], np.r_[older_left, ~older_left[again]])
 
 
 def _distinct(total: int, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -216,21 +210,20 @@ def _distinct(total: int, size: int, rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(numbers)[:size]
 
 
-def _disjoint(every: AllPairs, year_diff: int, rng) -> tuple[np.ndarray, np.ndarray]:
-    """As many pairs as possible of which no two share a face: older, younger, in random order.
+def _disjoint(every: AllPairs, count: int, rng: np.random.Generator) -> np.ndarray:
+    """``count`` pairs of which no two share a face, (count, 2), the older first, in random order.
 
     The youngest are paired with the oldest, which gives the most pairs but wide gaps only. Then two
     pairs at a time, or a pair and a face left over, exchange a face at random where the ages allow
     it, until the gaps are those of chance.
     """
     ages = every.sorted_ages
-    count = _most_disjoint(ages, year_diff)
     pairs = np.stack([np.arange(count), np.arange(len(ages) - count, len(ages))], axis=1)
     free = np.arange(count, len(ages) - count)
     half, spare = count // 2, min(count, len(free))
 
     def apart(some, others):
-        return np.abs(ages[some] - ages[others]) >= year_diff
+        return np.abs(ages[some] - ages[others]) >= every.year_diff
 
     for _ in range(MIXING_ROUNDS):
         pairs = pairs[rng.permutation(count)]
@@ -242,33 +235,13 @@ def _disjoint(every: AllPairs, year_diff: int, rng) -> tuple[np.ndarray, np.ndar
         rng.shuffle(free)
         good = np.flatnonzero(apart(pairs[:spare, 0], free[:spare]))
         pairs[good, 1], free[good] = free[good], pairs[good, 1]
-    pairs = every.order[np.sort(pairs, axis=1)]  # places are in order of age, the younger first
-    return pairs[:, 1], pairs[:, 0]
-
-
-def _most_disjoint(sorted_ages: np.ndarray, year_diff: int) -> int:
-    """The largest number of disjoint pairs: m are possible if the m youngest, in order, are far
-    enough from the m oldest, in order."""
-    low, high = 0, len(sorted_ages) // 2
-    while low < high:
-        middle = (low + high + 1) // 2
-        gaps = sorted_ages[len(sorted_ages) - middle :] - sorted_ages[:middle]
-        low, high = (middle, high) if (gaps >= year_diff).all() else (low, middle - 1)
-    return low
+    return every.order[np.sort(pairs, axis=1)[:, ::-1]]  # places are in order of age
 
 
 def split_pairs(
-    faces: pd.DataFrame,
-    split: str,
-    *,
-    data_size: int | None = None,
-    year_diff: int = 1,
-    duplicate_probability: float = 0.0,
-    unique_images: bool = False,
-    duplicates: str = "keep",
-    seed: int = 42,
+    faces: pd.DataFrame, split: str, *, duplicates: str = "keep", seed: int = 42, **options
 ) -> Pairs:
-    """The pairs of one split, as row numbers of ``faces``; the other options as ``sample_pairs``.
+    """The pairs of one split, as row numbers of ``faces``; other options as ``sample_pairs``.
 
     faces: the valid rows of faces.csv (columns age, split, evaluate, group, file). Validation and
     test take the rows marked ``evaluate``, training those that ``duplicates`` leaves (see
@@ -280,15 +253,8 @@ def split_pairs(
     with warnings.catch_warnings():
         if split != "train":
             warnings.filterwarnings("ignore", message=r"[\d,]+ pairs were asked for")
-        pairs = sample_pairs(
-            faces.age.to_numpy(np.int64)[rows],
-            data_size=data_size,
-            year_diff=year_diff,
-            duplicate_probability=duplicate_probability,
-            unique_images=unique_images,
-            seed=seed + SPLITS.index(split),
-        )
-    return pairs.take(rows)
+        ages = faces.age.to_numpy(np.int64)[rows]
+        return sample_pairs(ages, seed=seed + SPLITS.index(split), **options).take(rows)
 
 
 def chance_right(gaps: np.ndarray, error: float) -> np.ndarray:

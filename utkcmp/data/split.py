@@ -1,18 +1,12 @@
 """Train, validation and test faces: a picture stays on one side, and no face ever moves.
 
 Every picture (a group of duplicates) draws a number from a hash of its content and the seed, and
-the number decides its split. What is promised:
-
-- **Whole pictures**: all files of a group are in one split, whatever their labels.
-- **No history needed**: the split of a face depends on its picture and the seed alone, on neither
-  file names, their order nor the other faces. Adding or removing other faces moves nothing.
-- **Ages**: each age is divided 70/20/10 in expectation, an age with a single face included; an age
-  of n faces misses its share by about sqrt(0.7 * 0.3 / n). Exact shares would make a face depend on
-  the others of its age, and so move when one is added: the two cannot be had together.
-- **New duplicates**: where a new file turns out to be an old picture saved again, no rule that sees
-  only the present files can know which of the two was first. ``previous`` tells, and the old face
-  stays. Where a new file shows that pictures of different splits are one, training wins, then
-  validation: what a model may have learnt from is never tested on.
+the number decides its split: that of all its files, whatever their names and labels and whatever
+other faces there are. So each age is divided 70/20/10 in expectation only, and an age of n faces
+misses its share by about sqrt(0.7 * 0.3 / n): with exact shares a face would move when others are
+added. Where a new file turns out to be an old picture saved again, ``previous`` tells which of them
+was first, and the old face stays. Where one shows that pictures of different splits are one,
+training wins, then validation: what a model may have learnt from is never tested on.
 """
 
 import hashlib
@@ -57,10 +51,17 @@ def split_faces(
         )
     ok = (faces.status == "ok").to_numpy(bool)
     valid, cuts = faces[ok].reset_index(drop=True), [train / 100, (train + val) / 100]
-    draws = _plain_draws(valid, seed) if leaky else _picture_draws(valid, seed)
+    if leaky:
+        draws = _plain_draws(valid, seed)
+    else:
+        content = valid.groupby("group").sha256.transform("min")
+        draws = [_uniform(sha256, seed) for sha256 in content]
     places = np.searchsorted(cuts, draws, side="right")
     if previous is not None and not leaky:
-        places = _kept(valid, places, previous)
+        known = previous[previous.split.isin(SPLITS)]
+        old = dict(zip(known.sha256, known.split.map(SPLITS.index), strict=True))
+        kept = valid.sha256.map(old).groupby(valid.group).transform("min")
+        places = np.where(kept.notna(), kept, places).astype(int)
     for number, name in enumerate(SPLITS):
         if valid.age[places == number].nunique() < 2:
             raise ValueError(
@@ -72,18 +73,8 @@ def split_faces(
     return pd.Series(split, index=faces.index, name="split", dtype=str)
 
 
-def _picture_draws(valid: pd.DataFrame, seed: int) -> np.ndarray:
-    """One number in [0, 1) a face, the same for all of a picture: that of its smallest hash."""
-    content = valid.groupby("group").sha256.min()
-    return valid.group.map(content.map(lambda sha256: _uniform(sha256, seed))).to_numpy(float)
-
-
 def _uniform(text: str, seed: int) -> float:
-    """A number in [0, 1) that depends on ``text`` and the seed alone.
-
-    >>> 0 <= _uniform("some picture", 42) < 1
-    True
-    """
+    """A number in [0, 1) that depends on ``text`` and the seed alone."""
     digest = hashlib.sha256(f"{seed}:{text}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
@@ -95,14 +86,6 @@ def _plain_draws(valid: pd.DataFrame, seed: int) -> np.ndarray:
     by_age = shuffled.groupby("age").age
     draws = (by_age.cumcount() + rng.random(len(shuffled))) / by_age.transform("size")
     return draws.loc[valid.index].to_numpy(float)
-
-
-def _kept(valid: pd.DataFrame, places: np.ndarray, previous: pd.DataFrame) -> np.ndarray:
-    """``places`` with every picture of ``previous`` where it was; training wins where it parts."""
-    known = previous[previous.split.isin(SPLITS)]
-    old = dict(zip(known.sha256, known.split.map(SPLITS.index), strict=True))
-    kept = valid.sha256.map(old).groupby(valid.group).transform("min")
-    return np.where(kept.notna(), kept, places).astype(int)
 
 
 def keep_for_evaluation(faces: pd.DataFrame, max_conflict: int = 5) -> pd.Series:
@@ -167,13 +150,13 @@ def leaked_faces(faces: pd.DataFrame, split: pd.Series) -> pd.Series:
     return split.isin(SPLITS[1:]) & faces.group.isin(seen)
 
 
-def age_shares(ages: pd.Series, split: pd.Series, width: int = 10, last: int = 80) -> pd.DataFrame:
-    """The share of each split by age, ``width`` years a band, all from ``last`` on in one.
+def age_shares(ages: pd.Series, split: pd.Series) -> pd.DataFrame:
+    """The share of each split by age, ten years a band, all from 80 on in one.
 
     ages: (N,) years; split: (N,) of SPLITS, same index. Returns one row a band, by its first year,
     with columns faces, train, val and test (shares of the band's faces).
     """
-    band = (ages // width * width).clip(upper=last).astype(int).rename("from age")
+    band = (ages // 10 * 10).clip(upper=80).astype(int).rename("from age")
     shares = {name: (split == name).groupby(band).mean() for name in SPLITS}
     return pd.DataFrame({"faces": band.groupby(band).size(), **shares})
 

@@ -4,6 +4,7 @@ UTKFace's real flaws are planted among them: bad names, copies, copies with anot
 are not pictures. The faces themselves are drawn by ``drawing``.
 """
 
+import contextlib
 import io
 import json
 from datetime import datetime, timedelta
@@ -63,28 +64,22 @@ def draw_sample(folder: str | Path, n: int = 400, seed: int = 42) -> Path:
         raise ValueError(f"sample of n={n}, seed={seed}: expected n >= {LEAST} and seed >= 0")
     files = n + sum(planted_flaws(n).values())
     marker = {"drawing": DRAWING, "n": n, "seed": seed, "files": files}
-    if folder.exists():
-        there = [path.name for path in folder.iterdir()] if folder.is_dir() else ["a file"]
-        found = _read_marker(folder)
-        if (there and found is None) or len(there) - 1 > (found or marker)["files"]:
-            raise ValueError(
-                f"{folder} holds something else than drawn faces: expected a new or an empty "
-                "folder, or one that draw_sample filled"
-            )
-        if found == marker and len(there) - 1 == files:
-            return folder
+    found, drawn = None, -1  # the marker that is there, and how many files it tells of
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found = read_json(folder / MARKER)
+        drawn = int(found["files"])
+    there = len(list(folder.glob("*"))) or folder.is_file()
+    if there > drawn + 1:
+        raise ValueError(
+            f"{folder} holds something else than drawn faces: expected a new or an empty "
+            "folder, or one that draw_sample filled"
+        )
+    if found == marker and there == files + 1:
+        return folder
     with replaced(folder) as fresh:
         _write_files(fresh, n, seed)
         (fresh / MARKER).write_text(json.dumps(marker), encoding="utf-8")
     return folder
-
-
-def _read_marker(folder: Path) -> dict | None:
-    try:
-        marker = read_json(folder / MARKER)
-        return marker if isinstance(marker["files"], int) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _write_files(folder: Path, n: int, seed: int) -> None:
@@ -102,7 +97,7 @@ def _write_files(folder: Path, n: int, seed: int) -> None:
 
 
 def _face_file(seed: int, k: int) -> tuple[tuple[int, int, int], bytes]:
-    """Draw face ``k``: its (age, gender, ethnicity) and its JPEG, from ``seed`` and ``k`` alone."""
+    """Face ``k``: its (age, gender, ethnicity) and its JPEG, from ``seed`` and ``k`` alone."""
     rng = np.random.default_rng([seed, 0, k])
     face = random_face(rng)
     picture = draw_face(face)
