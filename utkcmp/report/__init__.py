@@ -15,7 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sentences": [
             "FACERES_ORIGIN",
             "describe_ages_compared",
-            "describe_best",
             "describe_calibration",
             "describe_ceiling",
             "describe_chosen",

