@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from utkcmp.plots.style import LEFT, RIGHT
+from utkcmp.plots.style import LEFT, RIGHT, bars
 
 
 def results_at_a_glance(measured: pd.DataFrame, reported: pd.DataFrame, aside: set[str]) -> Figure:
@@ -20,26 +20,21 @@ def results_at_a_glance(measured: pd.DataFrame, reported: pd.DataFrame, aside: s
     low, high = inside.auc_low.min(), inside.auc_high.max()
     low, high = low - 0.06 * (high - low), high + 0.04 * (high - low)
     there = reported.set_index("model").auc
+    bars(axis, measured, "auc")
     for y, row in enumerate(measured.itertuples()):
-        for value, shift, colour, mark in (
-            (row.auc, 0.0, RIGHT, "o"),
-            (there.get(row.model, np.nan), 0.3, LEFT, "D"),
-        ):
+        theirs = there.get(row.model, np.nan)
+        axis.plot(theirs, y + 0.3, "D", color=LEFT, markersize=5)
+        for value, shift, colour in ((row.auc, 0.0, RIGHT), (theirs, 0.3, LEFT)):
             if value < low:
-                text = f"◂ {value:.3f}"
                 edge = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-                axis.text(low, y + shift, text, color=colour, va="center", fontsize=9, bbox=edge)
-            elif mark == "o":
-                spread = [[row.auc - row.auc_low], [row.auc_high - row.auc]]
-                axis.errorbar(value, y, xerr=spread, fmt=mark, color=colour, capsize=3)
-            else:
-                axis.plot(value, y + shift, mark, color=colour, markersize=5)
+                style = {"color": colour, "va": "center", "fontsize": 9, "bbox": edge}
+                axis.text(low, y + shift, f"◂ {value:.3f}", **style)
     axis.plot([], [], "o-", color=RIGHT, label="measured here, with 95% interval")
     axis.plot([], [], "D", color=LEFT, markersize=5, label="reported by the course project")
     axis.set_yticks(range(len(measured)), measured.model)
     axis.set(xlim=(low, high), ylim=(len(measured) - 0.4, -0.6))
     axis.set(xlabel="AUC on the sample of test pairs", title="AUC of each model")
-    figure.legend(frameon=False, loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -65,5 +60,5 @@ def accuracy_by_error(curves: pd.DataFrame, points: pd.DataFrame) -> Figure:
         ylabel="accuracy on pairs",
         title="What an error in years is worth in pairs",
     )
-    axis.legend(frameon=False, loc="lower left")
+    axis.legend(loc="lower left")
     return figure

@@ -62,7 +62,7 @@ def ages_by_group(faces: pd.DataFrame) -> Figure:
     names = [f"{name} ({count:,} faces)" for name, count in counts.items()]
     axis.set_yticks(range(len(counts)), names)
     axis.set(xlabel="age (years)", ylabel="", title="Ages by ethnicity and gender in the label")
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -79,7 +79,7 @@ def split_ages(faces: pd.DataFrame) -> Figure:
     axes[0].set(xlabel="age (years)", ylabel="share of the split", title="Ages, five years a bar")
     axes[1].set(xlabel="age (years)", ylabel="share at most this old", title="The same, summed up")
     axes[1].set(xlim=(-3, bins[-1] + 3), ylim=(0, 1.02))
-    axes[1].legend(frameon=False, loc="lower right")
+    axes[1].legend(loc="lower right")
     return figure
 
 
@@ -107,7 +107,7 @@ def split_shares(table: pd.DataFrame, wanted: dict[str, float]) -> Figure:
         title="How each age is divided",
     )
     axis.grid(axis="x", visible=False)
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -129,7 +129,7 @@ def conflict_histogram(conflicts: np.ndarray, max_conflict: int) -> Figure:
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_locator(plt.MaxNLocator(integer=True))
     axis.grid(axis="x", visible=False)
-    axis.legend(frameon=False)
+    axis.legend()
     return figure
 
 
@@ -147,7 +147,7 @@ def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -
         axes[0].hist(gap, bins, weights=share, histtype="step", color=colour, lw=1.6)
         axes[0].plot([], [], color=colour, lw=1.6, label=f"{name} ({len(gap):,} pairs)")
     axes[0].set(xlabel="age gap of the pair (years)", ylabel="share of pairs", title="Age gaps")
-    axes[0].legend(frameon=False)
+    axes[0].legend()
     shades = sns.color_palette("crest", len(errors))
     for (error, right), colour in zip(errors.items(), shades, strict=True):
         axes[1].plot(np.arange(1, len(right) + 1), right, color=colour, label=f"± {error} years")
@@ -158,5 +158,5 @@ def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -
         ylim=(0.47, 1.02),
         title="What a judge's error does",
     )
-    axes[1].legend(frameon=False, loc="center right", title="error on each age")
+    axes[1].legend(loc="center right", title="error on each age")
     return figure

@@ -26,10 +26,22 @@ def use_style() -> None:
             "axes.titleweight": "bold",
             "axes.spines.top": False,
             "axes.spines.right": False,
+            "legend.frameon": False,
             "image.composite_image": False,  # each face of a sheet keeps its pixels
             "svg.fonttype": "path",
         }
     )
+
+
+def bars(axis: plt.Axes, table: pd.DataFrame, metric: str, hollow: pd.Series | None = None) -> None:
+    """A column's figures with their intervals (``_low``, ``_high``) as dots on bars, the first row
+    on top. hollow: bool by row."""
+    for y, (label, row) in enumerate(table.iterrows()):
+        value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
+        face = "white" if hollow is not None and hollow[label] else RIGHT
+        ends = [[max(0, value - low)], [max(0, high - value)]]
+        axis.errorbar(value, y, xerr=ends, fmt="o", color=RIGHT, mfc=face, capsize=3)
+    axis.set_ylim(max(1, len(table)) - 0.5, -0.5)
 
 
 def face_tiles(
