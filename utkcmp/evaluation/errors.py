@@ -1,24 +1,17 @@
 """Where models err together: pairs that all get wrong, faces in many of them, wrong labels."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from utkcmp import models
+from utkcmp.data.datasets import RunData
 from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.slices import AGES
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from utkcmp.data.datasets import RunData
 
 FOLDS = 5
 DOUBT = 0.1  # probability of a label and its neighbours, below which it is a suspect
@@ -72,11 +65,10 @@ def suspect_labels(features: np.ndarray, ages: np.ndarray, seed: int = 42) -> pd
     chance = cross_val_predict(method, features[known], own, cv=folds, method="predict_proba")
     sure = np.array([chance[place == k, k].mean() for k in range(len(classes))])
     confident = np.where(chance >= sure, chance, 0)
-    likely = confident.argmax(1)
-    surely = confident.max(1)
+    likely, surely = confident.argmax(1), confident.max(1)
     near = np.abs(classes - own[:, None]) < 2  # the label's group and its neighbours
-    doubted = (chance * near).sum(1) < DOUBT
-    chosen = np.flatnonzero((surely > 0) & (np.abs(classes[likely] - own) >= 2) & doubted)
+    other = (surely > 0) & (np.abs(classes[likely] - own) >= 2)
+    chosen = np.flatnonzero(other & ((chance * near).sum(1) < DOUBT))
     chosen = chosen[np.argsort(-surely[chosen], kind="stable")]
     table = {
         "place": known[chosen],
