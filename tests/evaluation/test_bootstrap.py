@@ -10,9 +10,9 @@ from test_results import random_pairs
 from utkcmp.data.pairs import AllPairs, Pairs
 from utkcmp.evaluation.bootstrap import (
     bootstrap_faces,
-    holm,
     influences,
     intervals,
+    paired_difference,
     paired_differences,
     part_accuracy,
     sample_scatter,
@@ -154,10 +154,17 @@ def test_intervals_hold_the_truth_95_times_of_100(faces, chosen):
         assert abs(np.mean(hit) - 0.95) <= 0.02, (metric, np.mean(hit))
 
 
-def test_holm_is_that_of_statsmodels():
-    p = np.array([0.01, 0.04, 0.03, 0.005])  # multipletests(p, method="holm")
-    assert holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm(np.array([0.6, 0.7])) == pytest.approx([1, 1])
+def test_differences_are_corrected_for_their_number_as_by_holm():
+    rng = np.random.default_rng(0)
+    pairs, logits = scored_faces(rng, 60)
+    answers = {size: logits + rng.normal(0, size, len(pairs)) for size in (0.2, 0.5, 0.9)}
+    got = paired_differences(answers, pairs, resamples=100).sort_values("p")
+    alone = [
+        paired_difference(answers[a], answers[b], pairs, 100)["p"]
+        for a, b in zip(got.better, got.other, strict=True)
+    ]
+    expect = np.maximum.accumulate(np.sort(alone) * [3, 2, 1]).clip(max=1)
+    assert got.p.to_numpy() == pytest.approx(expect) and got.p.nunique() > 1
 
 
 def test_an_interval_over_seeds_is_wider_than_over_faces():

@@ -126,16 +126,14 @@ def intervals(
 
 
 def _without_errors(value: float, pairs: Pairs) -> tuple[float, float]:
-    """The interval of a share of 1 or 0, as exact for as many pairs as share no face (Clopper and
-    Pearson 1934); NaN where there is no share."""
+    """The interval of a share of 1 or 0 for as many pairs as share no face; NaN for no share."""
     alone = max(1, len(np.unique(np.concatenate([pairs.left, pairs.right]))) // 2)
-    bound = 0.025 ** (1 / alone)
+    bound = 0.025 ** (1 / alone)  # Clopper and Pearson 1934
     return {1.0: (bound, 1.0), 0.0: (0.0, 1 - bound)}.get(value, (np.nan, np.nan))
 
 
 def _drawn_together(resampled: pd.Series, value: float, error: float, faces: float) -> np.ndarray:
-    """The middle 95 % of resamples around ``value``, scaled to a standard error that so many
-    effective faces have told. Returns (2,)."""
+    """The middle 95 % of resamples, scaled to a standard error by so many effective faces, (2,)."""
     spread = resampled.std()
     if not spread > 0:
         return np.array([value, value])
@@ -150,8 +148,9 @@ def paired_differences(
 
     answers: by model, logits (K,). Returns one row for each two models: better, other (by AUC), of
     accuracy and AUC the difference, ``_low`` and ``_high`` (95 %), ``p`` (of the AUC, corrected for
-    the number of rows: Holm 1979) and ``clear``: whether the AUCs differ by more than the sampling
-    of test faces explains, p < 0.05. What the seed of a training decides is not in it.
+    the number of rows: Holm 1979, "A simple sequentially rejective multiple test procedure",
+    Scandinavian Journal of Statistics 6(2)) and ``clear``: whether the AUCs differ by more than
+    the sampling of test faces explains, p < 0.05. A training's seed is not in it.
     """
     aucs = {name: area_under_roc(logits, pairs.label) for name, logits in answers.items()}
     ranked = sorted(answers, key=lambda name: -aucs[name])
@@ -163,20 +162,9 @@ def paired_differences(
     if not rows:
         return pd.DataFrame(columns=["better", "other", "auc", "auc_low", "auc_high", "clear"])
     table = pd.DataFrame(rows)
-    return table.assign(p=holm(table.p), clear=lambda one: one.p < 0.05)
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """P values (n,) corrected for being n, by Holm 1979 ("A simple sequentially rejective multiple
-    test procedure", Scandinavian Journal of Statistics 6(2)).
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).round(2)
-    array([0.03, 0.06, 0.06])
-    """
-    p, order = np.asarray(p), np.argsort(p)
-    corrected = np.empty(len(p))
-    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return corrected
+    ordered = table.p.sort_values()
+    table["p"] = (ordered * np.arange(len(table), 0, -1)).cummax().clip(upper=1)
+    return table.assign(clear=table.p < 0.05)
 
 
 def paired_difference(

@@ -38,20 +38,16 @@ def results_at_a_glance(measured: pd.DataFrame, reported: pd.DataFrame, aside: s
     return figure
 
 
-def accuracy_by_error(curves: pd.DataFrame, points: pd.DataFrame) -> Figure:
+def accuracy_by_error(curve: pd.Series, points: pd.DataFrame) -> Figure:
     """Accuracy on pairs against the mean absolute error of the ages that are compared.
 
-    curves: by error (years), a column for each assumed shape of the errors; points: as from
-    ``summary.ages_in_pairs``.
+    curve: by error (years); points: as from ``summary.ages_in_pairs``.
     """
     figure, axis = plt.subplots(figsize=(7.5, 3.8))
-    for shape, style in zip(curves, ("-", "--"), strict=True):
-        axis.plot(
-            curves.index, curves[shape], style, color=RIGHT, label=f"{shape} errors, simulated"
-        )
+    axis.plot(curve, color=RIGHT, label="expected of normal errors")
     for row in points[points.oldest - points.youngest > 100].itertuples():
         measured = not np.isnan(row.measured)
-        at = (row.error, row.measured if measured else row.normal)
+        at = (row.error, row.measured if measured else row.expected)
         axis.plot(*at, "D" if measured else "o", color=LEFT if measured else RIGHT, markersize=7)
         name = row.model.partition(",")[0] + (", measured" if measured else "")
         axis.annotate(name, at, (8, 6), textcoords="offset points", fontsize=9)

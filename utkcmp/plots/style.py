@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
 
 LEFT, RIGHT = "#c2571a", "#2a6f97"  # left face, right face; also a model and its reference
 MUTED = "#8a8f98"
@@ -72,16 +71,12 @@ def _sheet(width: float, height: float, inches: float) -> tuple[Figure, plt.Axes
 
 
 def _show(axis, image: np.ndarray, show_faces: bool, x: float, y: float) -> None:
-    """One face on a sheet, its upper left corner at x, y, or a grey head and shoulders there."""
+    """One face on a sheet, its upper left corner at x, y, or a grey square there."""
     if show_faces:
         pixels, place = np.asarray(image).transpose(1, 2, 0), (x, x + 1, y + 1, y)
         axis.imshow(pixels, interpolation="nearest", extent=place, aspect="auto")
-        return
-    square = plt.Rectangle((x, y), 1, 1, color="#e3e6ea")
-    shoulders = Ellipse((x + 0.5, y + 1), 0.8, 0.62, color="#b9bfc7")
-    for patch in (square, plt.Circle((x + 0.5, y + 0.4), 0.22, color="#b9bfc7"), shoulders):
-        axis.add_patch(patch)
-    shoulders.set_clip_path(square)
+    else:
+        axis.add_patch(plt.Rectangle((x, y), 1, 1, color="#d4d8de"))
 
 
 def pair_tiles(images, pairs: pd.DataFrame, *, show_faces: bool = True, columns: int = 3) -> Figure:
@@ -104,11 +99,8 @@ def pair_tiles(images, pairs: pd.DataFrame, *, show_faces: bool = True, columns:
             colour = LEFT if age > other else MUTED
             text = axis.text(start + 0.5, y - 0.04, f"{age} years", color=colour, fontsize=10)
             text.set(weight="bold", ha="center", va="bottom")
+        text = getattr(pair, "caption", f"label {int(pair.left_age > pair.right_age)}")
         if hasattr(pair, "answer"):
             text = f"answer: {pair.answer} ({pair.confidence:.0%})"
-        elif hasattr(pair, "caption"):
-            text = pair.caption
-        else:
-            text = f"label {int(pair.left_age > pair.right_age)}"
         axis.text(x + 1.03, y + 1.04, text, fontsize=9, ha="center", va="top")
     return figure

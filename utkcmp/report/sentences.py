@@ -370,18 +370,6 @@ def describe_path(row: dict) -> str:
     )
 
 
-def describe_order(order, ages: np.ndarray) -> str:
-    """How well an album's order fits the labels. order: a ``compare.Order``; ages: (N,) years."""
-    left, right = np.triu_indices(len(ages), 1)
-    apart = ages[left] != ages[right]
-    share = (ages[left] < ages[right])[apart].mean()
-    return (
-        f"By their labels these faces are {', '.join(map(str, ages))} years old: of their "
-        f"{apart.sum()} pairs of different ages {share:.0%} are in the correct order. "
-        f"{int(order.uncertain.sum())} of {len(ages) - 1} neighbours are too close to call."
-    )
-
-
 def describe_robustness(table: pd.DataFrame) -> str:
     """Which change hurts most. table: as from ``robustness.robustness_table``."""
     plain = table[table.level.isna()].iloc[0]
