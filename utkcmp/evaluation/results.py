@@ -14,7 +14,7 @@ from utkcmp import models
 from utkcmp.data.index import shown_files
 from utkcmp.data.pairs import AllPairs, Pairs
 from utkcmp.evaluation.bootstrap import intervals
-from utkcmp.evaluation.metrics import age_metrics, pair_metrics, swap_disagreement
+from utkcmp.evaluation.metrics import age_metrics, pair_metrics
 from utkcmp.run import RESULT_COLUMNS
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def evaluate_pairs(
         row = {"model": name, "seed": seed, "split": split, "protocol": protocol}
         row |= {"n_pairs": len(pairs), "seconds": round(seconds, 3)}
         row |= pair_metrics(logits, pairs.label) | intervals(logits, pairs, resamples)
-        row["swap_disagreement"] = swap_disagreement(logits, swapped)
+        row["swap_disagreement"] = float(((logits > 0) == (swapped > 0)).mean())
         row = {column: row[column] for column in RESULT_COLUMNS}
         results.append(Evaluated(row, pairs, logits))
     return results

@@ -238,10 +238,10 @@ def _tables(results, max_epochs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         if history is not None and len(history):
             failures += history.failure.dropna().tolist() if "failure" in history else []
             history = history[history.epoch > 0].drop_duplicates("epoch", keep="last")
-            epochs.append(history.assign(trial=trial)[columns])
-            row |= {"iter": len(history), "total_time": history.time_total_s.max()}
         if history is not None and len(history):
+            epochs.append(history.assign(trial=trial)[columns])
             row |= history.loc[history.loss.idxmin(), FIGURES]
+            row |= {"iter": len(history), "total_time": history.time_total_s.max()}
             row["status"] = "finished" if len(history) >= max_epochs else "stopped early"
         if failures:
             row["status"] = f"failed: {failures[-1].strip().splitlines()[-1]}"
