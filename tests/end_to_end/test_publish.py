@@ -22,7 +22,7 @@ from utkcmp.report.publish import (
     FIGURE,
     publish,
     readme_block,
-    update_readme,
+    replace_block,
 )
 from utkcmp.report.summary import learned, results_table
 from utkcmp.run import PROJECT, Run
@@ -101,7 +101,7 @@ def test_the_card_tells_use_licence_figures_and_limits(published):
 def test_readme_gets_the_figures(published, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold figures\n{END}\nafter\n")
-    update_readme(published, readme)
+    replace_block(readme, readme_block(published))
     text = readme.read_text()
     assert text == f"before\n{readme_block(published)}\nafter\n"
     for row in published.read_results().query("split == 'test'").itertuples():
@@ -109,7 +109,7 @@ def test_readme_gets_the_figures(published, tmp_path):
     assert all(f"- {one}" in text for one in learned(published))
     readme.write_text("no marks")
     with pytest.raises(ReportError, match="has no lines"):
-        update_readme(published, readme)
+        replace_block(readme, readme_block(published))
 
 
 def test_another_result_makes_another_table(published):

@@ -10,9 +10,9 @@ from test_results import random_pairs
 from utkcmp.data.pairs import AllPairs, Pairs
 from utkcmp.evaluation.bootstrap import (
     bootstrap_faces,
-    holm,
     influences,
     intervals,
+    paired_difference,
     paired_differences,
     part_accuracy,
     sample_scatter,
@@ -25,19 +25,22 @@ from utkcmp.evaluation.metrics import pair_metrics
 @pytest.mark.parametrize("ties", [False, True])
 def test_the_bootstrap_weighs_pairs_by_how_often_both_faces_were_drawn(ties):
     pairs, logits = random_pairs(ties=ties)
-    got = bootstrap_faces(logits, pairs, resamples=20, seed=3)
+    correct, moves = (logits > 0) == (pairs.label == 1), influences(logits, pairs.label)
+    got = bootstrap_faces(moves, pairs, resamples=20, seed=3)
     faces, positions = np.unique(np.r_[pairs.left, pairs.right], return_inverse=True)
     left, right = np.split(positions, 2)
     rng = np.random.default_rng(3)
     share = np.full(len(faces), 1 / len(faces))
-    for row, counts in zip(
-        got.itertuples(), rng.multinomial(len(faces), share, size=20), strict=True
-    ):
+    drawn = rng.multinomial(len(faces), share, size=20)
+    exact = []
+    for row, counts in zip(got.itertuples(), drawn, strict=True):
         weight = counts[left] * counts[right]
-        correct = (logits > 0) == (pairs.label == 1)
-        assert row.accuracy == pytest.approx(np.average(correct, weights=weight), abs=1e-6)
-        expect = roc_auc_score(pairs.label, logits, sample_weight=weight)
-        assert row.auc == pytest.approx(expect, abs=1e-6)
+        accuracy = np.average(correct, weights=weight)
+        assert row.accuracy == pytest.approx(accuracy - correct.mean(), abs=1e-6)
+        assert row.auc == pytest.approx(np.average(moves.auc, weights=weight), abs=1e-6)
+        exact.append(roc_auc_score(pairs.label, logits, sample_weight=weight))
+    exact = np.array(exact) - roc_auc_score(pairs.label, logits)
+    assert np.corrcoef(got.auc, exact)[0, 1] > 0.98  # to first order
 
 
 def test_influences_are_what_a_pair_changes():
@@ -77,7 +80,7 @@ def test_resamples_are_drawn_together_to_the_standard_error():
     error, faces = standard_errors(influences(logits, pairs.label), pairs).auc
     width = 2 * student.ppf(0.975, faces - 1)
     assert (got["auc_high"] - got["auc_low"]) / error == pytest.approx(width, rel=0.1)
-    drawn = bootstrap_faces(logits, pairs, resamples=400).auc
+    drawn = bootstrap_faces(influences(logits, pairs.label), pairs, resamples=400).auc
     assert drawn.std() > error
 
 
@@ -108,19 +111,6 @@ def scored_faces(rng, n_faces, error=10.0):
     scores = ages + rng.normal(0, error, n_faces)
     pairs = AllPairs(ages)[:]
     return pairs, 0.1 * (scores[pairs.left] - scores[pairs.right])
-
-
-def test_bins_cost_the_area_next_to_nothing():
-    rng = np.random.default_rng(0)
-    pairs, logits = scored_faces(rng, 120)
-    got = bootstrap_faces(logits, pairs, resamples=5, seed=1)
-    counts = np.random.default_rng(1).multinomial(120, np.full(120, 1 / 120), size=5)
-    for row, count in zip(got.itertuples(), counts, strict=True):
-        weight = count[pairs.left] * count[pairs.right]
-        expect = roc_auc_score(pairs.label, logits, sample_weight=weight)
-        assert row.auc == pytest.approx(expect, abs=5e-5)
-        correct = (logits > 0) == (pairs.label == 1)
-        assert row.accuracy == pytest.approx(np.average(correct, weights=weight), abs=1e-9)
 
 
 def test_differences_of_models_are_paired():
@@ -164,10 +154,17 @@ def test_intervals_hold_the_truth_95_times_of_100(faces, chosen):
         assert abs(np.mean(hit) - 0.95) <= 0.02, (metric, np.mean(hit))
 
 
-def test_holm_is_that_of_statsmodels():
-    p = np.array([0.01, 0.04, 0.03, 0.005])  # multipletests(p, method="holm")
-    assert holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm(np.array([0.6, 0.7])) == pytest.approx([1, 1])
+def test_differences_are_corrected_for_their_number_as_by_holm():
+    rng = np.random.default_rng(0)
+    pairs, logits = scored_faces(rng, 60)
+    answers = {size: logits + rng.normal(0, size, len(pairs)) for size in (0.2, 0.5, 0.9)}
+    got = paired_differences(answers, pairs, resamples=100).sort_values("p")
+    alone = [
+        paired_difference(answers[a], answers[b], pairs, 100)["p"]
+        for a, b in zip(got.better, got.other, strict=True)
+    ]
+    expect = np.maximum.accumulate(np.sort(alone) * [3, 2, 1]).clip(max=1)
+    assert got.p.to_numpy() == pytest.approx(expect) and got.p.nunique() > 1
 
 
 def test_an_interval_over_seeds_is_wider_than_over_faces():

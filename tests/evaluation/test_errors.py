@@ -23,8 +23,8 @@ def test_planted_wrong_labels_are_found():
     labels = ages.copy()
     labels[wrong] = (ages[wrong] + 45) % 90
     got = suspect_labels(features, labels)
-    found = np.isin(wrong, got.place).mean()
-    assert found > 0.7 and np.isin(got.place, wrong).mean() > 0.9
+    found = np.isin(wrong, got.index).mean()
+    assert found > 0.7 and np.isin(got.index, wrong).mean() > 0.9
     assert got.probability.is_monotonic_decreasing
 
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from utkcmp.data.pairs import Pairs
-from utkcmp.evaluation.metrics import pair_metrics, swap_disagreement
+from utkcmp.evaluation.metrics import pair_metrics
 from utkcmp.evaluation.results import evaluate_pairs, mistakes, results_table
 from utkcmp.models.inference import pair_logits
 from utkcmp.models.networks import build_model
@@ -34,10 +34,6 @@ def test_metrics_agree_with_scikit_learn(seed, ties):
 @pytest.mark.parametrize(("logits", "label"), [([1.0, 2.0], [1, 1]), ([np.nan, 1.0], [1, 0])])
 def test_an_auc_that_means_nothing_is_no_number(logits, label):
     assert np.isnan(pair_metrics(np.array(logits), np.array(label))["auc"])
-
-
-def test_swap_disagreement_counts_answers_that_contradict_themselves():
-    assert swap_disagreement(np.array([1, -1, 2, -2]), np.array([-1, 1, 2, -2])) == 0.5
 
 
 def test_both_protocols_are_measured(small_run, tiny):
@@ -80,6 +76,10 @@ def test_a_model_of_both_faces_is_measured_by_the_seed_protocol_only(small_run, 
     _, data = small_run
     got = evaluate_pairs("m", build_model("ResNetClassifier"), data, "val", resamples=100)
     assert [one.row["protocol"] for one in got] == ["sample"]
+    model, pairs = build_model("ResNetClassifier"), data.pairs("val")
+    asked, swapped = (pair_logits(model, data.images, one) for one in (pairs, pairs.mirrored()))
+    row = evaluate_pairs("m", model, data, "val", resamples=100)[0].row
+    assert row["swap_disagreement"] == np.mean(np.sign(asked) == np.sign(swapped))
 
 
 def test_mistakes_are_wrong_and_sorted_by_confidence(small_run, tiny):

@@ -23,11 +23,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "errors": ["recurring_faces", "shared_errors", "suspect_faces"],
         "label_noise": ["noise_ceiling"],
         "metrics": ["age_metrics", "pair_metrics"],
-        "peers": ["ABSENT", "PEER", "load_peer"],
+        "peers": ["ABSENT", "load_peer"],
         "registry": [
             "ABLATIONS",
             "ENSEMBLE",
             "MEMBERS",
+            "PEER",
             "choose_model",
             "compare_ages",
             "load_models",

@@ -1,9 +1,10 @@
 """Intervals that know that pairs share faces: whole faces are drawn anew, not pairs.
 
 A pair counts as often as the product of its two faces' counts (the pigeonhole bootstrap of Owen
-2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)). Pairs are put into bins by
-their logit; the weight of a bin in all resamples at once is a product of a sparse matrix of pairs
-and the matrix of counts, so a thousand resamples of millions of pairs take seconds.
+2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)). What a resample moves is the
+weighted mean of the pairs' influences: exact for the accuracy, to first order for the AUC. In all
+resamples at once it is a product of a sparse matrix of pairs and the matrix of counts, so a
+thousand resamples of millions of pairs take seconds.
 
 A product of two counts varies three times as much as a single pair does, so where pairs matter
 beside faces the resamples scatter too far: with 2,000 pairs of 1,000 faces 1.6 times. They are
@@ -29,65 +30,32 @@ from scipy.stats import t as student
 from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.metrics import area_under_roc, pair_metrics
 
-BINS = 400  # of logits; they move the area under the curve by a few 1e-5 at most
 _COLUMNS = 500  # resamples held at once
 
 
 def bootstrap_faces(
-    logits: np.ndarray, pairs: Pairs, resamples: int = 1000, seed: int = 42
+    influence: pd.DataFrame, pairs: Pairs, resamples: int = 1000, seed: int = 42
 ) -> pd.DataFrame:
-    """Accuracy and AUC on resampled faces, one row a resample.
+    """How far resampled faces move a figure, one row a resample.
 
-    logits: (K,); pairs: K pairs of image rows. Two models asked the same pairs with the same seed
-    meet the same resamples, so the difference of their rows is a paired one.
+    influence: as from ``influences``, or the difference of two; pairs: K pairs of image rows.
     """
     faces, left, right = pairs.by_face()
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(faces), np.full(len(faces), 1 / len(faces)), size=resamples)
     counts = counts.T.astype(np.float32)  # (N, R)
-    bins = _bins(logits)
-    label = pairs.label.astype(bool)
-    positive, negative = np.empty((2, bins.max() + 1, resamples))
-    order = np.argsort(bins, kind="stable")
-    ends = np.searchsorted(bins[order], np.arange(bins.max() + 2))
-    for number, (start, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
-        chosen = order[start:end]
-        for side, into in ((True, positive), (False, negative)):
-            some = chosen[label[chosen] == side]
-            into[number] = _weights(left[some], right[some], counts)
-    older = np.zeros(bins.max() + 1, dtype=bool)
-    older[bins[logits > 0]] = True  # no bin holds logits of both signs
-    total = positive.sum(0) + negative.sum(0)
-    right_answers = positive[older].sum(0) + negative[~older].sum(0)
-    below = np.cumsum(negative, axis=0) - negative / 2  # ties count half
+
+    def weighed(values: np.ndarray) -> np.ndarray:
+        """The sum of the pairs' values in each resample, (R,)."""
+        beside = csr_array((values.astype(np.float32), (left, right)), shape=(len(faces),) * 2)
+        blocks = np.split(counts, range(_COLUMNS, resamples, _COLUMNS), axis=1)
+        sums = [np.einsum("nr,nr->r", beside @ some, some, dtype=np.float64) for some in blocks]
+        return np.concatenate(sums)
+
+    total = weighed(np.ones(len(pairs)))
     with np.errstate(invalid="ignore"):  # a resample of a small part may hold no pair
-        auc = (positive * below).sum(0) / (positive.sum(0) * negative.sum(0))
-        accuracy = right_answers / total
-    return pd.DataFrame({"accuracy": accuracy, "auc": auc})
-
-
-def _bins(logits: np.ndarray) -> np.ndarray:
-    """A bin for each logit, in their order: one for each distinct value if these are few, else
-    about as many logits in each; none holds both signs. Returns int (K,), from 0."""
-    distinct = np.unique(logits)
-    if len(distinct) > BINS:
-        cuts = np.quantile(logits, np.linspace(0, 1, BINS + 1)[1:-1])
-        distinct = np.unique(np.append(cuts, 0.0))
-        return np.unique(np.searchsorted(distinct, logits, "left"), return_inverse=True)[1]
-    return np.searchsorted(distinct, logits)
-
-
-def _weights(left: np.ndarray, right: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The sum of the pairs' weights in each resample, (R,)."""
-    faces = len(counts)
-    beside = csr_array((np.ones(len(left), np.float32), (left, right)), shape=(faces, faces))
-    rows = np.unique(left)
-    return np.concatenate(
-        [
-            np.einsum("nr,nr->r", beside[rows] @ some, some[rows], dtype=np.float64)
-            for some in np.split(counts, range(_COLUMNS, counts.shape[1], _COLUMNS), axis=1)
-        ]
-    )
+        moved = {name: weighed(values.to_numpy()) / total for name, values in influence.items()}
+    return pd.DataFrame(moved)
 
 
 def influences(logits: np.ndarray, label: np.ndarray) -> pd.DataFrame:
@@ -133,51 +101,39 @@ def standard_errors(influence: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
 def intervals(
     logits: np.ndarray, pairs: Pairs, resamples: int = 1000, seed: int = 42
 ) -> dict[str, float]:
-    """95 % intervals over faces: accuracy_low, accuracy_high, auc_low, auc_high.
+    """95 % intervals over faces: accuracy_low, accuracy_high, auc_low, auc_high; and ``faces``, by
+    how many effective ones the accuracy is known (NaN without errors): where a few faces bring most
+    of the errors, they are few though the faces are many.
 
     logits: (K,); pairs: K pairs of image rows. They are made on the scale of log-odds, on which a
     share near 1 scatters alike to both sides.
     """
-    return intervals_and_faces(logits, pairs, resamples, seed)[0]
-
-
-def intervals_and_faces(
-    logits: np.ndarray, pairs: Pairs, resamples: int = 1000, seed: int = 42
-) -> tuple[dict[str, float], float]:
-    """``intervals``, and by how many effective faces the accuracy's is known (NaN without errors).
-
-    Where a few faces bring most of the errors, they are few though the faces are many.
-    """
-    measured, drawn = (
-        pair_metrics(logits, pairs.label),
-        bootstrap_faces(logits, pairs, resamples, seed),
-    )
-    known = standard_errors(influences(logits, pairs.label), pairs)
-    bounds = {}
+    measured, influence = pair_metrics(logits, pairs.label), influences(logits, pairs.label)
+    drawn = bootstrap_faces(influence, pairs, resamples, seed)
+    known = standard_errors(influence, pairs)
+    bounds = {"faces": float(known.accuracy.faces)}
     for metric in known:
         value = measured[metric]
         if 0 < value < 1:
-            odds = logit(drawn[metric].clip(1e-6, 1 - 1e-6))
+            odds = logit((value + drawn[metric]).clip(1e-6, 1 - 1e-6))
             error, faces = known[metric]
             slope = value * (1 - value)
             low, high = expit(_drawn_together(odds, logit(value), error / slope, faces))
         else:
             low, high = _without_errors(value, pairs)
         bounds |= {f"{metric}_low": float(low), f"{metric}_high": float(high)}
-    return bounds, float(known.accuracy.faces)
+    return bounds
 
 
 def _without_errors(value: float, pairs: Pairs) -> tuple[float, float]:
-    """The interval of a share of 1 or 0, as exact for as many pairs as share no face (Clopper and
-    Pearson 1934); NaN where there is no share."""
+    """The interval of a share of 1 or 0 for as many pairs as share no face; NaN for no share."""
     alone = max(1, len(np.unique(np.concatenate([pairs.left, pairs.right]))) // 2)
-    bound = 0.025 ** (1 / alone)
+    bound = 0.025 ** (1 / alone)  # Clopper and Pearson 1934
     return {1.0: (bound, 1.0), 0.0: (0.0, 1 - bound)}.get(value, (np.nan, np.nan))
 
 
 def _drawn_together(resampled: pd.Series, value: float, error: float, faces: float) -> np.ndarray:
-    """The middle 95 % of resamples around ``value``, scaled to a standard error that so many
-    effective faces have told. Returns (2,)."""
+    """The middle 95 % of resamples, scaled to a standard error by so many effective faces, (2,)."""
     spread = resampled.std()
     if not spread > 0:
         return np.array([value, value])
@@ -192,32 +148,23 @@ def paired_differences(
 
     answers: by model, logits (K,). Returns one row for each two models: better, other (by AUC), of
     accuracy and AUC the difference, ``_low`` and ``_high`` (95 %), ``p`` (of the AUC, corrected for
-    the number of rows: Holm 1979) and ``clear``: whether the AUCs differ by more than the sampling
-    of test faces explains, p < 0.05. What the seed of a training decides is not in it.
+    the number of rows: Holm 1979, "A simple sequentially rejective multiple test procedure",
+    Scandinavian Journal of Statistics 6(2)) and ``clear``: whether the AUCs differ by more than
+    the sampling of test faces explains, p < 0.05. A training's seed is not in it.
     """
-    asked = {name: _asked(logits, pairs, resamples, seed) for name, logits in answers.items()}
-    ranked = sorted(answers, key=lambda name: -asked[name][0]["auc"])
+    aucs = {name: area_under_roc(logits, pairs.label) for name, logits in answers.items()}
+    ranked = sorted(answers, key=lambda name: -aucs[name])
     rows = [
-        {"better": better, "other": other} | _apart(asked[better], asked[other], pairs)
+        {"better": better, "other": other}
+        | paired_difference(answers[better], answers[other], pairs, resamples, seed)
         for better, other in combinations(ranked, 2)
     ]
     if not rows:
         return pd.DataFrame(columns=["better", "other", "auc", "auc_low", "auc_high", "clear"])
     table = pd.DataFrame(rows)
-    return table.assign(p=holm(table.p), clear=lambda one: one.p < 0.05)
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """P values (n,) corrected for being n, by Holm 1979 ("A simple sequentially rejective multiple
-    test procedure", Scandinavian Journal of Statistics 6(2)).
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).round(2)
-    array([0.03, 0.06, 0.06])
-    """
-    p, order = np.asarray(p), np.argsort(p)
-    corrected = np.empty(len(p))
-    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return corrected
+    ordered = table.p.sort_values()
+    table["p"] = (ordered * np.arange(len(table), 0, -1)).cummax().clip(upper=1)
+    return table.assign(clear=table.p < 0.05)
 
 
 def paired_difference(
@@ -227,25 +174,17 @@ def paired_difference(
 
     one, other: logits (K,) on the same pairs. ``p``: of no difference of AUC.
     """
-    both = [_asked(logits, pairs, resamples, seed) for logits in (one, other)]
-    return _apart(*both, pairs)
-
-
-def _asked(logits: np.ndarray, pairs: Pairs, resamples: int, seed: int) -> tuple:
-    measured, moved = pair_metrics(logits, pairs.label), influences(logits, pairs.label)
-    return measured, moved, bootstrap_faces(logits, pairs, resamples, seed)
-
-
-def _apart(one: tuple, other: tuple, pairs: Pairs) -> dict[str, float]:
-    row, known = {}, standard_errors(one[1] - other[1], pairs)
-    apart = one[2] - other[2]
+    row, measured = {}, [pair_metrics(logits, pairs.label) for logits in (one, other)]
+    influence = influences(one, pairs.label) - influences(other, pairs.label)
+    drawn = bootstrap_faces(influence, pairs, resamples, seed)
+    known = standard_errors(influence, pairs)
     for metric in known:
-        row[metric] = one[0][metric] - other[0][metric]
-        low, high = _drawn_together(apart[metric], row[metric], *known[metric])
+        row[metric] = measured[0][metric] - measured[1][metric]
+        low, high = _drawn_together(drawn[metric] + row[metric], row[metric], *known[metric])
         row |= {f"{metric}_low": low, f"{metric}_high": high}
     error, faces = known.auc
-    p = 2 * student.sf(abs(row["auc"]) / error, max(1.0, faces - 1)) if error else 1.0
-    return row | {"p": p}
+    row["p"] = 2 * student.sf(abs(row["auc"]) / error, max(1.0, faces - 1)) if error else 1.0
+    return row
 
 
 def seed_difference(one: np.ndarray, other: np.ndarray, pairs: Pairs) -> dict[str, float]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
 import scipy
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from utkcmp import models
 from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.bootstrap import part_accuracy
 from utkcmp.evaluation.metrics import pair_metrics
 from utkcmp.evaluation.registry import load_pair_model
-from utkcmp.files import atomic, read_json
+from utkcmp.evaluation.results import both_orders
+from utkcmp.files import atomic
 from utkcmp.params import EMBEDDED
 from utkcmp.run import CALIBRATION
 
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
 POINTS = 5  # of a face: eyes, nose, corners of the mouth
 
 
+def _checked(frame: list) -> list:
+    points = np.array(frame)
+    if points.shape != (POINTS, 2):
+        raise ValueError(f"a frame of {points.shape}, expected {(POINTS, 2)}")
+    if not (np.isfinite(points).all() and np.ptp(points, axis=0).min() > 0):
+        raise ValueError("a frame whose points lie nowhere or all in one line")
+    return frame
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What was measured of a model on validation faces; the defaults where nothing was.
@@ -38,9 +48,11 @@ class Calibration:
     drawn: the model has seen drawn faces only.
     """
 
-    temperature: float = 1.0
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     pairs: int = 0
-    frame: list[list[float]] | None = None
+    frame: Annotated[list[list[float]], AfterValidator(_checked)] | None = None
     drawn: bool = False
 
     @classmethod
@@ -50,28 +62,16 @@ class Calibration:
         if not path.exists():
             return cls()
         try:
-            found = cls(**read_json(path))
-            number = isinstance(found.temperature, int | float)
-            if not (number and 0 < found.temperature < math.inf):
-                raise ValueError(f"temperature {found.temperature!r}, expected one above 0")
-            if not isinstance(found.pairs, int) or not isinstance(found.drawn, bool):
-                raise ValueError("expected pairs as a number, and drawn as true or false")
-            if found.frame is not None:
-                _check_frame(np.array(found.frame, np.float64))
-        except (OSError, ValueError, TypeError) as error:
-            raise ValueError(f"{path} is no calibration: {error}") from None
-        return found
+            return TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+        except OSError as error:
+            reason = str(error)
+        raise ValueError(f"{path} is no calibration: {reason}")
 
     def write(self, folder: Path) -> None:
         with atomic(folder / CALIBRATION) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
-
-
-def _check_frame(frame: np.ndarray) -> None:
-    if frame.shape != (POINTS, 2):
-        raise ValueError(f"a frame of {frame.shape}, expected {(POINTS, 2)}")
-    if not (np.isfinite(frame).all() and np.ptp(frame, axis=0).min() > 0):
-        raise ValueError("a frame whose points lie nowhere or all in one line")
 
 
 def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
@@ -161,15 +161,5 @@ def calibrate(folder: Path, data: RunData, frame: list[list[float]] | None = Non
 
 def symmetric_logits(model, data: RunData, pairs: Pairs) -> np.ndarray:
     """Logits by both orders of two faces, ``(f(left, right) - f(right, left)) / 2``, (K,)."""
-    images = data.images_for(model)
-    if models.embeds_once(model):
-        rows, left, right = pairs.by_face()
-        brought = models.contributions(model.eval(), images, rows)
-        one, other = (
-            models.compared_logits(model, brought, *o) for o in ((left, right), (right, left))
-        )
-    else:
-        one, other = (
-            models.pair_logits(model, images, asked) for asked in (pairs, pairs.mirrored())
-        )
+    one, other, _ = both_orders(model, data.images_for(model), pairs)
     return (one - other) / 2

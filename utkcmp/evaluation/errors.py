@@ -1,24 +1,17 @@
 """Where models err together: pairs that all get wrong, faces in many of them, wrong labels."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from utkcmp import models
+from utkcmp.data.datasets import RunData
 from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.slices import AGES
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from utkcmp.data.datasets import RunData
 
 FOLDS = 5
 DOUBT = 0.1  # probability of a label and its neighbours, below which it is a suspect
@@ -56,36 +49,28 @@ def suspect_labels(features: np.ndarray, ages: np.ndarray, seed: int = 42) -> pd
     its neighbours together have less than DOUBT (after Northcutt et al. 2021, "Confident Learning:
     Estimating Uncertainty in Dataset Labels", JAIR 70; the last for ordered groups:
     neighbouring groups are no evidence, since no face tells its age exactly). Groups of fewer faces
-    than folds are left out. Returns one row per suspect, the surest first: place (of N), age,
-    group, likely, probability.
+    than folds are left out. Returns one row per suspect, the surest first, by its place among the
+    N: likely (the group) and probability.
     """
     edges, names = AGES
     group = pd.cut(ages, edges, labels=False)
     known = np.flatnonzero(np.bincount(group, minlength=len(names))[group] >= FOLDS)
-    columns = ["place", "age", "group", "likely", "probability"]
-    if len(np.unique(group[known])) < 3:
-        return pd.DataFrame(columns=columns)
     own = group[known]
     classes, place = np.unique(own, return_inverse=True)
+    if len(classes) < 3:
+        return pd.DataFrame(columns=["likely", "probability"])
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     method = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
     chance = cross_val_predict(method, features[known], own, cv=folds, method="predict_proba")
     sure = np.array([chance[place == k, k].mean() for k in range(len(classes))])
     confident = np.where(chance >= sure, chance, 0)
-    likely = confident.argmax(1)
-    surely = confident.max(1)
+    likely, surely = confident.argmax(1), confident.max(1)
     near = np.abs(classes - own[:, None]) < 2  # the label's group and its neighbours
-    doubted = (chance * near).sum(1) < DOUBT
-    chosen = np.flatnonzero((surely > 0) & (np.abs(classes[likely] - own) >= 2) & doubted)
+    other = (surely > 0) & (np.abs(classes[likely] - own) >= 2)
+    chosen = np.flatnonzero(other & ((chance * near).sum(1) < DOUBT))
     chosen = chosen[np.argsort(-surely[chosen], kind="stable")]
-    table = {
-        "place": known[chosen],
-        "age": np.asarray(ages)[known][chosen],
-        "group": np.array(names)[own[chosen]],
-        "likely": np.array(names)[classes[likely[chosen]]],
-        "probability": surely[chosen],
-    }
-    return pd.DataFrame(table, columns=columns)
+    table = {"likely": np.array(names)[classes[likely[chosen]]], "probability": surely[chosen]}
+    return pd.DataFrame(table, index=known[chosen])
 
 
 def suspect_faces(model: nn.Module, data: RunData) -> pd.DataFrame:
@@ -96,8 +81,7 @@ def suspect_faces(model: nn.Module, data: RunData) -> pd.DataFrame:
     rows = np.flatnonzero(data.faces.split.isin(["val", "test"]))
     ages = data.faces.age.to_numpy()[rows]
     features = models.apply_rows(model.embed, data.images_for(model), rows).numpy()
-    suspects = suspect_labels(features, ages, data.params.seed).set_index("place")
+    suspects = suspect_labels(features, ages, data.params.seed)
     conflict = data.faces.conflict.to_numpy()[rows] > data.params.max_conflict
-    table = pd.DataFrame({"row": rows, "age": ages, "conflict": conflict})
-    table = table.join(suspects[["likely", "probability"]])
+    table = pd.DataFrame({"row": rows, "age": ages, "conflict": conflict}).join(suspects)
     return table.sort_values("probability", ascending=False, ignore_index=True, kind="stable")

@@ -14,16 +14,11 @@ def label_differences(faces: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     Returns (D,) distinct years and their (D,) weights, which sum to 1; both empty if no picture
     comes twice.
     """
-    several = faces.groupby("group").filter(lambda files: len(files) > 1)
-    found: dict[int, float] = {}
-    for _, ages in several.groupby("group").age:
-        years = ages.to_numpy(int)
-        gaps = (years[:, None] - years[None, :])[~np.eye(len(years), dtype=bool)]
-        for gap in gaps:
-            found[gap] = found.get(gap, 0.0) + 1 / len(gaps)
-    years = np.array(sorted(found), dtype=int)
-    weights = np.array([found[year] for year in years])
-    return years, weights / max(weights.sum(), 1)
+    files = faces[["group", "age"]].reset_index(drop=True).reset_index()
+    both = files.merge(files, on="group").query("index_x != index_y")
+    share = 1 / both.groupby("group").age_x.transform("size")
+    weights = share.groupby(both.age_x - both.age_y).sum()
+    return weights.index.to_numpy(int), weights.to_numpy() / max(weights.sum(), 1)
 
 
 def chance_of_order(gaps: np.ndarray, years: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Figures of pair answers (loss, accuracy, AUC, disagreement when swapped) and of stated ages."""
+"""Figures of pair answers (loss, accuracy, AUC) and of stated ages."""
 
 import numpy as np
 
@@ -34,15 +34,6 @@ def area_under_roc(logits: np.ndarray, label: np.ndarray) -> float:
         return float("nan")
     below, not_above = (np.searchsorted(younger, older, side).sum() for side in ("left", "right"))
     return float((below + not_above) / 2 / len(older) / len(younger))
-
-
-def swap_disagreement(logits: np.ndarray, swapped: np.ndarray) -> float:
-    """Share of pairs whose answer changes when the two faces change places.
-
-    >>> swap_disagreement(np.array([1.0, 2.0]), np.array([-1.0, 0.5]))
-    0.5
-    """
-    return float(((logits > 0) == (swapped > 0)).mean())
 
 
 def age_metrics(predicted: np.ndarray, ages: np.ndarray) -> dict[str, float]:

@@ -7,7 +7,6 @@ from utkcmp.data.datasets import RunData
 from utkcmp.params import FACERES
 from utkcmp.run import faceres_weights
 
-PEER = "HSE-FaceRes (peer)"
 SIZE = 160  # pixels per side
 MEASURED = 500  # validation faces, at most, that its error is estimated on
 ABSENT = (

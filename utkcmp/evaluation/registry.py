@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from utkcmp.data.datasets import RunData
 
 
+PEER = "HSE-FaceRes (peer)"  # in results.csv beside the run's own models
+
+
 def by_validation(results: pd.DataFrame) -> list[str]:
-    """Models of results.csv by their AUC on validation pairs, the mean of all seeds, the highest
-    first."""
-    validated = results.query("split == 'val' and protocol == 'sample'")
+    """Models of results.csv that this run has trained, by their AUC on validation pairs, the mean
+    of all seeds, the highest first."""
+    validated = results.query("split == 'val' and protocol == 'sample' and model != @PEER")
     return validated.groupby("model").auc.mean().sort_values(ascending=False).index.tolist()
 
 

@@ -14,11 +14,11 @@ from utkcmp import models
 from utkcmp.data.index import shown_files
 from utkcmp.data.pairs import AllPairs, Pairs
 from utkcmp.evaluation.bootstrap import intervals
-from utkcmp.evaluation.metrics import age_metrics, pair_metrics, swap_disagreement
+from utkcmp.evaluation.metrics import age_metrics, pair_metrics
 from utkcmp.run import RESULT_COLUMNS
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from utkcmp.data.datasets import RunData
 
@@ -48,12 +48,33 @@ def all_answers(model: nn.Module, data: RunData, split: str = "test") -> tuple[P
     """
     if not models.embeds_once(model):
         raise ValueError("a model that sees two faces at once cannot be asked millions of pairs")
+    pairs = _every_pair(data, split)
+    return pairs, models.pair_logits(model, data.images_for(model), pairs)
+
+
+def _every_pair(data: RunData, split: str) -> Pairs:
     rows = data.rows(split)
-    numbered = AllPairs(data.ages.numpy()[rows])[:]
-    contributed = models.contributions(model.eval(), data.images_for(model), rows)
-    return numbered.take(rows), models.compared_logits(
-        model, contributed, numbered.left, numbered.right
-    )
+    return AllPairs(data.ages.numpy()[rows])[:].take(rows)
+
+
+def both_orders(
+    model: nn.Module, images: Tensor, pairs: Pairs
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Logits of pairs, of the same pairs mirrored, each float64 (K,), and the seconds of the first.
+
+    images: uint8 (N, 3, S, S). A model that looks at each face by itself sees each once.
+    """
+    if not models.embeds_once(model):
+        started = time.perf_counter()
+        logits = models.pair_logits(model, images, pairs)
+        seconds = time.perf_counter() - started
+        return logits, models.pair_logits(model, images, pairs.mirrored()), seconds
+    rows, left, right = pairs.by_face()
+    started = time.perf_counter()
+    contributed = models.contributions(model.eval(), images, rows)
+    logits = models.compared_logits(model, contributed, left, right)
+    seconds = time.perf_counter() - started
+    return logits, models.compared_logits(model, contributed, right, left), seconds
 
 
 @dataclass(frozen=True)
@@ -81,31 +102,18 @@ def evaluate_pairs(
     ``sample``: fixed pairs that all models share. ``all``, on test faces: every pair at least one
     year apart, for models that embed each face once. seed: of its training, if not the run's own.
     """
-    row = {"model": name, "seed": data.params.seed if seed is None else seed, "split": split}
-    pairs, images = data.pairs(split), data.images_for(model)
-    if not models.embeds_once(model):
-        started = time.perf_counter()
-        logits = models.pair_logits(model, images, pairs)
-        seconds = time.perf_counter() - started
-        swapped = models.pair_logits(model, images, pairs.mirrored())
-        row["protocol"] = "sample"
-        return [_evaluated(row, logits, swapped, pairs, resamples, seconds)]
-    rows = data.rows(split)
-    protocols = {"sample": pairs}
-    if split == "test":
-        protocols["all"] = AllPairs(data.ages.numpy()[rows])[:].take(rows)
-    started = time.perf_counter()
-    contributed = models.contributions(model.eval(), images, rows)
-    embedding = time.perf_counter() - started
-    results = []
-    for protocol, asked in protocols.items():
-        left, right = (np.searchsorted(rows, side) for side in (asked.left, asked.right))
-        started = time.perf_counter()
-        logits = models.compared_logits(model, contributed, left, right)
-        seconds = time.perf_counter() - started + embedding
-        swapped = models.compared_logits(model, contributed, right, left)
-        named = row | {"protocol": protocol}
-        results.append(_evaluated(named, logits, swapped, asked, resamples, seconds))
+    protocols = {"sample": data.pairs(split)}
+    if split == "test" and models.embeds_once(model):
+        protocols["all"] = _every_pair(data, split)
+    results, seed = [], data.params.seed if seed is None else seed
+    for protocol, pairs in protocols.items():
+        logits, swapped, seconds = both_orders(model, data.images_for(model), pairs)
+        row = {"model": name, "seed": seed, "split": split, "protocol": protocol}
+        row |= {"n_pairs": len(pairs), "seconds": round(seconds, 3)}
+        row |= pair_metrics(logits, pairs.label) | intervals(logits, pairs, resamples)
+        row["swap_disagreement"] = float(((logits > 0) == (swapped > 0)).mean())
+        row = {column: row[column] for column in RESULT_COLUMNS}
+        results.append(Evaluated(row, pairs, logits))
     return results
 
 
@@ -120,13 +128,6 @@ def validate_and_test(
     ]
 
 
-def _evaluated(row, logits, swapped, pairs, resamples, seconds) -> Evaluated:
-    measured = pair_metrics(logits, pairs.label) | intervals(logits, pairs, resamples)
-    row = row | measured | {"n_pairs": len(pairs), "seconds": round(seconds, 3)}
-    row["swap_disagreement"] = swap_disagreement(logits, swapped)
-    return Evaluated({column: row[column] for column in RESULT_COLUMNS}, pairs, logits)
-
-
 def results_table(evaluated: list[Evaluated]) -> pd.DataFrame:
     """Rows for results.csv, in its columns."""
     return pd.DataFrame([one.row for one in evaluated], columns=RESULT_COLUMNS)
@@ -139,10 +140,8 @@ def mistakes(one: Evaluated, data: RunData, n: int = 8) -> pd.DataFrame:
     """
     wrong = np.flatnonzero((one.logits > 0) != (one.pairs.label == 1))
     worst = wrong[np.argsort(-np.abs(one.logits[wrong]), kind="stable")][:n]
-    table, files = (
-        one.pairs[worst].table(data.faces),
-        shown_files(data.faces, data.params.show_faces),
-    )
+    table = one.pairs[worst].table(data.faces)
+    files = shown_files(data.faces, data.params.show_faces)
     for side in ("left", "right"):
         table[f"{side}_file"] = files.to_numpy()[table[side]]
     table["answer"] = np.where(one.logits[worst] > 0, "left", "right")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from utkcmp.data.index import ETHNICITIES, GENDERS
 from utkcmp.data.pairs import Pairs
-from utkcmp.evaluation.bootstrap import intervals_and_faces
+from utkcmp.evaluation.bootstrap import intervals
 from utkcmp.evaluation.metrics import pair_metrics
 from utkcmp.plots.style import GAP_LABELS
 
@@ -41,11 +41,8 @@ def pair_slices(pairs: Pairs, faces: pd.DataFrame) -> Iterator[tuple[str, str, n
         part = pd.cut(values, edges, labels=labels)
         for label in labels:
             yield name, label, np.asarray(part == label)
-    for name, column, names in (
-        ("gender", "gender", GENDERS),
-        ("ethnicity", "ethnicity", ETHNICITIES),
-    ):
-        codes = faces[column].to_numpy(float)
+    for name, names in (("gender", GENDERS), ("ethnicity", ETHNICITIES)):
+        codes = faces[name].to_numpy(float)
         left, right = codes[pairs.left], codes[pairs.right]
         for code, label in enumerate(names):
             yield name, f"both {label.lower()}", (left == code) & (right == code)
@@ -69,19 +66,19 @@ def slice_table(
     gaps = np.abs(age[pairs.left] - age[pairs.right])
     correct = (logits > 0) == (pairs.label == 1)
     by_gap = np.bincount(gaps, correct) / np.maximum(np.bincount(gaps), 1)
-    whole = [("all pairs", "", np.ones(len(pairs), dtype=bool))]
-    rows = []
-    for name, part, chosen in [*whole, *pair_slices(pairs, faces)]:
+    whole, rows = ("all pairs", "", np.ones(len(pairs), dtype=bool)), []
+    for name, part, chosen in (whole, *pair_slices(pairs, faces)):
         if not chosen.any():
             continue
         some, answers = pairs[chosen], logits[chosen]
         used = len(np.unique(np.concatenate([some.left, some.right])))
         row = {"slice": name, "part": part, "faces": used, "pairs": len(some)}
         row |= {k: v for k, v in pair_metrics(answers, some.label).items() if k != "loss"}
-        bounds, to_blame = intervals_and_faces(answers, some, resamples)
+        bounds = intervals(answers, some, resamples)
+        to_blame = bounds.pop("faces")
         row |= bounds | {"expected": by_gap[gaps[chosen]].mean()}
-        small = used < FEW_FACES or len(some) < FEW_PAIRS or to_blame < FEW_TO_BLAME
-        rows.append(row | {"small": small})
+        row["small"] = used < FEW_FACES or len(some) < FEW_PAIRS or to_blame < FEW_TO_BLAME
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -1,4 +1,4 @@
-"""Figures of the book's own pages: the results at a glance, and how things work."""
+"""Figures of the book's own pages."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from utkcmp.plots.style import LEFT, MUTED, RIGHT
+from utkcmp.plots.style import LEFT, MUTED, RIGHT, bars
 
 INK, PAPER, FROZEN = "#23272e", "#eef2f6", "#d5e6f2"
 
@@ -23,26 +23,21 @@ def results_at_a_glance(measured: pd.DataFrame, reported: pd.DataFrame, aside: s
     low, high = inside.auc_low.min(), inside.auc_high.max()
     low, high = low - 0.06 * (high - low), high + 0.04 * (high - low)
     there = reported.set_index("model").auc
+    bars(axis, measured, "auc")
     for y, row in enumerate(measured.itertuples()):
-        for value, shift, colour, mark in (
-            (row.auc, 0.0, RIGHT, "o"),
-            (there.get(row.model, np.nan), 0.3, LEFT, "D"),
-        ):
+        theirs = there.get(row.model, np.nan)
+        axis.plot(theirs, y + 0.3, "D", color=LEFT, markersize=5)
+        for value, shift, colour in ((row.auc, 0.0, RIGHT), (theirs, 0.3, LEFT)):
             if value < low:
-                text = f"◂ {value:.3f}"
                 edge = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-                axis.text(low, y + shift, text, color=colour, va="center", fontsize=9, bbox=edge)
-            elif mark == "o":
-                spread = [[row.auc - row.auc_low], [row.auc_high - row.auc]]
-                axis.errorbar(value, y, xerr=spread, fmt=mark, color=colour, capsize=3)
-            else:
-                axis.plot(value, y + shift, mark, color=colour, markersize=5)
+                style = {"color": colour, "va": "center", "fontsize": 9, "bbox": edge}
+                axis.text(low, y + shift, f"◂ {value:.3f}", **style)
     axis.plot([], [], "o-", color=RIGHT, label="measured here, with 95% interval")
     axis.plot([], [], "D", color=LEFT, markersize=5, label="reported by the course project")
     axis.set_yticks(range(len(measured)), measured.model)
     axis.set(xlim=(low, high), ylim=(len(measured) - 0.4, -0.6))
     axis.set(xlabel="AUC on the sample of test pairs", title="AUC of each model")
-    figure.legend(frameon=False, loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -130,20 +125,16 @@ def _answer(axis, start):
     axis.text(10.22, 2.2, "z", fontsize=10, style="italic", va="center")
 
 
-def accuracy_by_error(curves: pd.DataFrame, points: pd.DataFrame) -> Figure:
+def accuracy_by_error(curve: pd.Series, points: pd.DataFrame) -> Figure:
     """Accuracy on pairs against the mean absolute error of the ages that are compared.
 
-    curves: by error (years), a column for each assumed shape of the errors; points: as from
-    ``summary.ages_in_pairs``.
+    curve: by error (years); points: as from ``summary.ages_in_pairs``.
     """
     figure, axis = plt.subplots(figsize=(7.5, 3.8))
-    for shape, style in zip(curves, ("-", "--"), strict=True):
-        axis.plot(
-            curves.index, curves[shape], style, color=RIGHT, label=f"{shape} errors, simulated"
-        )
+    axis.plot(curve, color=RIGHT, label="expected of normal errors")
     for row in points[points.oldest - points.youngest > 100].itertuples():
         measured = not np.isnan(row.measured)
-        at = (row.error, row.measured if measured else row.normal)
+        at = (row.error, row.measured if measured else row.expected)
         axis.plot(*at, "D" if measured else "o", color=LEFT if measured else RIGHT, markersize=7)
         name = row.model.partition(",")[0] + (", measured" if measured else "")
         axis.annotate(name, at, (8, 6), textcoords="offset points", fontsize=9)
@@ -152,5 +143,5 @@ def accuracy_by_error(curves: pd.DataFrame, points: pd.DataFrame) -> Figure:
         ylabel="accuracy on pairs",
         title="What an error in years is worth in pairs",
     )
-    axis.legend(frameon=False, loc="lower left")
+    axis.legend(loc="lower left")
     return figure

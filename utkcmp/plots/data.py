@@ -12,24 +12,21 @@ PALETTE = {"male": "#2a6f97", "female": "#e0a458", "not given": "#8a8f98"}
 SPLIT_COLOURS = {"train": "#8a8f98", "val": "#c2571a", "test": "#2a6f97"}
 
 
+def _by_gender(faces: pd.DataFrame) -> dict:
+    """Options of seaborn's."""
+    known = [name for name in PALETTE if (faces.gender == name).any()]
+    return {"data": faces, "x": "age", "hue": "gender", "hue_order": known, "palette": PALETTE}
+
+
 def age_histogram(faces: pd.DataFrame) -> Figure:
     """Faces by age, one bar a year, stacked by gender.
 
     faces: valid rows with columns age (years) and gender (name).
     """
     figure, axis = plt.subplots(figsize=(9.5, 3.4))
-    sns.histplot(
-        faces,
-        x="age",
-        hue="gender",
-        multiple="stack",
-        bins=np.arange(0, faces.age.max() + 2) - 0.5,
-        palette=PALETTE,
-        hue_order=[name for name in PALETTE if (faces.gender == name).any()],
-        edgecolor="none",
-        alpha=0.9,
-        ax=axis,
-    )
+    look = {"multiple": "stack", "edgecolor": "none", "alpha": 0.9}
+    bins = np.arange(0, faces.age.max() + 2) - 0.5
+    sns.histplot(**_by_gender(faces), **look, bins=bins, ax=axis)
     axis.set(xlabel="age (years)", ylabel="faces", title="Faces by age, one year a bar")
     axis.set_xlim(-1.5, faces.age.max() + 1.5)
     axis.xaxis.set_major_locator(plt.MultipleLocator(10))
@@ -45,41 +42,33 @@ def ages_by_group(faces: pd.DataFrame) -> Figure:
     """
     counts = faces.ethnicity.value_counts()
     figure, axis = plt.subplots(figsize=(9, 0.6 * len(counts) + 1.2))
-    sns.boxplot(
-        faces,
-        x="age",
-        y="ethnicity",
-        order=counts.index,
-        hue="gender",
-        hue_order=[name for name in PALETTE if (faces.gender == name).any()],
-        palette=PALETTE,
-        whis=(5, 95),
-        showfliers=False,
-        width=0.7,
-        gap=0.15,
-        ax=axis,
-    )
+    look = {"whis": (5, 95), "showfliers": False, "width": 0.7, "gap": 0.15}
+    sns.boxplot(**_by_gender(faces), **look, y="ethnicity", order=counts.index, ax=axis)
     names = [f"{name} ({count:,} faces)" for name, count in counts.items()]
     axis.set_yticks(range(len(counts)), names)
     axis.set(xlabel="age (years)", ylabel="", title="Ages by ethnicity and gender in the label")
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def _shares(axis: plt.Axes, values: dict[str, np.ndarray], bins: np.ndarray, what: str) -> None:
+    """Each split's values as shares, one outline a split."""
+    for split, some in values.items():
+        style = {"histtype": "step", "color": SPLIT_COLOURS[split], "lw": 1.6}
+        label = f"{split} ({len(some):,} {what})"
+        axis.hist(some, bins, weights=np.full(len(some), 1 / len(some)), label=label, **style)
+    axis.legend()
 
 
 def split_ages(faces: pd.DataFrame) -> Figure:
     """The age distributions of the three splits, as shares. faces: columns age, split."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.3))
-    bins = np.arange(0, faces.age.max() + 6, 5)
-    for split, colour in SPLIT_COLOURS.items():
-        ages = faces.age[faces.split == split].to_numpy(int)
-        share = np.full(len(ages), 1 / len(ages))
-        label = f"{split} ({len(ages):,} faces)"
-        axes[0].hist(ages, bins, weights=share, histtype="step", color=colour, lw=1.6)
-        axes[1].ecdf(ages, color=colour, lw=1.6, label=label)
+    ages = {split: faces.age[faces.split == split].to_numpy(int) for split in SPLIT_COLOURS}
+    _shares(axes[0], ages, np.arange(0, faces.age.max() + 6, 5), "faces")
+    for split, some in ages.items():
+        axes[1].ecdf(some, color=SPLIT_COLOURS[split], lw=1.6)
     axes[0].set(xlabel="age (years)", ylabel="share of the split", title="Ages, five years a bar")
     axes[1].set(xlabel="age (years)", ylabel="share at most this old", title="The same, summed up")
-    axes[1].set(xlim=(-3, bins[-1] + 3), ylim=(0, 1.02))
-    axes[1].legend(frameon=False, loc="lower right")
     return figure
 
 
@@ -107,7 +96,7 @@ def split_shares(table: pd.DataFrame, wanted: dict[str, float]) -> Figure:
         title="How each age is divided",
     )
     axis.grid(axis="x", visible=False)
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -129,7 +118,7 @@ def conflict_histogram(conflicts: np.ndarray, max_conflict: int) -> Figure:
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_locator(plt.MaxNLocator(integer=True))
     axis.grid(axis="x", visible=False)
-    axis.legend(frameon=False)
+    axis.legend()
     return figure
 
 
@@ -141,13 +130,8 @@ def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -
     """
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.5))
     bins = np.arange(1, max(gap.max() for gap in gaps.values()) + 3, 2)
-    for name, gap in gaps.items():
-        share = np.full(len(gap), 1 / len(gap))
-        colour = SPLIT_COLOURS[name]
-        axes[0].hist(gap, bins, weights=share, histtype="step", color=colour, lw=1.6)
-        axes[0].plot([], [], color=colour, lw=1.6, label=f"{name} ({len(gap):,} pairs)")
+    _shares(axes[0], gaps, bins, "pairs")
     axes[0].set(xlabel="age gap of the pair (years)", ylabel="share of pairs", title="Age gaps")
-    axes[0].legend(frameon=False)
     shades = sns.color_palette("crest", len(errors))
     for (error, right), colour in zip(errors.items(), shades, strict=True):
         axes[1].plot(np.arange(1, len(right) + 1), right, color=colour, label=f"± {error} years")
@@ -158,5 +142,5 @@ def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -
         ylim=(0.47, 1.02),
         title="What a judge's error does",
     )
-    axes[1].legend(frameon=False, loc="center right", title="error on each age")
+    axes[1].legend(loc="center right", title="error on each age")
     return figure

@@ -4,24 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from utkcmp.plots.style import LEFT, MUTED, RIGHT
-
-
-def bars(axis: Axes, y: float, row, metric: str, *, hollow: bool = False, **style) -> None:
-    """A figure of a row with its interval (``_low``, ``_high``) as a dot on a bar at height y."""
-    value, low, high = (getattr(row, f"{metric}{end}") for end in ("", "_low", "_high"))
-    colour = style.pop("color", RIGHT)
-    style = {
-        "fmt": "o",
-        "color": colour,
-        "mfc": "white" if hollow else colour,
-        "capsize": 3,
-    } | style
-    axis.errorbar(value, y, xerr=[[max(0, value - low)], [max(0, high - value)]], **style)
+from utkcmp.plots.style import LEFT, MUTED, RIGHT, bars
 
 
 def roc_curves(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
@@ -31,8 +17,8 @@ def roc_curves(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(5 if len(answers) < 3 else 8.5, 4.6))
     for name, (label, logits) in answers.items():
-        false_rate, true_rate, _ = roc_curve(label, logits)
-        axis.plot(false_rate, true_rate, label=f"{name}: {roc_auc_score(label, logits):.3f}")
+        area = f"{name}: {roc_auc_score(label, logits):.3f}"
+        axis.plot(*roc_curve(label, logits)[:2], label=area)
     axis.plot([0, 1], [0, 1], color=MUTED, linestyle=":", label="coin flip: 0.500")
     axis.set(
         xlabel="share answered left, of pairs whose right face is older",
@@ -41,7 +27,7 @@ def roc_curves(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
         aspect="equal",
     )
     beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(answers) > 2 else {}
-    axis.legend(frameon=False, **beside or {"loc": "lower right"})
+    axis.legend(**beside or {"loc": "lower right"})
     return figure
 
 
@@ -55,11 +41,10 @@ def accuracy_by_gap(tables: dict[str, pd.DataFrame], allowed: pd.Series | None =
     figure, axis = plt.subplots(figsize=(8.5 if len(tables) > 1 else 7, 3.6))
     names = [f"{gap}\n{count:,} pairs" for gap, count in first.pairs.items()]
     shifts = np.linspace(-0.25, 0.25, len(tables)) if len(tables) > 1 else [0]
-    colours = sns.color_palette("deep", len(tables)) if len(tables) > 1 else [RIGHT]
-    for (name, table), shift, colour in zip(tables.items(), shifts, colours, strict=True):
+    for (name, table), shift in zip(tables.items(), shifts, strict=True):
         around = [table.accuracy - table.accuracy_low, table.accuracy_high - table.accuracy]
         place = np.arange(len(table)) + shift
-        axis.errorbar(place, table.accuracy, around, fmt="o", color=colour, capsize=2, label=name)
+        axis.errorbar(place, table.accuracy, around, fmt="o", capsize=2, label=name)
     if allowed is not None and allowed.notna().any():
         places = first.index.get_indexer(allowed.index)
         ends = places - 0.4, places + 0.4
@@ -69,7 +54,7 @@ def accuracy_by_gap(tables: dict[str, pd.DataFrame], allowed: pd.Series | None =
     axis.set(xlabel="age gap of the pair (years)", ylabel="accuracy", title="Accuracy by age gap")
     axis.set_ylim(min(0.45, axis.get_ylim()[0]), 1.03)
     axis.grid(axis="x", visible=False)
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -81,7 +66,7 @@ def predicted_ages(true: np.ndarray, predicted: np.ndarray) -> Figure:
     axis.plot(limits, limits, color=LEFT, linestyle=":", label="no error")
     axis.axhline(np.median(true), color=MUTED, linestyle="--", label="median age")
     axis.set(xlabel="age in the label (years)", ylabel="predicted age (years)", title="Ages")
-    axis.legend(frameon=False)
+    axis.legend()
     return figure
 
 
@@ -93,7 +78,7 @@ def score_scatter(left: np.ndarray, right: np.ndarray) -> Figure:
     axis.plot(ends, -ends, color=LEFT, linestyle=":", label="opposite")
     axis.set(xlabel="contribution as the left face (logit)", title="One point per test face")
     axis.set(ylabel="contribution as the right face (logit)")
-    axis.legend(frameon=False)
+    axis.legend()
     return figure
 
 
@@ -109,13 +94,10 @@ def slice_intervals(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(len(names), sharex=True, squeeze=False, **size)
     for axis, name in zip(axes.flat, names, strict=True):
         some = parts[parts.slice == name]
-        for y, row in enumerate(some.itertuples()):
-            bars(axis, y, row, "accuracy", hollow=row.small, capsize=2)
+        bars(axis, some, "accuracy", hollow=some.small)
         axis.plot(some.expected, range(len(some)), "|", color=LEFT, ms=14, mew=2)
-        axis.set_yticks(
-            range(len(some)), [f"{row.part} ({row.pairs:,})" for row in some.itertuples()]
-        )
-        axis.set(ylim=(len(some) - 0.5, -0.5))
+        labels = [f"{row.part} ({row.pairs:,})" for row in some.itertuples()]
+        axis.set_yticks(range(len(some)), labels)
         axis.set_title(name, fontsize=10)
         axis.axvline(whole.accuracy, color=MUTED, linestyle=":")
     axes[-1, 0].set_xlabel(
@@ -147,11 +129,11 @@ def calibration_curves(tables: dict[str, pd.DataFrame]) -> Figure:
     figure, axis = plt.subplots(figsize=(5.4, 4.4))
     for (name, table), colour in zip(tables.items(), (LEFT, RIGHT), strict=False):
         around = [table.accuracy - table.accuracy_low, table.accuracy_high - table.accuracy]
-        axis.errorbar(table.confidence, table.accuracy, around, fmt="o", color=colour, capsize=2)
-        axis.plot([], [], "o", color=colour, label=name)
+        style = {"fmt": "o", "color": colour, "capsize": 2, "label": name}
+        axis.errorbar(table.confidence, table.accuracy, around, **style)
     axis.plot([0.5, 1], [0.5, 1], color=MUTED, linestyle=":", label="expected")
     axis.set(xlabel="confidence of the answer", ylabel="accuracy", title="Calibration")
-    axis.legend(frameon=False)
+    axis.legend()
     return figure
 
 
@@ -162,7 +144,7 @@ def coverage_curves(curves: dict[str, pd.DataFrame]) -> Figure:
         axis.plot(curve.coverage, curve.accuracy, label=name)
     axis.set(xlabel="share of the pairs answered", ylabel="accuracy of these answers")
     axis.set_title("Accuracy where only the surest answers count")
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -170,17 +152,13 @@ def differences(table: pd.DataFrame) -> Figure:
     """AUC of the row's model less that of the column's, for each two models; coloured where it is
     beyond the sampling of test faces. table: as from ``paired_differences``."""
     names = list(dict.fromkeys([*table.better, *table.other]))
-    gain = pd.DataFrame(np.nan, names, names)
-    for row in table.itertuples():
-        gain.loc[row.better, row.other] = row.auc
-    clear = {(row.better, row.other) for row in table.itertuples() if row.clear}
+    cells = {"index": "better", "columns": "other"}
+    shown, clear = (
+        table.pivot(**cells, values=column).reindex(index=names[:-1], columns=names[1:])
+        for column in ("auc", "clear")
+    )
+    colours = shown.where(clear.eq(True) | shown.isna(), 0)
     figure, axis = plt.subplots(figsize=(0.9 * len(names) + 3, 0.45 * len(names) + 2))
-    shown = gain.iloc[:-1, 1:]
-    colours = shown.copy()
-    for better in shown.index:
-        for other in shown.columns:
-            colours.loc[better, other] = shown.loc[better, other] if (better, other) in clear else 0
-    colours = colours.where(shown.notna())
     style = {"cmap": "Blues", "vmin": 0, "vmax": 0.1, "linewidths": 1, "cbar": False, "ax": axis}
     sns.heatmap(colours, annot=shown, fmt="+.3f", annot_kws={"fontsize": 9}, **style)
     axis.set(title="Differences of AUC", xlabel="less the AUC of", ylabel="AUC of")

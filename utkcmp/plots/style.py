@@ -26,10 +26,22 @@ def use_style() -> None:
             "axes.titleweight": "bold",
             "axes.spines.top": False,
             "axes.spines.right": False,
+            "legend.frameon": False,
             "image.composite_image": False,  # each face of a sheet keeps its pixels
             "svg.fonttype": "path",
         }
     )
+
+
+def bars(axis: plt.Axes, table: pd.DataFrame, metric: str, hollow: pd.Series | None = None) -> None:
+    """A column's figures with their intervals (``_low``, ``_high``) as dots on bars, the first row
+    on top. hollow: bool by row."""
+    for y, (label, row) in enumerate(table.iterrows()):
+        value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
+        face = "white" if hollow is not None and hollow[label] else RIGHT
+        ends = [[max(0, value - low)], [max(0, high - value)]]
+        axis.errorbar(value, y, xerr=ends, fmt="o", color=RIGHT, mfc=face, capsize=3)
+    axis.set_ylim(max(1, len(table)) - 0.5, -0.5)
 
 
 def face_tiles(
@@ -93,11 +105,8 @@ def pair_tiles(images, pairs: pd.DataFrame, *, drawn: bool = False, columns: int
                 start + 0.5, y - 0.04, f"{age} year{'s' * (age != 1)}", color=colour, fontsize=10
             )
             text.set(weight="bold", ha="center", va="bottom")
+        text = getattr(pair, "caption", f"label {int(pair.left_age > pair.right_age)}")
         if hasattr(pair, "answer"):
             text = f"answer: {pair.answer} ({pair.confidence:.0%})"
-        elif hasattr(pair, "caption"):
-            text = pair.caption
-        else:
-            text = f"label {int(pair.left_age > pair.right_age)}"
         axis.text(x + 1.03, y + 1.04, text, fontsize=9, ha="center", va="top")
     return figure

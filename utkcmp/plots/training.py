@@ -5,20 +5,12 @@ import json
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
-from utkcmp.plots.style import LEFT, MUTED, RIGHT
+from utkcmp.plots.style import LEFT, MUTED, RIGHT, bars
 
 MOST_ROWS = 8  # of an epoch table
-
-
-def pairs_named(pairs: str) -> str:
-    """A number of pairs in words. pairs: as in ``paircounts.fit_pair_counts``.
-
-    >>> pairs_named("20000"), pairs_named("all")
-    ('20,000 pairs', 'every pair of a batch')
-    """
-    return "every pair of a batch" if pairs == "all" else f"{int(pairs):,} pairs"
 
 
 def epoch_table(history: pd.DataFrame):
@@ -52,7 +44,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         axis.axvline(best, color=LEFT, linestyle=":", label="lowest validation loss")
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend(frameon=False)
+        axis.legend()
     return figure
 
 
@@ -69,7 +61,7 @@ def curves_beside(ours: pd.DataFrame, reported: dict[str, pd.DataFrame]) -> Figu
         for name, table, colour, style in lines:
             axis.plot(table.faces, table[metric], style, color=colour, label=name, marker=".")
         axis.set(xlabel="faces seen in training", ylabel=f"validation {label}", xscale="log")
-    axes[0].legend(frameon=False, fontsize=9)
+    axes[0].legend(fontsize=9)
     return figure
 
 
@@ -80,22 +72,17 @@ def arms(table: pd.DataFrame) -> Figure:
     """
     size = {"figsize": (10, 0.5 * len(table) + 1.4), "width_ratios": (1.2, 1)}
     figure, (first, second) = plt.subplots(1, 2, sharey=True, **size)
-    for y, row in enumerate(table.itertuples()):
-        each = json.loads(row.aucs)
-        first.plot(
-            each, [y] * len(each), "o", color=MUTED, ms=4, label="one seed" if not y else None
-        )
-        first.plot(row.auc, y, "D", color=RIGHT, label="mean" if not y else None)
-        if pd.notna(row.difference):
-            around = [[row.difference - row.low], [row.high - row.difference]]
-            face = "white" if row.low <= 0 <= row.high else RIGHT
-            style = {"fmt": "o", "color": RIGHT, "mfc": face, "capsize": 3}
-            second.errorbar(row.difference, y, xerr=around, **style)
-    first.set_yticks(range(len(table)), table.arm)
-    first.set(xlabel="test AUC", ylim=(len(table) - 0.5, -0.5))
-    first.legend(frameon=False, fontsize=9)
+    table = table.reset_index(drop=True)
+    each = table.aucs.map(json.loads).explode()
+    first.plot(each, each.index, "o", color=MUTED, ms=4, label="one seed")
+    first.plot(table.auc, table.index, "D", color=RIGHT, label="mean")
+    first.set_yticks(table.index, table.arm)
+    first.set_xlabel("test AUC")
+    first.legend(fontsize=9)
+    around = table.rename(columns={"low": "difference_low", "high": "difference_high"})
+    bars(second, around, "difference", (table.low <= 0) & (table.high >= 0))
     second.axvline(0, color=LEFT, linestyle=":")
-    second.set(xlabel="difference of AUC, 95% interval")
+    second.set_xlabel("difference of AUC, 95% interval")
     return figure
 
 
@@ -103,15 +90,17 @@ def resumed_curves(histories: pd.DataFrame, broken: str, unbroken: str) -> Figur
     """Validation loss by evaluation, of trainings that were broken off and of those that were not,
     one colour per seed. histories: columns arm (with these two names), seed, epoch, val_loss."""
     figure, axis = plt.subplots(figsize=(7, 3.2))
-    palette = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-    colours = {seed: palette[n % len(palette)] for n, seed in enumerate(histories.seed.unique())}
-    for arm, style in ((unbroken, "-"), (broken, "--")):
-        for seed, one in histories[histories.arm == arm].groupby("seed"):
-            axis.plot(one.epoch, one.val_loss, style, marker=".", color=colours[seed])
-        axis.plot([], [], style, color=MUTED, label="resumed" if arm == broken else "unbroken")
+    named = histories.replace({"arm": {broken: "resumed", unbroken: "unbroken"}})
+    order = {
+        "hue": "seed",
+        "palette": "deep",
+        "style": "arm",
+        "style_order": ["unbroken", "resumed"],
+    }
+    named = named[named.arm.isin(order["style_order"])]
+    sns.lineplot(named, x="epoch", y="val_loss", marker=".", ax=axis, **order)
     axis.set(xlabel="evaluation", ylabel="validation loss", title="Resumed from the weights alone")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(frameon=False)
     return figure
 
 
@@ -121,10 +110,13 @@ def auc_by_pairs(table: pd.DataFrame) -> Figure:
     table: as from ``paircounts.fit_pair_counts``.
     """
     figure, axis = plt.subplots(figsize=(7, 3.2))
-    named = table.assign(name=table.pairs.map(pairs_named))
+    every = "every pair of a batch"
+    named = table.assign(
+        name=[every if count == "all" else f"{int(count):,} pairs" for count in table.pairs]
+    )
     mean = named.groupby("name", sort=False).val_auc.mean()
     axis.plot(named.name, named.val_auc, "o", color=MUTED, ms=4, label="one seed")
     axis.plot(mean.index, mean, "D", color=RIGHT, label="mean")
     axis.set(xlabel="training pairs", ylabel="validation AUC", title="How many pairs are enough?")
-    axis.legend(frameon=False)
+    axis.legend()
     return figure

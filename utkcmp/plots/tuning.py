@@ -1,36 +1,34 @@
-"""Figures of the tuning notebook; see plots.py for the style."""
+"""Figures of the tuning notebook."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from utkcmp.plots.style import LEFT, MUTED, RIGHT
+from utkcmp.plots.style import LEFT, MUTED, RIGHT, bars
 
 
-def tuning_slices(trials: pd.DataFrame, metric: str = "auc") -> Figure:
-    """The searched parameters against ``metric``, one panel a parameter, one point a trial.
+def tuning_slices(trials: pd.DataFrame) -> Figure:
+    """The searched parameters against the AUC, one panel a parameter, one point a trial.
 
     trials: rows of tuning tables with a column ``source`` that colours the points.
     """
     names = ["lr", "batch_size", "hidden_layers", "weight_decay", "dropout_prob", "resnet_type"]
     figure, axes = plt.subplots(2, 3, figsize=(10, 5.6), sharey=True)
     trials = trials.assign(hidden_layers=trials.hidden_layers.astype(str))
-    trials = trials.sort_values(
-        ["hidden_layers", "resnet_type"], key=lambda column: column.str.len()
-    )
+    trials = trials.sort_values(["hidden_layers", "resnet_type"], key=lambda names: names.str.len())
     for axis, name in zip(axes.flat, names, strict=True):
         palette = {"ours": RIGHT, "reported": LEFT}
-        sns.scatterplot(trials, x=name, y=metric, hue="source", palette=palette, ax=axis)
+        sns.scatterplot(trials, x=name, y="auc", hue="source", palette=palette, ax=axis)
         if name in ("lr", "weight_decay"):
             axis.set_xscale("log")
         if name == "batch_size":
             axis.set_xscale("log", base=2)
         if name == "hidden_layers":
             axis.tick_params(axis="x", rotation=25, labelsize=8)
-        axis.set(xlabel=name, ylabel=metric.upper() if metric == "auc" else metric)
+        axis.set(xlabel=name, ylabel="AUC")
         axis.get_legend().remove()
-    axes[0, 0].legend(frameon=False, fontsize=9)
+    axes[0, 0].legend(fontsize=9)
     figure.suptitle("Trials: each parameter against the validation AUC", x=0.01, ha="left")
     return figure
 
@@ -40,9 +38,8 @@ def trials_over_time(epochs: dict[str, pd.DataFrame], trials: dict[str, pd.DataF
 
     epochs, trials: by model, as ``tuning.read_epochs`` and ``tuning.search`` return them.
     """
-    figure, axes = plt.subplots(
-        1, len(epochs), figsize=(3.6 * len(epochs), 3.4), squeeze=False, sharey=True
-    )
+    size = {"figsize": (3.6 * len(epochs), 3.4), "squeeze": False, "sharey": True}
+    figure, axes = plt.subplots(1, len(epochs), **size)
     marks = {"finished": ("o", RIGHT), "stopped early": ("X", LEFT), "failed": ("s", MUTED)}
     for axis, (model, rows) in zip(axes.flat, epochs.items(), strict=True):
         status = trials[model].set_index("trial").status.str.split(":").str[0]
@@ -53,11 +50,8 @@ def trials_over_time(epochs: dict[str, pd.DataFrame], trials: dict[str, pd.DataF
             axis.plot(minutes.iloc[-1:], one.auc.iloc[-1:], mark, color=colour, markersize=8)
         axis.set(xlabel="minutes since the first epoch ended", title=model)
     axes[0, 0].set_ylabel("validation AUC")
-    for name, (mark, colour) in marks.items():
-        axes[0, 0].plot([], [], mark, color=colour, label=name)
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
-    )
+    shown = [axes[0, 0].plot([], [], mark, color=hue)[0] for mark, hue in marks.values()]
+    figure.legend(shown, marks, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -68,19 +62,13 @@ def importance_bars(importance: dict[str, pd.DataFrame]) -> Figure:
     """
     figure, axes = plt.subplots(1, len(importance), figsize=(4.6 * len(importance), 2.8))
     for axis, (whose, table) in zip(axes.flat, importance.items(), strict=True):
-        axis.barh(table.index, table.importance, color=RIGHT, label="importance")
-        places = range(len(table))
-        axis.plot(table.chance, places, "|", color=LEFT, markersize=18, markeredgewidth=2)
-        axis.plot([], [], "|", color=LEFT, markeredgewidth=2, label="95 % of chance lies below")
+        share = axis.barh(table.index, table.importance, color=RIGHT)
+        chance = axis.plot(table.chance, table.index, "|", color=LEFT, ms=18, mew=2)
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
         axis.set(xlabel="share of the forest's gain", title=whose)
-    figure.legend(
-        *axes.flat[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-    )
+    labels = ["importance", "95 % of chance lies below"]
+    figure.legend([share, *chance], labels, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -90,16 +78,14 @@ def head_intervals(differences: pd.DataFrame) -> Figure:
     differences: as ``tuning.head_differences`` returns them; without a row, the axes stay empty.
     """
     models = list(differences.model.unique()) or ["nothing to compare"]
-    figure, axes = plt.subplots(
-        1, len(models), figsize=(4.6 * len(models), 2.8), squeeze=False, sharex=True
-    )
+    size = {"figsize": (4.6 * len(models), 2.8), "squeeze": False, "sharex": True}
+    figure, axes = plt.subplots(1, len(models), **size)
+    named = {"low": "difference_low", "high": "difference_high"}
     for axis, model in zip(axes.flat, models, strict=True):
-        rows = differences[differences.model == model].reset_index()
-        around = [rows.difference - rows.low, rows.high - rows.difference]
-        axis.errorbar(rows.difference, rows.index, xerr=around, fmt="o", color=RIGHT, capsize=4)
+        rows = differences[differences.model == model].rename(columns=named)
+        bars(axis, rows, "difference")
         axis.axvline(0, color=LEFT, linestyle=":")
-        axis.set_yticks(rows.index, rows.hidden_layers)
-        axis.set_ylim(max(1, len(rows)) - 0.5, -0.5)
+        axis.set_yticks(range(len(rows)), rows.hidden_layers)
         axis.set(xlabel="gain in AUC over no hidden layers", title=model)
         axis.locator_params(axis="x", nbins=4)
     axes[0, 0].set_ylabel("hidden layers")

@@ -15,7 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sentences": [
             "FACERES_ORIGIN",
             "describe_ages_compared",
-            "describe_best",
             "describe_calibration",
             "describe_ceiling",
             "describe_chosen",
@@ -28,7 +27,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "describe_history",
             "describe_importance",
             "describe_mistakes",
-            "describe_order",
             "describe_path",
             "describe_rates",
             "describe_reproduced",

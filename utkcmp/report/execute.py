@@ -56,12 +56,13 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     passes on.
     """
     partial, started = target.with_suffix(".partial.ipynb"), [0]
+    # papermill formats its paths, in which braces stand twice.
+    places = [re.sub("[{}]", r"\g<0>\g<0>", str(path.resolve())) for path in (source, partial)]
     bar = {"desc": f"{source.stem:{WIDTH}}", "leave": False, "disable": None}
     with ends_with_us():
         try:
             notebook = papermill.execute_notebook(
-                _plain(source),
-                _plain(partial),
+                *places,
                 parameters=parameters,
                 kernel_name="python3",
                 language="python",
@@ -90,10 +91,6 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
         f"{source.stem} failed in cell {cell} of {count}\n{problem}\n"
         f"  executed so far: {partial}\n  the same command goes on from here"
     )
-
-
-def _plain(path: Path) -> str:
-    return str(path.resolve()).replace("{", "{{").replace("}", "}}")  # papermill formats its paths
 
 
 def hide_places(notebook: nbformat.NotebookNode) -> None:
@@ -127,7 +124,7 @@ def shortened(text: str) -> str:
 
 def _sentence(error: PapermillExecutionError, folder: Path) -> str | None:
     """One sentence on an error that lies not with the notebook; None for any other."""
-    reason = _plain_text(error.evalue).strip()
+    reason = _plain_text(error.evalue)
     if error.ename in SENTENCES:
         return reason
     if found := UNWRITABLE.search(reason):
@@ -142,11 +139,9 @@ def _failure(error: PapermillExecutionError) -> str:
     """The line that failed, where the traceback tells it, and the first lines of the error."""
     failed = re.search(r"-+> (\d+) (.*)", _plain_text("\n".join(error.traceback)))
     lines = [f"  line {failed[1]}: {failed[2].strip()}"] if failed else []
-    reason = _plain_text(error.evalue).strip().splitlines() or [""]
-    return "\n".join(
-        [*lines, f"  {error.ename}: {reason[0]}", *(f"    {one}" for one in reason[1:5])]
-    )
+    reason, *more = _plain_text(error.evalue).splitlines() or [""]
+    return "\n".join([*lines, f"  {error.ename}: {reason}", *(f"    {one}" for one in more[:4])])
 
 
 def _plain_text(text: str) -> str:
-    return re.sub(r"\033\[[0-9;]*m", "", text)
+    return re.sub(r"\033\[[0-9;]*m", "", text).strip()

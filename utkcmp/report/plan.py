@@ -108,16 +108,14 @@ def chosen(only: Iterable[str], graph: Mapping[str, Notebook]) -> list[str]:
     >>> chosen(["03_pair_dataset"], NOTEBOOKS)
     ['02_split', '03_pair_dataset']
     """
-    wanted: set[str] = set()
-    waiting = list(only) or list(graph)
-    while waiting:
-        name = waiting.pop().removesuffix(".ipynb")
-        if name not in graph:
-            near = difflib.get_close_matches(name, graph, n=1, cutoff=0.4)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(graph)}"
-            raise ReportError(f"no notebook is called '{name}': {hint}")
-        wanted.add(name)
-        waiting += graph[name].reads.split()
+    wanted = {name.removesuffix(".ipynb") for name in only} or set(graph)
+    for name in wanted - graph.keys():
+        near = difflib.get_close_matches(name, graph, n=1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(graph)}"
+        raise ReportError(f"no notebook is called '{name}': {hint}")
+    for name in reversed(graph):
+        if name in wanted:
+            wanted |= set(graph[name].reads.split())
     return [name for name in graph if name in wanted]
 
 
@@ -147,12 +145,18 @@ def check_amounts(
     ParameterError with the first parameter that asks for too much, and how much there is, RunError
     if the weights to start from are not there.
     """
-    p, used = check(given), set(used)
+    p, used, asked = check(given), set(used), []
     if "weights" in used and p.weights not in (None, *WEIGHTS):
         find_weights(p.weights)
-    asked = _machine(p) if "device" in used else []
+    if "device" in used:
+        asked += _machine(p)
     if "year_diff" in used:
-        asked += _trainings(_parted(faces, run, p), p)
+        try:
+            asked += _trainings(faces, run, p)
+        except RunError:
+            raise
+        except ValueError as error:
+            raise ParameterError(str(error)) from None
     for name, value, there, what in asked:
         capped = name not in given and name.endswith(("batch_size", "pair_counts"))
         if name in used and value > there and not capped:
@@ -161,26 +165,14 @@ def check_amounts(
             )
 
 
-def _parted(faces: pd.DataFrame, run: Run, p: Params) -> pd.DataFrame:
-    """The valid faces with their ``split`` and ``evaluate``, as notebook 02 will have them."""
-    settings = {"train": p.train, "val": p.val, "test": p.test, "seed": p.seed, "leaky": p.leaky}
-    try:
-        split = split_faces(faces, **settings, previous=earlier_split(run, **settings))
-    except RunError:
-        raise
-    except ValueError as error:
-        raise ParameterError(str(error)) from None
-    faces = faces.assign(split=split, evaluate=keep_for_evaluation(faces, p.max_conflict))
-    return faces[faces.status == "ok"].reset_index(drop=True)
-
-
-def _trainings(valid: pd.DataFrame, p: Params) -> Iterator[tuple[str, float, int, str]]:
+def _trainings(faces: pd.DataFrame, run: Run, p: Params) -> Iterator[tuple[str, float, int, str]]:
     """What trainings ask of the faces, as name, value, what there is, of what."""
+    settings = {"train": p.train, "val": p.val, "test": p.test, "seed": p.seed, "leaky": p.leaky}
+    split = split_faces(faces, **settings, previous=earlier_split(run, **settings))
+    faces = faces.assign(split=split, evaluate=keep_for_evaluation(faces, p.max_conflict))
+    valid = faces[faces.status == "ok"].reset_index(drop=True)  # as notebook 02 will have them
     rows = training_rows(valid, p.duplicates)
-    try:
-        possible = count_pairs(valid.age.to_numpy(int)[rows], p.year_diff, p.unique_images)
-    except ValueError as error:
-        raise ParameterError(str(error)) from None
+    possible = count_pairs(valid.age.to_numpy(int)[rows], p.year_diff, p.unique_images)
     size = -1 if p.data_size is None else p.data_size
     pairs = min(size, possible) if size > 0 else possible
     if p.unique_images:
@@ -240,11 +232,10 @@ def digest(value: Any) -> str:
 @functools.cache
 def code_digest() -> str:
     """The digest of this package's code, but for what only runs, renders and publishes."""
-    paths = sorted(path for path in MODULE.rglob("*") if path.suffix in (".py", ".csv"))
     made = {
         path.relative_to(MODULE).as_posix(): path.read_bytes().hex()
-        for path in paths
-        if path.parent.name != "report" or path.name in SAID
+        for path in sorted(MODULE.rglob("*"))
+        if path.suffix in (".py", ".csv") and (path.parent.name != "report" or path.name in SAID)
     }
     return digest(made)
 

@@ -32,7 +32,7 @@ from utkcmp.report.plan import (
     read_record,
     record_path,
 )
-from utkcmp.report.summary import learned, model_card, results_figure, results_table
+from utkcmp.report.summary import learned, model_card, results_figure, results_table, template
 from utkcmp.run import CHOICE, PROJECT, PUBLISHED, WEIGHTS, Run, git_commit, outputs_root
 
 MOST_BYTES = 30_000_000  # of all that is published
@@ -138,40 +138,17 @@ def _publish_model(source: Path, target: Path) -> None:
 
 def readme_block(run: Run) -> str:
     """What README shows of a published run: figure, table, what was learned."""
-    place = f"outputs/{run.folder.name}"
-    record = run.read_record()
-    faces, given = record["data"]["faces"], record["parameters"]
-    size = f"{given['image_size']} pixels"
-    if other := given.get("pretrained", {}).get("image_size"):
-        size += f" ({other} for RankingAgeRegressor)"
     pairs = run.read_results().query("split == 'test'").groupby("protocol").n_pairs.max()
-    times = [clock(sum(record.get(name, {}).values())) for name in ("seconds", "processor_seconds")]
-    made = f" It took {times[0]} of clock time and {times[1]} of processor time, at commit "
-    made += f"`{record['git_commit']}`."
-    return "\n".join(
-        [
-            BEGIN,
-            f"![AUC of each model, beside the course project's]({place}/{FIGURE})",
-            "",
-            results_table(run),
-            "",
-            f"{faces:,} faces at {size}. Accuracy and AUC have 95% intervals (bootstrap over "
-            f"faces), on {pairs['sample']:,} test pairs (the course project's protocol) and on all "
-            f"{pairs['all']:,}. *Reported* are the course project's accuracy and AUC, on its own "
-            "split. What we found:",
-            "",
-            *(f"- {one}" for one in learned(run)),
-            "",
-            f"The whole report is in `{place}/report/index.html`."
-            + (made if "processor_seconds" in record else ""),
-            END,
-        ]
+    block = template("_readme").render(
+        folder=f"outputs/{run.folder.name}",
+        figure=FIGURE,
+        record=run.read_record(),
+        pairs=pairs,
+        results=results_table(run),
+        learned=learned(run),
+        clock=clock,
     )
-
-
-def update_readme(run: Run, readme: Path) -> None:
-    """Replace README's block of published figures. Raises ReportError if it has no such block."""
-    replace_block(readme, readme_block(run))
+    return f"{BEGIN}\n{block}\n{END}"
 
 
 def replace_block(readme: Path, block: str) -> None:
@@ -197,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
         if run.folder.resolve() == target.folder.resolve():
             raise ReportError(f"{PUBLISHED} is where runs are published: give another run")
         publish(run, target)
-        update_readme(target, PROJECT / "README.md")
+        replace_block(PROJECT / "README.md", readme_block(target))
     except (ReportError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

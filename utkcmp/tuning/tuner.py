@@ -53,21 +53,16 @@ def search_space(narrower: dict[str, list] | None = None) -> dict:
 
     narrower: by name, [low, high] for lr, weight_decay and dropout_prob, a list of choices for
     the others. Widths are JSON texts, since Ray takes a list for parameters of its own.
-    Raises ValueError for a name that is not in the space.
     """
     from ray import tune
 
-    ranges, choices = dict(RANGES), dict(CHOICES)
-    for name, values in (narrower or {}).items():
-        if name not in ranges | choices:
-            known = ", ".join(ranges | choices)
-            raise ValueError(f"search_space holds {name!r}: expected one of {known}")
-        (ranges if name in ranges else choices)[name] = values
-    choices["hidden_layers"] = [json.dumps(widths) for widths in choices["hidden_layers"]]
-    uniform = {"lr": tune.loguniform, "weight_decay": tune.loguniform, "dropout_prob": tune.uniform}
-    return {name: uniform[name](*map(float, ranges[name])) for name in ranges} | {
-        name: tune.choice(values) for name, values in choices.items()
-    }
+    space = RANGES | CHOICES | (narrower or {})
+    space["hidden_layers"] = [json.dumps(widths) for widths in space["hidden_layers"]]
+    domains = {}
+    for name in RANGES:
+        draw = tune.uniform if name == "dropout_prob" else tune.loguniform
+        domains[name] = draw(*map(float, space[name]))
+    return domains | {name: tune.choice(space[name]) for name in CHOICES}
 
 
 def search(model: str, run: Run, params: Params) -> pd.DataFrame:
@@ -181,15 +176,12 @@ def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
 
     Writes and returns ``tuning/<model>_heads.csv``: model, hidden_layers, seed, iter, loss,
     accuracy, auc, status. A seed decides initial weights and the order of the pairs.
-    Call inside ``ray_session``, after ``search``. Raises ValueError if no trial has finished.
+    Call inside ``ray_session``, after a ``search`` of which a trial has finished.
     """
     from ray import tune
 
     table = run.tuning(f"{model}_heads")
-    found = run.tuning(model).with_suffix(".yaml")
-    if not found.exists():
-        raise ValueError(f"no trial of {model} has finished an epoch: there is no best one to vary")
-    best = read_best(found)
+    best = read_best(run.tuning(model).with_suffix(".yaml"))
     heads = params.search_space.get("hidden_layers", CHOICES["hidden_layers"])
     seeds = [params.seed + number for number in range(params.head_seeds)]
     settings = _settings(model, run, params) | {"heads": heads, "seeds": seeds, "best": best}
@@ -202,7 +194,9 @@ def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
     count = len(heads) * len(seeds)
     rows, _ = _run(table, settings, model, run, params, space, count, asha=False)
     rows = rows.assign(model=model).reindex(columns=HEAD_COLUMNS)
-    rows = rows.sort_values(["hidden_layers", "seed"], key=_by_size, ignore_index=True)
+    rows = rows.sort_values("seed").sort_values(
+        "hidden_layers", key=lambda widths: widths.map(sum), kind="stable", ignore_index=True
+    )
     write_csv(rows, table)
     return rows
 
@@ -217,20 +211,12 @@ def beside_trials(
     often as it was seen.
     """
     data = RunData(run, params)
-    rows = {
-        model: {
-            "trial": trial.auc,
-            "its pairs": int(trial["iter"]) * params.tune_data_size,
-            "retrained": fitted[model].best.val_auc,
-            "pairs": len(fitted[model].history) * _seen(data, int(trial.batch_size)),
-        }
-        for model, trial in best.items()
-    }
+    rows = {}
+    for model, trial in best.items():
+        again, seen = fitted[model], _seen(data, int(trial.batch_size))
+        rows[model] = {"trial": trial.auc, "its pairs": int(trial["iter"]) * params.tune_data_size}
+        rows[model] |= {"retrained": again.best.val_auc, "pairs": len(again.history) * seen}
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _by_size(column: pd.Series) -> pd.Series:
-    return column.map(sum) if column.name == "hidden_layers" else column
 
 
 def compare_all_heads(run: Run, params: Params) -> pd.DataFrame:
@@ -248,7 +234,7 @@ def head_differences(heads: pd.DataFrame) -> pd.DataFrame:
     difference, low, high; the interval covers what initial weights and the order of the pairs
     change, not the choice of faces. One seed has no interval: NaN.
     """
-    tables = []
+    tables = [gains_by_seed(pd.DataFrame()).assign(model="")]
     for model, some in heads.groupby("model", sort=False):
         auc = some.assign(head=some.hidden_layers.astype(str)).pivot_table(
             index="seed", columns="head", values="auc", sort=False
@@ -256,7 +242,7 @@ def head_differences(heads: pd.DataFrame) -> pd.DataFrame:
         if "[]" in auc:
             auc.insert(0, "[]", auc.pop("[]"))
             tables.append(gains_by_seed(auc).assign(model=model))
-    found = pd.concat(tables) if tables else gains_by_seed(pd.DataFrame()).assign(model="")
+    found = pd.concat(tables[1:] or tables)
     found = found.rename(columns={"arm": "hidden_layers", "auc_first": "auc_without"})
     return found[["model", *found.columns.drop("model")]].reset_index(drop=True)
 
@@ -277,16 +263,10 @@ def parameter_importance(
     if len(known) < 5:
         return pd.DataFrame(columns=["importance", "chance"])
     target = (known.auc - known.groupby("model").auc.transform("mean")).to_numpy()
-    numbers = pd.DataFrame(
-        {
-            **{name: np.log10(known[name]) for name in ("lr", "weight_decay", "batch_size")},
-            "hidden_layers": known.hidden_layers.map(
-                lambda layers: sum(json.loads(layers) if isinstance(layers, str) else layers)
-            ),
-            "dropout_prob": known.dropout_prob.where(known.use_dropout.astype(bool), 0.0),
-            "resnet_type": known.resnet_type.eq("resnet50"),
-        }
-    ).astype(float)
+    numbers = np.log10(known[["lr", "weight_decay", "batch_size"]])
+    numbers["hidden_layers"] = [sum(json.loads(str(widths))) for widths in known.hidden_layers]
+    numbers["dropout_prob"] = known.dropout_prob.where(known.use_dropout.astype(bool), 0.0)
+    numbers["resnet_type"] = known.resnet_type.eq("resnet50").astype(float)
     rng = np.random.default_rng(seed)
 
     def importance(values):
@@ -300,11 +280,10 @@ def parameter_importance(
 
 
 def _settings(model: str, run: Run, params: Params) -> dict:
-    names = ["seed", "image_size", "num_samples", "max_num_epochs", "tune_data_size", "searcher"]
-    names += ["search_space", "year_diff", "duplicates", "eval_pairs", "precision", "optimizer"]
-    names += ["schedule", "augment", "clip", "ema", "age_loss", "mirror", "backbone", "weights"]
-    names += ["backbone_lr"]
-    names += ["regressor_epochs", "regressor_batch_size", "regressor_lr"]
+    names = "seed image_size num_samples max_num_epochs tune_data_size searcher search_space "
+    names += "year_diff duplicates eval_pairs precision optimizer schedule augment clip ema "
+    names += "age_loss mirror symmetric backbone weights backbone_lr "
+    names += "regressor_epochs regressor_batch_size regressor_lr"
     faces = run.read_faces()
-    chosen = {name: getattr(params, name) for name in names}
+    chosen = {name: getattr(params, name) for name in names.split()}
     return {"model": model, "faces": pd.util.hash_pandas_object(faces).sum().item(), **chosen}
