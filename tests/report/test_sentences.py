@@ -72,7 +72,7 @@ def test_who_is_served_worse_is_named_but_not_from_small_cells():
         ]
     )
     text = sentences.describe_slices(table)
-    assert "aged 20s" in text and "both female (80.0%, expected 86.0%)" in text
+    assert "in their 20s" in text and "both female (80.0%, expected 86.0%)" in text
     assert "both male" not in text and "asian" not in text
     fine = sentences.describe_slices(pd.DataFrame([part("gender", "both male", 0.85, 0.86)]))
     assert "is clearly below its expected" in fine

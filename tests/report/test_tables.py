@@ -29,4 +29,8 @@ def test_a_row_without_a_name_keeps_its_index():
 def test_rates_of_trials_are_scientific_and_dropout_is_that_in_use():
     shown = shown_trials(reported_tuning()).data
     assert len(shown.columns) == 10 and len(shown) == len(reported_tuning())
+    assert (
+        shown_trials(reported_tuning().assign(hidden_layers=[[]] * 29)).data.hidden_layers[0]
+        == "[]"
+    )
     assert shown.lr[0] == "5.3e-03" and set(shown.dropout) > {"none", "0.42"}

@@ -102,7 +102,11 @@ def pair_tiles(images, pairs: pd.DataFrame, *, drawn: bool = False, columns: int
             _show(axis, images[row], start, y)
             colour = LEFT if age > other else MUTED
             text = axis.text(
-                start + 0.5, y - 0.04, f"{age} year{'s' * (age != 1)}", color=colour, fontsize=10
+                start + 0.5,
+                y - 0.04,
+                f"{age} {'year' if age == 1 else 'years'}",
+                color=colour,
+                fontsize=10,
             )
             text.set(weight="bold", ha="center", va="bottom")
         text = getattr(pair, "caption", f"label {int(pair.left_age > pair.right_age)}")

@@ -192,6 +192,7 @@ def make_report(
             index = digest(faces.to_csv(index=False))
             steps = plan({name: notebooks[name] for name in names}, graph, given, index, folder)
             if any(outdated(run, step) for step in steps):
+                run.record("parameters", **effective)
                 counts = {"faces": int((faces.status == "ok").sum()), "files": len(faces)}
                 run.record("data", fingerprint=fingerprint(faces), index=index, **counts)
                 run.record("command", **(command or {}))

@@ -61,4 +61,5 @@ def _texts(column: pd.Series) -> list[str]:
         numbers and (column.dropna() % 1 == 0).all() and column.max() > 1
     )
     form = "{:,.0f}".format if whole else _number if numbers else str
-    return [NOTHING if pd.isna(value) else form(value) for value in column]
+    missing = column.isna()  # of a list, whether it is there
+    return [NOTHING if none else form(value) for value, none in zip(column, missing, strict=True)]
