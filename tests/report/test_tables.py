@@ -17,7 +17,7 @@ def test_a_figure_and_its_interval_are_one_column():
         "auc": ["0.900 (0.800 to 0.950)", "0.500"],
         "difference": ["−0.100 (−0.200 to +0.010)", "–"],
         "seeds": ["3", "–"],
-        "n_pairs": ["1", "5,000"],
+        "n pairs": ["1", "5,000"],
     }
     assert ">0<" not in shown.to_html()  # the number of a row says nothing
 
@@ -30,7 +30,7 @@ def test_rates_of_trials_are_scientific_and_dropout_is_that_in_use():
     shown = shown_trials(reported_tuning()).data
     assert len(shown.columns) == 10 and len(shown) == len(reported_tuning())
     assert (
-        shown_trials(reported_tuning().assign(hidden_layers=[[]] * 29)).data.hidden_layers[0]
+        shown_trials(reported_tuning().assign(hidden_layers=[[]] * 29)).data["hidden layers"][0]
         == "[]"
     )
     assert shown.lr[0] == "5.3e-03" and set(shown.dropout) > {"none", "0.42"}
