@@ -38,7 +38,7 @@ def age_table(trained: dict[str, nn.Module], data: RunData, split: str = "test")
         if isinstance(model, models.AgeComparison | models.RankingAgeRegressor):
             stated = models.predict_ages(model.regressor, data.images_for(model), rows)
             found[name] = age_metrics(stated, data.ages.numpy()[rows])
-    return pd.DataFrame.from_dict(found, orient="index")
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("model")
 
 
 def all_answers(model: nn.Module, data: RunData, split: str = "test") -> tuple[Pairs, np.ndarray]:
