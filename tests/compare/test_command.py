@@ -180,7 +180,7 @@ def test_the_help_states_the_band_and_every_status(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "below 60 % are" in said and all(f" {status} " in said for status in range(4))
+    assert "below 60% are" in said and all(f" {status} " in said for status in range(4))
 
 
 def test_the_exported_model_is_the_same(photos, outputs_here, predictor, tmp_path, capsys, tiny):

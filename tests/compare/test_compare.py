@@ -53,13 +53,13 @@ def one(probability, calibrated=True, **options):
 @pytest.mark.parametrize(
     "answer, said",
     [
-        (one(0.87), "left is older (87 %)"),
-        (one(0.13), "right is older (87 %)"),
-        (one(0.599), "too close to call (left, 59 %)"),
-        (one(0.41, band=0.5), "right is older (59 %)"),
-        (one(0.5, band=0.5), "too close to call (right, 50 %)"),
-        (one(0.9999), "left is older (over 99 %)"),
-        (one(0.2, calibrated=False), "right is older (80 %, not calibrated)"),
+        (one(0.87), "left is older (87%)"),
+        (one(0.13), "right is older (87%)"),
+        (one(0.599), "too close to call (left, 59%)"),
+        (one(0.41, band=0.5), "right is older (59%)"),
+        (one(0.5, band=0.5), "too close to call (right, 50%)"),
+        (one(0.9999), "left is older (over 99%)"),
+        (one(0.2, calibrated=False), "right is older (80%, not calibrated)"),
     ],
 )
 def test_the_sentence(answer, said):
@@ -75,7 +75,7 @@ def test_the_order_as_lines(photos, predictor):
     doubtful = Order(order.faces, np.array([0.9, 0.599, 0.7]), calibrated=True)
     lines = str(doubtful).splitlines()
     assert [line[0] for line in lines[1:]] == [" ", " ", "≈", " "]
-    assert lines[3].endswith("59 %") and order.faces[2].name in lines[3]
+    assert lines[3].endswith("59%") and order.faces[2].name in lines[3]
 
 
 def test_the_answer_is_the_same_whichever_photo_comes_first(photos, predictor):

@@ -131,8 +131,8 @@ class Order:
 
 
 def _percent(share: float) -> str:
-    """A share as a text, never rounded up: 59.9 % is below 60 %, and 99.9 % is not all."""
-    return "over 99 %" if 0.99 < share < 1 else f"{int(100 * share + 1e-9)} %"
+    """A share as a text, never rounded up: 59.9% is below 60%, and 99.9% is not all."""
+    return "over 99%" if 0.99 < share < 1 else f"{int(100 * share + 1e-9)}%"
 
 
 def compare(

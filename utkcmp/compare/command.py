@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "with several faces, are put in order from the youngest to the oldest.",
         epilog="Exit status: 0 an answer, 3 an answer without some of the photos, 2 a question "
         "without answer (no face, several faces), 1 an error. Confidences below "
-        f"{100 * compare.BAND:.0f} % are too close to call. The answer is about how old people "
+        f"{100 * compare.BAND:.0f}% are too close to call. The answer is about how old people "
         "look.",
     )
     add = parser.add_argument

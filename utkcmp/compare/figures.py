@@ -101,7 +101,7 @@ def robustness_curves(table: pd.DataFrame, direct: float) -> Figure:
         places = np.arange(len(part))
         bounds = part.accuracy_low, part.accuracy_high
         axis.fill_between(places, *bounds, color=LEFT, alpha=0.2, lw=0)
-        axis.plot(places, part.accuracy, "o-", color=LEFT, label="accuracy, 95 % interval")
+        axis.plot(places, part.accuracy, "o-", color=LEFT, label="accuracy, 95% interval")
         axis.plot(places, part.found, "s--", color=RIGHT, label="faces found")
         axis.axhline(direct, color=MUTED, lw=1, ls=":", label="untouched crops")
         axis.set(title=kind, xlabel=part.unit.iloc[0], ylim=(0, 1.04))

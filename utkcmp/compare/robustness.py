@@ -136,7 +136,7 @@ def measured(crops: list[Image.Image | None], ages: np.ndarray, predictor: Predi
     """How well a model answers every pair of these faces at least a year apart.
 
     crops: N aligned faces, None where a photo's face was not found; ages: (N,) years. Returns found
-    (share), pairs, accuracy and its 95 % interval from a bootstrap over faces.
+    (share), pairs, accuracy and its 95% interval from a bootstrap over faces.
     """
     there = np.flatnonzero([crop is not None for crop in crops])
     pairs, logits = all_pairs([crops[i] for i in there], ages[there], predictor)
@@ -190,7 +190,7 @@ def path_difference(
 
     crops: N finished crops; aligned: as from ``through_photos``; ages: (N,) years. Only faces that
     were found count on either side. Returns faces, found (share), pairs, direct and through
-    (accuracies), and the 95 % interval of their difference, low and high, from a bootstrap over
+    (accuracies), and the 95% interval of their difference, low and high, from a bootstrap over
     faces that both share.
     """
     there = np.flatnonzero([crop is not None for crop in aligned])

@@ -101,7 +101,7 @@ def standard_errors(influence: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
 def intervals(
     logits: np.ndarray, pairs: Pairs, resamples: int = 1000, seed: int = 42
 ) -> dict[str, float]:
-    """95 % intervals over faces: accuracy_low, accuracy_high, auc_low, auc_high; and ``faces``, by
+    """95% intervals over faces: accuracy_low, accuracy_high, auc_low, auc_high; and ``faces``, by
     how many effective ones the accuracy is known (NaN without errors): where a few faces bring most
     of the errors, they are few though the faces are many.
 
@@ -133,7 +133,7 @@ def _without_errors(value: float, pairs: Pairs) -> tuple[float, float]:
 
 
 def _drawn_together(resampled: pd.Series, value: float, error: float, faces: float) -> np.ndarray:
-    """The middle 95 % of resamples, scaled to a standard error by so many effective faces, (2,)."""
+    """The middle 95% of resamples, scaled to a standard error by so many effective faces, (2,)."""
     spread = resampled.std()
     if not spread > 0:
         return np.array([value, value])
@@ -147,7 +147,7 @@ def paired_differences(
     """How far apart models are on the same pairs, with intervals of the differences.
 
     answers: by model, logits (K,). Returns one row for each two models: better, other (by AUC), of
-    accuracy and AUC the difference, ``_low`` and ``_high`` (95 %), ``p`` (of the AUC, corrected for
+    accuracy and AUC the difference, ``_low`` and ``_high`` (95%), ``p`` (of the AUC, corrected for
     the number of rows: Holm 1979, "A simple sequentially rejective multiple test procedure",
     Scandinavian Journal of Statistics 6(2)) and ``clear``: whether the AUCs differ by more than
     the sampling of test faces explains, p < 0.05. A training's seed is not in it.
@@ -170,7 +170,7 @@ def paired_differences(
 def paired_difference(
     one: np.ndarray, other: np.ndarray, pairs: Pairs, resamples: int = 1000, seed: int = 42
 ) -> dict[str, float]:
-    """Accuracy and AUC of ``one`` less those of ``other``, with ``_low`` and ``_high`` (95 %).
+    """Accuracy and AUC of ``one`` less those of ``other``, with ``_low`` and ``_high`` (95%).
 
     one, other: logits (K,) on the same pairs. ``p``: of no difference of AUC.
     """
@@ -191,7 +191,7 @@ def seed_difference(one: np.ndarray, other: np.ndarray, pairs: Pairs) -> dict[st
     """AUC of one way of training less that of another: auc, low, high.
 
     one, other: logits (S, K) of S trainings each, with the same seeds, on the same K pairs. The
-    95 % interval of the mean difference holds both what other test faces would change (the standard
+    95% interval of the mean difference holds both what other test faces would change (the standard
     error over faces of the mean influence) and what other seeds would (the standard deviation of
     the S differences), with the degrees of freedom of Satterthwaite 1946. With one seed it covers
     the test faces alone.
@@ -216,7 +216,7 @@ def seed_difference(one: np.ndarray, other: np.ndarray, pairs: Pairs) -> dict[st
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of (n,) values, and low and high of its 95 % interval by Student's t.
+    """Mean of (n,) values, and low and high of its 95% interval by Student's t.
 
     One value has no interval: NaN.
 
@@ -241,7 +241,7 @@ def sample_scatter(
 
 
 def part_accuracy(correct: np.ndarray, pairs: Pairs, part: pd.Series) -> pd.DataFrame:
-    """The accuracy of each part of the pairs that holds any, with its 95 % interval over faces.
+    """The accuracy of each part of the pairs that holds any, with its 95% interval over faces.
 
     correct: bool (K,); part: (K,) labels, or a Categorical. Returns, by part, pairs, accuracy,
     accuracy_low and accuracy_high, symmetric and cut at 0 and 1.

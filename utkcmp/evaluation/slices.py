@@ -54,7 +54,7 @@ def pair_slices(pairs: Pairs, faces: pd.DataFrame) -> Iterator[tuple[str, str, n
 def slice_table(
     logits: np.ndarray, pairs: Pairs, faces: pd.DataFrame, resamples: int = 200
 ) -> pd.DataFrame:
-    """Accuracy and AUC of each part that has pairs, with 95 % intervals (bootstrap over faces).
+    """Accuracy and AUC of each part that has pairs, with 95% intervals (bootstrap over faces).
 
     logits: (K,); pairs: rows of faces. One row a part: slice, part, faces, pairs, accuracy, auc,
     their ``_low`` and ``_high``; expected, the accuracy of all pairs at the gaps of this part, so

@@ -36,7 +36,7 @@ def age_histogram(faces: pd.DataFrame) -> Figure:
 
 
 def ages_by_group(faces: pd.DataFrame) -> Figure:
-    """Spread of ages by ethnicity and gender, as boxes: quartiles, and whiskers to 5 and 95 %.
+    """Spread of ages by ethnicity and gender, as boxes: quartiles, and whiskers to 5 and 95%.
 
     faces: columns age (years), ethnicity and gender (names).
     """

@@ -67,13 +67,13 @@ def importance_bars(importance: dict[str, pd.DataFrame]) -> Figure:
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
         axis.set(xlabel="share of the forest's gain", title=whose)
-    labels = ["importance", "95 % of chance lies below"]
+    labels = ["importance", "95% of chance lies below"]
     figure.legend([share, *chance], labels, loc="outside lower center", ncols=2)
     return figure
 
 
 def head_intervals(differences: pd.DataFrame) -> Figure:
-    """AUC with hidden layers less AUC without, with 95 % intervals, one panel a model.
+    """AUC with hidden layers less AUC without, with 95% intervals, one panel a model.
 
     differences: as ``tuning.head_differences`` returns them; without a row, the axes stay empty.
     """

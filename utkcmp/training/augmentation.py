@@ -75,7 +75,7 @@ def _recoloured(batch: Tensor) -> Tensor:
 
 
 def _erased(batch: Tensor) -> Tensor:
-    """A grey rectangle in a quarter of the faces, 2 to 10 % of them, at most 3.3 times as long."""
+    """A grey rectangle in a quarter of the faces, 2 to 10% of them, at most 3.3 times as long."""
     area = _some(batch, 0.25) * _drawn(batch, 0.02, 0.1)
     ratio = _drawn(batch, -math.log(3.3), math.log(3.3)).exp()
     down = _span(batch.shape[2], (area * ratio).sqrt())

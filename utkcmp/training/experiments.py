@@ -187,7 +187,7 @@ def compare_arms(
     arm: arm, against ("" for the first), seeds, faces (seen by each training), passes (of the
     network, in each), auc and auc_sd (mean and standard deviation over seeds, on test pairs),
     difference, low, high (of the
-    mean AUC from the other arm's; the 95 % interval covers test faces and seeds, see
+    mean AUC from the other arm's; the 95% interval covers test faces and seeds, see
     ``seed_difference``), minutes (of all trainings) and aucs (of each seed, as JSON).
     """
     trained = {
@@ -306,7 +306,7 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     Takes the run's age regressor, whose frozen features the transfer arms share, and its Siamese
     model, for samples of pairs against all pairs. trials: by model, the epochs of a search, as from
     ``tuning.read_epochs``. Writes and returns ``experiments/faults.csv``, one row per fault: fault,
-    measure (what the figures are), sound, faulty, difference, low and high (95 %, or what the
+    measure (what the figures are), sound, faulty, difference, low and high (95%, or what the
     measure says; NaN where nothing was drawn at random) and seeds.
     Raises ValueError if one of the two models is missing.
     """

@@ -96,7 +96,7 @@ def pair_count_gains(table: pd.DataFrame) -> pd.DataFrame:
     """Validation AUC of each number of pairs less that of the fewest, paired by seed.
 
     table: as from ``fit_pair_counts``. Returns pairs, fewest, seeds, auc and auc_fewest (means),
-    difference, low, high; the 95 % t interval covers what a seed decides, not the choice of faces.
+    difference, low, high; the 95% t interval covers what a seed decides, not the choice of faces.
     One seed has no interval: NaN.
 
     >>> aucs = {"pairs": ["50", "all"] * 2, "seed": [1, 1, 2, 2], "val_auc": [0.7, 0.8, 0.7, 0.9]}
@@ -111,7 +111,7 @@ def pair_count_gains(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains_by_seed(auc: pd.DataFrame) -> pd.DataFrame:
-    """AUC of each column less that of the first, paired by seed, with a 95 % t interval.
+    """AUC of each column less that of the first, paired by seed, with a 95% t interval.
 
     auc: one row per seed. Returns arm (the column), seeds, auc and auc_first (means), difference,
     low, high; without a second seed there is no interval: NaN.

@@ -228,7 +228,7 @@ def compare_all_heads(run: Run, params: Params) -> pd.DataFrame:
 
 
 def head_differences(heads: pd.DataFrame) -> pd.DataFrame:
-    """AUC of each head less that of no hidden layers, paired by seed, with a 95 % t interval.
+    """AUC of each head less that of no hidden layers, paired by seed, with a 95% t interval.
 
     heads: rows of ``compare_heads``. Returns model, hidden_layers (str), seeds, auc (its mean),
     difference, low, high; the interval covers what initial weights and the order of the pairs
