@@ -9,10 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import wait_for
 from PIL import Image
 from test_photos import SVG, VIDEO, bomb
 
@@ -241,7 +242,8 @@ def test_a_closed_pipe_and_ctrl_c_are_no_tracebacks(photos, outputs_here):
     closed.stdout.close()
     assert closed.stderr.read() == b"" and closed.wait() == 0
     long = started(*names * 200)
-    time.sleep(3)
+    maps = Path(f"/proc/{long.pid}/maps")
+    wait_for(lambda: "onnxruntime" in maps.read_text())  # it looks for faces
     long.send_signal(signal.SIGINT)
     assert long.communicate() == (b"", b"utkcmp.compare: interrupted\n")
     assert long.returncode == 130
