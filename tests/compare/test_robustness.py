@@ -15,6 +15,7 @@ from utkcmp.compare.robustness import (
     robustness_table,
     through_photos,
 )
+from utkcmp.data.drawing import draw_face, random_face
 from utkcmp.report.sentences import describe_path, describe_robustness
 
 
@@ -70,11 +71,15 @@ def test_what_the_way_costs():
     assert "16.7 points" in describe_path(got) and "more than 1.5 points" in describe_path(got)
 
 
-def test_only_one_face_makes_a_crop(monkeypatch):
-    found = {1: ["a"], 2: ["a", "b"], 3: []}
-    monkeypatch.setattr(robustness, "find_faces", lambda photo, frame: found[photo])
-    monkeypatch.setattr(robustness, "align", lambda photo, face, frame: face)
-    assert through_photos([1, 2, 3], Brightness()) == ["a", None, None]
+def test_only_one_face_makes_a_crop_and_a_photo_on_its_side_is_turned():
+    crop = draw_face(random_face(np.random.default_rng(1), 40))
+    upright = robustness.paste(crop, 160, 0, 240, np.random.default_rng(0))
+    pair = Image.new("RGB", (480, 240))
+    pair.paste(upright, (0, 0))
+    pair.paste(upright, (240, 0))
+    photos = [upright, upright.rotate(90), pair, Image.new("RGB", (240, 240))]
+    found = through_photos(photos, Brightness())
+    assert [one is not None for one in found] == [True, True, False, False]
 
 
 def test_changes_change_what_they_say():

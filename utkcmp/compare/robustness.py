@@ -16,7 +16,8 @@ import pandas as pd
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from utkcmp import models
-from utkcmp.compare.alignment import align, find_faces, measure_frame
+from utkcmp.compare.alignment import measure_frame
+from utkcmp.compare.photos import NoAnswerError, faces_in
 from utkcmp.compare.predictor import Predictor
 from utkcmp.data.index import read_crops
 from utkcmp.data.pairs import AllPairs, Pairs
@@ -127,9 +128,15 @@ def photos_of(crops: list[Image.Image], seed: int = 42) -> list[Image.Image]:
 
 
 def through_photos(photos: Iterable[Image.Image], predictor: Predictor) -> list[Image.Image | None]:
-    """The one face of each photo, aligned; None where none or several were found."""
-    found = ((photo, find_faces(photo, frame=predictor.frame)) for photo in photos)
-    return [align(p, f[0], predictor.frame) if len(f) == 1 else None for p, f in found]
+    """The one face of each photo, aligned as for any answer; None where there is no such face."""
+    aligned = []
+    for photo in photos:
+        try:
+            (seen,) = faces_in(photo, "one", frame=predictor.frame)
+            aligned.append(seen.crop)
+        except NoAnswerError:
+            aligned.append(None)
+    return aligned
 
 
 def measured(crops: list[Image.Image | None], ages: np.ndarray, predictor: Predictor) -> dict:
