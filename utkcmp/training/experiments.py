@@ -45,9 +45,9 @@ OURS = COURSE | OURS | {"augment": "full"}
 AGES, AVERAGE = {"age_weight": 0.2}, {"ema": 0.99}
 HIDDEN = [512, 256, 128]  # the course project's widest head
 DROPOUT = {"hidden_layers": HIDDEN, "use_dropout": True, "dropout_prob": 0.3}
-USUAL = "resnet18"  # the backbone of every arm that names no other
 EVALUATIONS = 4  # of a training, evenly spread
-LARGER = 1.5  # the last rung's faces, of the others' pixels per side
+LARGER = 1.5  # the last rungs' faces, of the others' pixels per side
+PRETRAINED_RATE = 0.2  # of the learning rate: at the full one the pretrained backbone diverges
 ANSWERS = "answers.npz"
 SCRATCH = "experiment"  # below models/, while an arm is trained
 IN_TRAINING_MODE = 500  # validation pairs that are also answered in training mode
@@ -235,8 +235,8 @@ def read_experiment(run: Run, experiment: str) -> pd.DataFrame:
 def ladder(run: Run, data: RunData) -> pd.DataFrame:
     """From the course project's way of training to ours, one change a rung; see ``compare_arms``.
 
-    Larger faces are held against the rung before them. Where there is a pretrained start, so is its
-    network from scratch (if that is another one), and the start against that.
+    Where there is a pretrained start, its network is trained on the larger faces from these weights
+    and from scratch, with the same lower learning rate for the backbone in both.
     """
     small = data.at(data.params.ladder_size)
     budget, larger = Budget.of(small), data.at(round(LARGER * data.params.ladder_size))
@@ -254,13 +254,10 @@ def ladder(run: Run, data: RunData) -> pd.DataFrame:
     rung = f"larger faces ({larger.images.shape[-1]} px)"
     arms[rung], against[rung] = Arm(network(mirror=True), best, larger), names[-1]
     if start := _pretrained(data.params):
-        scratch, backbone = names[-1], start["backbone"]
-        if backbone != USUAL:
-            scratch = f"{backbone} from scratch"
-            arms[scratch] = Arm(network(mirror=True, backbone=backbone), best, small)
-            against[scratch] = names[-1]
-        rung = f"pretrained start ({backbone})"
-        arms[rung], against[rung] = Arm(network(mirror=True, **start), best, small), scratch
+        slower = best | {"backbone_lr": PRETRAINED_RATE}
+        scratch, rung = (f"{start['backbone']} {how}" for how in ("from scratch", "pretrained"))
+        arms[scratch] = Arm(network(mirror=True, backbone=start["backbone"]), slower, larger)
+        arms[rung], against[rung] = Arm(network(mirror=True, **start), slower, larger), scratch
     return compare_arms(run, "ladder", arms, against, budget)
 
 
