@@ -114,7 +114,7 @@ def training_rows(backbone="resnet18", size=None, steps=None, batch=BATCH, round
     name = f"training steps through the solver at {size} px, against the bare network"
     rows = [rate(name, rounds, steps * batch, "faces/s", 0.90 if gpu else 0.95)]
     if gpu:
-        busy = utilisation(lambda: epochs_in_turn(int, 5, model, images, ages, **given))
+        busy = utilisation(lambda: epochs_in_turn(int, 5, model, data, **given))
         name = f"the device's utilisation while the solver trains at {size} px"
         rows.append(row(name, "%", busy, 100, busy / 100, least=0.90))
     return rows

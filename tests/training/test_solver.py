@@ -183,9 +183,11 @@ def test_a_late_divergence_keeps_the_best_weights_so_far(tmp_path, monkeypatch):
     assert kept.isfinite().all() and not torch.equal(kept, weights_of(build()))
 
 
-def test_a_gradient_is_clipped(tmp_path):
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_a_gradient_is_clipped(tmp_path, precision):
     once = dict(epochs=1, batch_size=len(PAIRS), optimizer="sgd", lr=1.0, clip=0.01)
-    moved = weights_of(train(tmp_path, **once).model) - weights_of(build())
+    fitted = train(tmp_path, precision=precision, **once)
+    moved = weights_of(fitted.model) - weights_of(build())
     assert moved.norm().item() == pytest.approx(0.01 * 1.9, rel=1e-3)  # 1 and Nesterov's 0.9
 
 

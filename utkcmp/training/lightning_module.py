@@ -146,9 +146,9 @@ class Task(L.LightningModule):
                 {"params": [p for p in weights if p in slow], "lr": s.backbone_lr * s.lr},
             ]
         extra = {"momentum": 0.9, "nesterov": True} if s.optimizer == "sgd" else {}
-        scaled = s.precision == "16" and s.clip > 0  # a fused step leaves nothing to clip
+        fused = s.precision == "32" or s.clip == 0  # Lightning clips no fused step in half precision
         optimizer = OPTIMIZERS[s.optimizer](
-            weights, lr=s.lr, weight_decay=s.weight_decay, fused=not scaled, **extra
+            weights, lr=s.lr, weight_decay=s.weight_decay, fused=fused, **extra
         )
         if s.schedule == "constant":
             return optimizer
