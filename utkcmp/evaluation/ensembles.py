@@ -1,4 +1,4 @@
-"""Two trained networks that answer together."""
+"""An ensemble of two trained networks."""
 
 import pandas as pd
 
@@ -9,9 +9,9 @@ from utkcmp.run import Run
 
 
 def make_ensemble(run: Run) -> PairEnsemble | None:
-    """Join the two ``MEMBERS`` to one in ``models/ensemble``; nothing is trained.
+    """Combine the ``MEMBERS`` in ``models/ensemble``, without training; None if one is missing.
 
-    Its history is that of its members, one after the other. None if one of them is missing.
+    Its history is the concatenation of theirs.
     """
     known = model_folders(run)
     if not set(MEMBERS) <= set(known):
