@@ -16,16 +16,15 @@ def make_ensemble(run: Run) -> PairEnsemble | None:
     known = model_folders(run)
     if not set(MEMBERS) <= set(known):
         return None
-    folders = [run.model(known[name]) for name in MEMBERS]
-    configs = [read_config(folder) for folder in folders]
-    members = [load_model(folder) for folder in folders]
+    folders = {name: run.model(known[name]) for name in MEMBERS}
+    members = [load_model(folder) for folder in folders.values()]
     ensemble = build_model("PairEnsemble", members=[one.config for one in members])
     for own, trained in zip(ensemble.members, members, strict=True):
         own.load_state_dict(trained.state_dict())
     save_model(
         ensemble.eval(),
         run.model(FOLDERS[ENSEMBLE]),
-        settings={name: one["settings"] for name, one in zip(MEMBERS, configs, strict=True)},
-        history=pd.concat([read_history(folder) for folder in folders]),
+        settings={name: read_config(folder)["settings"] for name, folder in folders.items()},
+        history=pd.concat([read_history(folder) for folder in folders.values()]),
     )
     return ensemble

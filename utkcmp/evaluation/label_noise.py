@@ -50,10 +50,6 @@ def noise_ceiling(gaps: np.ndarray, faces: pd.DataFrame) -> pd.DataFrame:
     years, weights = label_differences(faces)
     if not len(years):
         return pd.DataFrame({"knows": np.nan, "relabelled": np.nan}, index=distinct)
-    return pd.DataFrame(
-        {
-            "knows": chance_of_order(distinct, years / SPLIT_ERROR, weights),
-            "relabelled": chance_of_order(distinct, years, weights),
-        },
-        index=distinct,
-    )
+    knows = chance_of_order(distinct, years / SPLIT_ERROR, weights)
+    relabelled = chance_of_order(distinct, years, weights)
+    return pd.DataFrame({"knows": knows, "relabelled": relabelled}, index=distinct)

@@ -83,8 +83,8 @@ def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: 
     changes = {"hidden_layers": json.loads(config["hidden_layers"]), "backbone": backbone}
     changes |= {"weights": p.weights_of(backbone), "steps_per_epoch": None, "retrain": False}
     changes |= {"epochs": p.max_num_epochs, "patience": p.max_num_epochs, "devices": 1}
-    changes |= {"ema": 0.0}  # a trial is too short for a moving average
     changes |= {"device": "cuda" if p.gpus_per_trial else "cpu"}
+    changes |= {"ema": 0.0}  # a trial is too short for a moving average
     folder = Path(storage) if Path(storage).is_dir() else Path.cwd()
     try:
         p, features = check(params | config | changes), None
@@ -169,8 +169,9 @@ def _tune_config(p: Params, space: dict, count: int, asha: bool):
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
+    common = {"metric": "loss", "mode": "min", "reuse_actors": True}
     if not asha:
-        return tune.TuneConfig(metric="loss", mode="min", reuse_actors=True)
+        return tune.TuneConfig(**common)
     draw = np.random.RandomState(p.seed + 1)  # independent of the searcher's draws
     first = [
         {name: domain.sample(random_state=draw) for name, domain in space.items()}
@@ -187,14 +188,7 @@ def _tune_config(p: Params, space: dict, count: int, asha: bool):
     else:
         algorithm = tune.search.BasicVariantGenerator(first, random_state=p.seed)
     scheduler = ASHAScheduler("epoch", max_t=p.max_num_epochs, grace_period=1, reduction_factor=2)
-    return tune.TuneConfig(
-        metric="loss",
-        mode="min",
-        num_samples=count,
-        search_alg=algorithm,
-        scheduler=scheduler,
-        reuse_actors=True,
-    )
+    return tune.TuneConfig(num_samples=count, search_alg=algorithm, scheduler=scheduler, **common)
 
 
 def progress_callback(model: str, folder: Path, count: int):

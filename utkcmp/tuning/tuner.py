@@ -41,10 +41,11 @@ CHOICES = {
 
 def space_table(narrower: dict[str, list]) -> pd.DataFrame:
     """The course project's space and this run's, one row per parameter."""
-    space = {f"{name} ({'log-' if name != 'dropout_prob' else ''}uniform)": name for name in RANGES}
-    space |= {f"{name} (choice)": name for name in CHOICES}
-    full = RANGES | CHOICES
-    rows = {shown: [str(full[n]), str(narrower.get(n, full[n]))] for shown, n in space.items()}
+    rows = {}
+    for name, full in (RANGES | CHOICES).items():
+        drawn = "uniform" if name == "dropout_prob" else "log-uniform"
+        shown = f"{name} ({'choice' if name in CHOICES else drawn})"
+        rows[shown] = [str(full), str(narrower.get(name, full))]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["course project", "this run"])
 
 
@@ -118,14 +119,13 @@ def write_best(run: Run, model: str, trials: pd.DataFrame, params: Params) -> Pa
     no trial has finished an epoch.
     """
     path = run.tuning(model).with_suffix(".yaml")
-    ranked = trials.dropna(subset=["loss"]).sort_values("loss")
-    if ranked.empty:
+    ranked = trials.dropna(subset=["loss"]).sort_values("loss").to_dict("records")
+    if not ranked:
         path.unlink(missing_ok=True)
         return None
-    best = ranked.to_dict("records")[0]
+    best, backbone = ranked[0], ranked[0]["resnet_type"]
     found = {name: best[name] for name in SEARCHED if name != "resnet_type"}
-    found["backbone"] = best["resnet_type"]
-    found["weights"] = params.weights_of(best["resnet_type"])
+    found |= {"backbone": backbone, "weights": params.weights_of(backbone)}
     if model == "SiameseResNet":  # its trials use a fixed list of pairs
         found["pairing"] = "list"
     with atomic(path) as temporary:
