@@ -114,8 +114,7 @@ def head_trainings(run: Run) -> pd.DataFrame:
 
 
 def choose_model(run: Run) -> str:
-    """Choose the model that compares photos and record its folder below ``models/`` in
-    ``compare.json``.
+    """Choose the model that compares photos: its folder, also written to ``compare.json``.
 
     It is the one with the highest validation AUC of those that embed each face separately, since
     only these can sort an album without evaluating every pair.
@@ -135,10 +134,9 @@ def choose_model(run: Run) -> str:
 def load_pair_model(folder: str | Path) -> nn.Module:
     """A trained model as a pair model, in evaluation mode; an age regressor compares its ages.
 
-    Its ``image_size`` is in pixels per side. Raises ValueError as ``load_model`` does.
+    Raises ValueError as ``load_model`` does.
     """
-    folder = Path(folder)
-    model = models.load_model(folder)
+    model = models.load_model(Path(folder))
     if isinstance(model, models.ResNetAgeRegressor):
-        model = compare_ages(model, models.read_history(folder))
+        return compare_ages(model, models.read_history(Path(folder)))
     return model

@@ -217,9 +217,8 @@ class Task(L.LightningModule):
         row = {"epoch": self.current_epoch + 1}
         row["train_loss"] = float(torch.stack(self.losses).mean())
         if self.kept:
-            logits, label = (
-                torch.cat(part).float().cpu().numpy() for part in zip(*self.kept, strict=True)
-            )
+            kept = zip(*self.kept, strict=True)
+            logits, label = (torch.cat(part).float().cpu().numpy() for part in kept)
             shown = pair_metrics(logits, label)
             row |= {"train_accuracy": shown["accuracy"], "train_auc": shown["auc"]}
         # Rank 0 validates for all processes, so that all stop in the same epoch.

@@ -1,5 +1,6 @@
 """Training with Lightning: a model and data in, the best epoch's weights and a history out."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -170,11 +171,9 @@ def _holds(folder: Path, model: nn.Module) -> bool:
 def _checkpoint(folder: Path, made: dict) -> Path | None:
     """The checkpoint to resume from; one with other settings, damaged or unsafe is removed."""
     last, best = folder / "last.ckpt", folder / "best.ckpt"
-    try:
+    with contextlib.suppress(Exception):  # a damaged or hostile file can raise anything
         if _load(last)["made"] == made and _load(best):
             return last
-    except Exception:  # a damaged or hostile file can raise anything
-        pass
     _remove_checkpoints(folder)
     return None
 

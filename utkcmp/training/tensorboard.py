@@ -43,15 +43,9 @@ def write_boards(folder: Path, fitted, data, val: Pairs | np.ndarray, settings) 
 
 def _grid(data, pairs: Pairs, logits: np.ndarray, show_faces: bool):
     pairs, logits, ages = pairs[:TILES], logits[:TILES], data.ages.numpy().astype(int)
-    table = pd.DataFrame(
-        {
-            "left": pairs.left,
-            "right": pairs.right,
-            "left_age": ages[pairs.left],
-            "right_age": ages[pairs.right],
-            "answer": np.where(logits > 0, "left", "right"),
-            "confidence": 1 / (1 + np.exp(-np.abs(logits))),
-        }
-    )
+    table = pd.DataFrame({"left": pairs.left, "right": pairs.right})
+    table["left_age"], table["right_age"] = ages[pairs.left], ages[pairs.right]
+    table["answer"] = np.where(logits > 0, "left", "right")
+    table["confidence"] = 1 / (1 + np.exp(-np.abs(logits)))
     images = data.images.numpy() if show_faces else StandIns(data.ages)
     return pair_tiles(images, table, drawn=not show_faces)

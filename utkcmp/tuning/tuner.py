@@ -69,11 +69,10 @@ def search_space(narrower: dict[str, list] | None = None) -> dict:
 def search(model: str, run: Run, params: Params) -> pd.DataFrame:
     """Search one pair model's parameters; write and return ``tuning/<model>.csv``.
 
-    One row per trial, the best first; ``loss``, ``accuracy`` and ``auc`` are from the epoch with
-    the best validation loss, ``status`` is "finished", "stopped early" or the reason for a failure.
-    Also writes ``<model>_epochs.csv`` (see ``read_epochs``) and ``<model>.yaml`` (see
-    ``write_best``). A finished search with the same parameters is read instead; an interrupted one
-    is resumed. Call inside ``ray_session``.
+    One row per trial, the best first, with the metrics of the epoch with the best validation loss;
+    ``status`` is "finished", "stopped early" or the reason for a failure. Also writes
+    ``<model>_epochs.csv`` and ``<model>.yaml`` (see ``read_epochs``, ``write_best``). A finished
+    search is read, an interrupted one resumed. Call inside ``ray_session``.
     """
     table, space = run.tuning(model), search_space(params.search_space)
     settings = _settings(model, run, params)
