@@ -52,7 +52,7 @@ def bootstrap_faces(
         return np.concatenate(sums)
 
     total = weighted_sum(np.ones(len(pairs)))
-    with np.errstate(invalid="ignore"):  # a resample of a small part may hold no pair
+    with np.errstate(invalid="ignore"):  # a resample of a small part may have no pairs
         return pd.DataFrame({k: weighted_sum(v.to_numpy()) / total for k, v in influence.items()})
 
 
@@ -91,7 +91,7 @@ def standard_errors(influence: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
     alone, together = (values**2).sum(0), by_face.sum(1)
     few = len(faces) / max(1, len(faces) - 2)
     error = np.sqrt(np.maximum(together - alone, alone) * few) / count
-    with np.errstate(invalid="ignore"):  # no error at all
+    with np.errstate(invalid="ignore"):  # 0 / 0 without errors
         effective = together**2 / np.square(by_face).sum(1)
     return pd.DataFrame([error, effective], ["error", "faces"], influence.columns)
 

@@ -53,7 +53,7 @@ def _moved(batch: Tensor) -> Tensor:
     """Flip half of the faces; rotate (up to 10 degrees), translate and scale four in five."""
     mirror, changed = 1 - 2.0 * _some(batch, 0.5), 1.0 * _some(batch, 0.8)
     angle = changed * _drawn(batch, -math.pi / 18, math.pi / 18)
-    across, down = (changed * _drawn(batch, -0.12, 0.12) for _ in range(2))  # a face is 2 wide
+    across, down = (changed * _drawn(batch, -0.12, 0.12) for _ in range(2))  # a face spans 2 units
     scale = 1 + changed * _drawn(batch, -0.1, 0.1)
     cosine, sine = angle.cos() / scale, angle.sin() / scale
     rows = (mirror * cosine, mirror * -sine, across), (sine, cosine, down)

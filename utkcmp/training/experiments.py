@@ -175,11 +175,11 @@ def compare_arms(
 ) -> pd.DataFrame:
     """Train all arms with all seeds, and compare each with the earlier arm ``against`` names.
 
-    Writes and returns ``experiments/<experiment>.csv`` (and all epochs beside it), one row per arm:
-    arm, against ("" for the first), seeds, faces (seen by each training), passes (of the network,
-    in each), auc and auc_sd (mean and standard deviation over seeds, on test pairs), difference,
-    low, high (of the mean AUC from the other arm's; the 95% interval covers test faces and seeds,
-    see ``seed_difference``), minutes (of all trainings) and aucs (of each seed, as JSON).
+    Writes ``experiments/<experiment>_histories.csv``, all epochs, and writes and returns
+    ``experiments/<experiment>.csv``, one row per arm: arm, against ("" for the first), seeds, faces
+    and passes of the network (in each training), auc and auc_sd (mean and standard deviation over
+    seeds, on test pairs), difference, low, high (from ``seed_difference``), minutes (of all
+    trainings) and aucs (of each seed, as JSON).
     """
     logits, rows, histories = {}, [], []
     for name, arm in arms.items():
@@ -289,9 +289,8 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     Uses the run's age regressor, whose frozen features the transfer arms share, and its Siamese
     model, to compare samples of pairs with all pairs. trials: by model, the epochs of a search, as
     from ``tuning.read_epochs``. Writes and returns ``experiments/faults.csv``, one row per fault:
-    fault, measure, sound, faulty, difference, low and high (95%, or as the measure says; NaN where
-    nothing was drawn at random) and seeds.
-    Raises ValueError if one of the two models is missing.
+    fault, measure, sound, faulty, difference, low, high (95%, or the range of samples; NaN where
+    nothing is random) and seeds. Raises ValueError if one of the two models is missing.
     """
     regressor = load_model(run.model(f"age_regressor_{data.params.backbone}"))
     siamese = load_model(run.model("siamese"))

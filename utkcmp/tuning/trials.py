@@ -172,7 +172,7 @@ def _tune_config(p: Params, space: dict, count: int, asha: bool):
     common = {"metric": "loss", "mode": "min", "reuse_actors": True}
     if not asha:
         return tune.TuneConfig(**common)
-    draw = np.random.RandomState(p.seed + 1)  # independent of the searcher's draws
+    draw = np.random.RandomState(p.seed + 1)  # as Ray's domains take it; not the searcher's
     first = [
         {name: domain.sample(random_state=draw) for name, domain in space.items()}
         | {"hidden_layers": widths}
