@@ -111,7 +111,6 @@ def evaluate_pairs(
         row |= {"n_pairs": len(pairs), "seconds": round(seconds, 3)}
         row |= pair_metrics(logits, pairs.label) | intervals(logits, pairs, resamples)
         row["swap_disagreement"] = float(((logits > 0) == (swapped > 0)).mean())
-        row = {column: row[column] for column in RESULT_COLUMNS}
         results.append(Evaluated(row, pairs, logits))
     return results
 
