@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import sys
+from functools import partial
 from pathlib import Path
 
 from benchmarks import faces, learning, networks
@@ -33,7 +34,7 @@ LONG = {"learning": learning.learning_rows}
 
 
 def machine() -> dict:
-    """What the figures were measured on, and how busy it was at the end (processes waiting)."""
+    """The machine, its software, and its load average at the end."""
     here = environment()
     return {
         "processor": processor(),
@@ -66,12 +67,12 @@ def table(rows: list[dict]) -> str:
 
 
 def plain(value: float) -> str:
-    """Three digits, no power of ten."""
+    """Three significant digits, without an exponent."""
     return f"{float(f'{value:.3g}'):g}"
 
 
 def readme_block(here: dict, rows: list[dict]) -> str:
-    """The rows as a table of docs/speed.md, between the lines that mark its place."""
+    """The rows as the table of docs/speed.md, between its marking lines."""
     lines = [
         f"| {one['name']} | {plain(one['ours'])} {one['unit']} | {plain(one['against'])} "
         f"{one['unit']} | "
@@ -85,7 +86,7 @@ def readme_block(here: dict, rows: list[dict]) -> str:
 
 
 def keep(rows: list[dict]) -> None:
-    """Write what has been measured so far: a row that fails must not cost the others."""
+    """Write what has been measured so far, so that a failing row does not cost the others."""
     with atomic(outputs_root() / "bench.json") as temporary:
         temporary.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 
@@ -106,9 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
         use_processor_time()
     calls = dict(GROUPS)
     if source:
-        calls |= {name: lambda call=call: call(source) for name, call in ON_REAL_FACES.items()}
-        if given.long:
-            calls |= {name: lambda call=call: call(source) for name, call in LONG.items()}
+        on_faces = ON_REAL_FACES | (LONG if given.long else {})
+        calls |= {name: partial(call, source) for name, call in on_faces.items()}
     if unknown := set(given.groups) - set(calls):
         parser.error(f"no rows are called {', '.join(unknown)}: expected {', '.join(calls)}")
     rows = []

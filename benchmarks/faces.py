@@ -1,4 +1,4 @@
-"""Rows on faces: drawing pairs, the cache against decoding, and a full run's memory."""
+"""Rows on faces: drawing pairs, the cache against decoding, the memory of a full run."""
 
 import tempfile
 from pathlib import Path
@@ -40,7 +40,7 @@ def pairs_rows() -> list[dict]:
 
 
 def decoding_rows(faces=200, pairs=2048, part=64, size=64, rounds=5) -> list[dict]:
-    """A fixed list of pairs as batches for a network: from the cache, against Pillow a sample."""
+    """Batches of a fixed list of pairs: from the cache, against decoding each sample by Pillow."""
     with tempfile.TemporaryDirectory() as folder:
         source = draw_sample(Path(folder) / "faces", n=faces)
         listed = UTKDataset(
@@ -53,7 +53,7 @@ def decoding_rows(faces=200, pairs=2048, part=64, size=64, rounds=5) -> list[dic
 
 
 def loading(listed: UTKDataset, size: int, part: int, rounds: int) -> Rounds:
-    """Seconds of all pairs from the cache and of ``part`` pairs decoded one by one."""
+    """Seconds for all pairs from the cache and for ``part`` pairs decoded one by one."""
     source, index = listed.faces.root_dir, index_faces(listed.faces.root_dir, progress=False)
     images = torch.from_numpy(cache_images(source, index, size))
 
@@ -86,7 +86,7 @@ def data_rows(source: str) -> list[dict]:
 
 
 def prepared_run(source: str, folder: str, size: int) -> RunData:
-    """The data of a run below ``folder`` that has its split and its cache; the latter is kept."""
+    """The data of a run in ``folder``, with its split; the image cache outlives the folder."""
     params = Params(data=source, image_size=size, data_size=100_000)
     faces = index_faces(source, cache=outputs_root() / "cache", progress=False)
     faces["split"], faces["evaluate"] = split_faces(faces), keep_for_evaluation(faces)
@@ -95,7 +95,7 @@ def prepared_run(source: str, folder: str, size: int) -> RunData:
 
 
 def full_run(source: str, folder: str, size: int, steps: int) -> None:
-    """Load the faces as a run does, train some steps, validate, and evaluate all test pairs."""
+    """Load the faces as a run does, train a few steps, validate, and evaluate all test pairs."""
     data, model = prepared_run(source, folder, size), build_model("SiameseResNet")
     settings = Settings.of(**OPTIONS, epochs=1, batch_size=128, steps_per_epoch=steps)
     used = {"train": data.rows("train"), "val": data.pairs("val")}

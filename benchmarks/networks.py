@@ -1,6 +1,6 @@
-"""Rows on networks: the solver beside the bare network, and pairs scored from embedded faces.
+"""Rows on networks: the solver against the bare network, and pairs scored from embedded faces.
 
-Images and ages are random: what a network computes takes as long whatever it is shown.
+Images and ages are random, as a network's speed does not depend on them.
 """
 
 import subprocess
@@ -30,15 +30,15 @@ from utkcmp.training.settings import Settings
 from utkcmp.training.solver import fit, pick_precision
 
 BATCH = 128  # faces a step, as in params/utkface.yaml
-# What the run on real faces trains with, as far as it costs time.
+# The settings of the run on real faces that affect speed.
 OPTIONS = dict(optimizer="adamw", lr=1e-3, augment="full", ema=0.99, precision="auto")
 OPTIONS |= dict(schedule="constant")
 TEST_FACES = 2258  # a tenth of UTKFace
-PAIRS = 5000  # of the protocol that all models share
+PAIRS = 5000  # of the ``sample`` protocol
 
 
 def random_faces(count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 images (count, 3, size, size) and float32 ages (count,), always the same."""
+    """uint8 images (count, 3, size, size) and float32 ages (count,), with a fixed seed."""
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=rng)
     return images, torch.randint(1, 90, (count,), generator=rng).float()
@@ -49,14 +49,14 @@ def epochs_in_turn(
 ) -> Rounds:
     """Train by the solver, and call ``other`` after each epoch: seconds of both, without the first.
 
-    data, train, val, features: as ``fit`` takes them; options: its settings. What an epoch takes is
-    the ``seconds`` of its history, which leaves out the checkpoints.
+    data, train, val, features: as for ``fit``; options: its settings. An epoch's time is the
+    ``seconds`` of its history, without checkpointing.
     """
-    timed, same_clock = (
-        [],
-        mock.patch("utkcmp.training.lightning_module.time", SimpleNamespace(perf_counter=clock)),
-    )
-    with tempfile.TemporaryDirectory() as folder, same_clock:
+    timed, same_clock = [], SimpleNamespace(perf_counter=clock)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch("utkcmp.training.lightning_module.time", same_clock),
+    ):
         fit(
             model,
             data,
@@ -71,9 +71,9 @@ def epochs_in_turn(
 
 
 def bare_steps(model: nn.Module, size: int, batch: int, steps: int) -> Callable:
-    """A call that trains ``model`` for some steps on one random batch that lies on its device.
+    """A function that trains ``model`` for some steps on one random batch on its device.
 
-    The network, its precision, memory format, loss and optimiser are those of the solver.
+    Network, precision, memory format, loss and optimizer are those of the solver.
     """
     device = pick_device()
     model = model.to(device, memory_format=torch.channels_last).train()
@@ -101,11 +101,11 @@ def bare_steps(model: nn.Module, size: int, batch: int, steps: int) -> Callable:
 
 
 def training_rows(backbone="resnet18", size=None, steps=None, batch=BATCH, rounds=13) -> list[dict]:
-    """The solver beside the bare network, and how busy it keeps a GPU."""
+    """The solver against the bare network, and the utilisation of a GPU."""
     gpu = pick_device().type == "cuda"
     size, steps = size or (128 if gpu else 64), steps or (200 if gpu else 5)
     images, ages = random_faces(max(256, steps * batch), size)
-    one = sample_pairs(ages.numpy(), data_size=1)  # validating takes next to no time
+    one = sample_pairs(ages.numpy(), data_size=1)  # so that validation takes almost no time
     given = dict(train=np.arange(len(ages)), val=one, batch_size=batch, steps_per_epoch=steps)
     bare = bare_steps(build_model("SiameseResNet", backbone=backbone), size, batch, steps)
     model = build_model("SiameseResNet", backbone=backbone)
@@ -133,7 +133,7 @@ def utilisation(work: Callable) -> float:
 
 
 def pair_by_pair(model: nn.Module, images: torch.Tensor, pairs: Pairs) -> np.ndarray:
-    """Logits of pairs whose faces go through the network anew for each pair."""
+    """Logits of pairs, their faces embedded again for each pair."""
     device, logits = next(model.parameters()).device, []
     with torch.no_grad():
         for start in range(0, len(pairs), BATCH):
@@ -144,7 +144,7 @@ def pair_by_pair(model: nn.Module, images: torch.Tensor, pairs: Pairs) -> np.nda
 
 
 def face_by_face(model: nn.Module, images: torch.Tensor, pairs: Pairs) -> dict[str, float]:
-    """The figures of pairs of any of the images, each embedded once, as in ``evaluate_pairs``."""
+    """The metrics of pairs of images, each embedded once, as in ``evaluate_pairs``."""
     contributed = contributions(model, images, np.arange(len(images)))
     return pair_metrics(compared_logits(model, contributed, pairs.left, pairs.right), pairs.label)
 
@@ -174,7 +174,7 @@ def evaluation_rows(backbone="resnet18", faces=TEST_FACES, count=PAIRS, rounds=3
 
 
 def transfer_rows(backbone="resnet18", pairs=100_000, part=256, size=64, rounds=3) -> list[dict]:
-    """One epoch of the frozen model from known features, against the backbone at each step."""
+    """One epoch of the frozen model on cached features, against running the backbone each step."""
     device, faces = pick_device(), 1000
     images, ages = random_faces(faces, size)
     listed = sample_pairs(ages.numpy(), data_size=pairs)

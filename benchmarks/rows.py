@@ -1,8 +1,8 @@
-"""Rows of the table, and how they are measured: both sides in turn, or a call in its own process.
+"""Rows of the table, and how they are measured: two sides in turn, or a call in its own process.
 
-Whatever else the machine does slows two sides that run in short turns alike. So a ratio is the
-median of the rounds' ratios, and ``ours`` and ``against`` are medians over the rounds. Where that
-is not enough, ``use_processor_time`` leaves out of two sides on a CPU what others take.
+Other load on the machine slows both sides alike if they alternate quickly, so a ratio is the median
+of the rounds' ratios; ``ours`` and ``against`` are medians over the rounds. Where that is not
+enough, ``use_processor_time`` excludes the time of other processes from CPU measurements.
 """
 
 import multiprocessing
@@ -12,14 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 MB = 1e6
-Rounds = list[tuple[float, float]]  # seconds of our side and of the other, one pair a round
-
-
+Rounds = list[tuple[float, float]]  # seconds of our side and of the other, one pair per round
 _clock = time.perf_counter
 
 
 def use_processor_time() -> None:
-    """Count the seconds that this process computes, summed over its threads, in place of time."""
+    """Measure this process's CPU time, summed over its threads, instead of elapsed time."""
     global _clock
     _clock = time.process_time
 
@@ -35,14 +33,14 @@ def seconds(function: Callable) -> float:
 
 
 def in_turn(ours: Callable, against: Callable, rounds: int) -> Rounds:
-    """Call both sides ``rounds`` times, and once before that does not count."""
+    """Time both sides ``rounds`` times, after a warm-up."""
     return [(seconds(ours), seconds(against)) for _ in range(rounds + 1)][1:]
 
 
 def row(
     name: str, unit: str, ours: float, against: float, ratio: float, *, least=None, most=None
 ) -> dict:
-    """A row that holds where ``ratio`` is at least ``least``, or at most ``most``."""
+    """A row that holds if ``ratio`` is at least ``least``, or at most ``most``."""
     return {
         "name": name,
         "ours": round(float(ours), 4),
@@ -55,26 +53,26 @@ def row(
 
 
 def faster(name: str, rounds: Rounds, least: float) -> dict:
-    """A row of seconds; the ratio says how many times faster our side is."""
+    """A row of seconds; the ratio is how many times faster our side is."""
     ratio = statistics.median(against / ours for ours, against in rounds)
     return row(name, "s", *_medians(rounds), ratio, least=least)
 
 
 def slower(name: str, rounds: Rounds, most: float) -> dict:
-    """A row of seconds; the ratio says how many times as long our side takes."""
+    """A row of seconds; the ratio is how many times as long our side takes."""
     ratio = statistics.median(ours / against for ours, against in rounds)
     return row(name, "s", *_medians(rounds), ratio, most=most)
 
 
 def rate(name: str, rounds: Rounds, amount: int, unit: str, least: float) -> dict:
-    """A row of ``amount`` a second; the ratio says what share of the other's rate ours is."""
+    """A row of ``amount`` per second; the ratio is our rate over the other's."""
     ratio = statistics.median(against / ours for ours, against in rounds)
     ours, against = (amount / middle for middle in _medians(rounds))
     return row(name, unit, ours, against, ratio, least=least)
 
 
 def bound(name: str, ours: float, against: float, unit: str) -> dict:
-    """A row of a figure that may be ``against`` at most."""
+    """A row of a quantity that may be ``against`` at most."""
     return row(name, unit, ours, against, ours / against, most=1)
 
 
@@ -84,9 +82,9 @@ def _medians(rounds: Rounds) -> tuple[float, float]:
 
 
 def measured(function: Callable, *arguments, repeats: int = 1) -> tuple[float, float, float]:
-    """A call in a process of its own: median seconds, the megabytes it adds, and its peak of them.
+    """A call in its own process: median seconds, megabytes added at its peak, and the whole peak.
 
-    They are resident memory at its highest; pages of mapped files that are in use count.
+    Memory is resident memory, including the pages of mapped files in use.
     """
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
@@ -102,11 +100,11 @@ def measured(function: Callable, *arguments, repeats: int = 1) -> tuple[float, f
 def _measure(send, function, arguments, repeats) -> None:
     before = _status("VmRSS")
     took = [seconds(lambda: function(*arguments)) for _ in range(repeats)]
-    peak = _status("VmHWM")  # not ru_maxrss, in which that of the starting process lives on
+    peak = _status("VmHWM")  # not ru_maxrss, which includes the parent's peak
     send.send((statistics.median(took), max(0.0, peak - before) / MB, peak / MB))
 
 
 def _status(name: str) -> int:
-    """A figure of this process from /proc, bytes: VmRSS, what is resident, or VmHWM, its peak."""
+    """Resident memory (VmRSS) of this process or its peak (VmHWM), from /proc, bytes."""
     fields = Path("/proc/self/status").read_text().split()
     return int(fields[fields.index(f"{name}:") + 1]) * 1024

@@ -1,20 +1,19 @@
-"""Intervals that know that pairs share faces: whole faces are drawn anew, not pairs.
+"""Confidence intervals for pairs that share faces: whole faces are resampled, not pairs.
 
-A pair counts as often as the product of its two faces' counts (the pigeonhole bootstrap of Owen
-2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)). What a resample moves is the
-weighted mean of the pairs' influences: exact for the accuracy, to first order for the AUC. In all
-resamples at once it is a product of a sparse matrix of pairs and the matrix of counts, so a
-thousand resamples of millions of pairs take seconds.
+Each pair is weighted by the product of its two faces' counts (Owen 2007, "The pigeonhole
+bootstrap", Annals of Applied Statistics 1(2)). A resample changes a metric by the weighted mean of
+the pairs' influences, exactly for the accuracy and to first order for the AUC. One product of a
+sparse matrix of pairs and the matrix of counts gives all resamples, so a thousand resamples of
+millions of pairs take seconds.
 
-A product of two counts varies three times as much as a single pair does, so where pairs matter
-beside faces the resamples scatter too far: with 2,000 pairs of 1,000 faces 1.6 times. They are
-therefore drawn together until they scatter as much as the standard error for data on pairs says,
-which counts each pair's own noise once (Fafchamps and Gubert 2007, "The formation of risk sharing
-networks", Journal of Development Economics 83(2); Aronow et al. 2015, "Cluster-robust variance
-estimation for dyadic data", Political Analysis 23(4)). The resamples give the interval its shape,
-the standard error its width. Few faces, or some that weigh much, make the standard error itself
-uncertain; so the width is that of Student's t with as many degrees of freedom as there are
-effective faces (Carter et al. 2017, "Asymptotic behavior of a t-test robust to cluster
+The product of two counts overstates the noise of single pairs threefold: with 2,000 pairs of 1,000
+faces the resamples spread 1.6 times too far. They are therefore rescaled to the dyadic
+cluster-robust standard error, which counts each pair's own noise once (Fafchamps and Gubert 2007,
+"The formation of risk sharing networks", Journal of Development Economics 83(2); Aronow et al.
+2015, "Cluster-robust variance estimation for dyadic data", Political Analysis 23(4)): the resamples
+give the interval its shape, the standard error its width. As few or unequal faces make the standard
+error itself uncertain, the width is that of Student's t, its degrees of freedom the effective
+number of faces (Carter et al. 2017, "Asymptotic behavior of a t-test robust to cluster
 heterogeneity", Review of Economics and Statistics 99(4)).
 """
 
@@ -36,7 +35,7 @@ _COLUMNS = 500  # resamples held at once
 def bootstrap_faces(
     influence: pd.DataFrame, pairs: Pairs, resamples: int = 1000, seed: int = 42
 ) -> pd.DataFrame:
-    """How far resampled faces move a figure, one row a resample.
+    """The change of each metric in each resample, one row per resample.
 
     influence: as from ``influences``, or the difference of two; pairs: K pairs of image rows.
     """
@@ -45,25 +44,24 @@ def bootstrap_faces(
     counts = rng.multinomial(len(faces), np.full(len(faces), 1 / len(faces)), size=resamples)
     counts = counts.T.astype(np.float32)  # (N, R)
 
-    def weighed(values: np.ndarray) -> np.ndarray:
-        """The sum of the pairs' values in each resample, (R,)."""
-        beside = csr_array((values.astype(np.float32), (left, right)), shape=(len(faces),) * 2)
+    def weighted_sum(values: np.ndarray) -> np.ndarray:
+        """The weighted sum of the pairs' values in each resample, (R,)."""
+        matrix = csr_array((values.astype(np.float32), (left, right)), shape=(len(faces),) * 2)
         blocks = np.split(counts, range(_COLUMNS, resamples, _COLUMNS), axis=1)
-        sums = [np.einsum("nr,nr->r", beside @ some, some, dtype=np.float64) for some in blocks]
+        sums = [np.einsum("nr,nr->r", matrix @ some, some, dtype=np.float64) for some in blocks]
         return np.concatenate(sums)
 
-    total = weighed(np.ones(len(pairs)))
-    with np.errstate(invalid="ignore"):  # a resample of a small part may hold no pair
-        moved = {name: weighed(values.to_numpy()) / total for name, values in influence.items()}
-    return pd.DataFrame(moved)
+    total = weighted_sum(np.ones(len(pairs)))
+    with np.errstate(invalid="ignore"):  # a resample of a small part may have no pairs
+        return pd.DataFrame({k: weighted_sum(v.to_numpy()) / total for k, v in influence.items()})
 
 
 def influences(logits: np.ndarray, label: np.ndarray) -> pd.DataFrame:
-    """How much each pair moves accuracy and AUC away from their value: K rows whose mean is 0.
+    """The influence of each pair on accuracy and AUC: K rows with mean 0.
 
-    For the AUC these are the placement values of DeLong et al. 1988 ("Comparing the areas under
+    For the AUC these are centred placement values (DeLong et al. 1988, "Comparing the areas under
     two or more correlated receiver operating characteristic curves", Biometrics 44(3)).
-    logits: (K,); label: (K,), of both kinds.
+    logits: (K,); label: (K,), both classes present.
     """
     label = label.astype(bool)
     right = (logits > 0) == label
@@ -80,10 +78,10 @@ def influences(logits: np.ndarray, label: np.ndarray) -> pd.DataFrame:
 
 
 def standard_errors(influence: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
-    """How exactly each column's mean is known, from pairs that share faces; see above.
+    """The dyadic cluster-robust standard error of each column's mean; see above.
 
-    Returns two rows: ``error``, the standard error, never less than if all pairs were independent,
-    and ``faces``, the effective number of faces.
+    Returns two rows: ``error``, the standard error, at least that of independent pairs, and
+    ``faces``, the effective number of faces.
     """
     values, count = influence.to_numpy(), len(influence)
     faces, left, right = pairs.by_face()
@@ -93,7 +91,7 @@ def standard_errors(influence: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
     alone, together = (values**2).sum(0), by_face.sum(1)
     few = len(faces) / max(1, len(faces) - 2)
     error = np.sqrt(np.maximum(together - alone, alone) * few) / count
-    with np.errstate(invalid="ignore"):  # no error at all
+    with np.errstate(invalid="ignore"):  # 0 / 0 without errors
         effective = together**2 / np.square(by_face).sum(1)
     return pd.DataFrame([error, effective], ["error", "faces"], influence.columns)
 
@@ -101,12 +99,12 @@ def standard_errors(influence: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
 def intervals(
     logits: np.ndarray, pairs: Pairs, resamples: int = 1000, seed: int = 42
 ) -> dict[str, float]:
-    """95% intervals over faces: accuracy_low, accuracy_high, auc_low, auc_high; and ``faces``, by
-    how many effective ones the accuracy is known (NaN without errors): where a few faces bring most
-    of the errors, they are few though the faces are many.
+    """95% intervals over faces: accuracy_low, accuracy_high, auc_low, auc_high; and ``faces``, the
+    effective number of faces behind the accuracy (NaN without errors), small where a few faces
+    cause most of the errors.
 
-    logits: (K,); pairs: K pairs of image rows. They are made on the scale of log-odds, on which a
-    share near 1 scatters alike to both sides.
+    logits: (K,); pairs: K pairs of image rows. The intervals are computed on the log-odds scale,
+    where the distribution of a share near 1 is more symmetric.
     """
     measured, influence = pair_metrics(logits, pairs.label), influences(logits, pairs.label)
     drawn = bootstrap_faces(influence, pairs, resamples, seed)
@@ -118,7 +116,7 @@ def intervals(
             odds = logit((value + drawn[metric]).clip(1e-6, 1 - 1e-6))
             error, faces = known[metric]
             slope = value * (1 - value)
-            low, high = expit(_drawn_together(odds, logit(value), error / slope, faces))
+            low, high = expit(_rescaled(odds, logit(value), error / slope, faces))
         else:
             low, high = _without_errors(value, pairs)
         bounds |= {f"{metric}_low": float(low), f"{metric}_high": float(high)}
@@ -126,14 +124,14 @@ def intervals(
 
 
 def _without_errors(value: float, pairs: Pairs) -> tuple[float, float]:
-    """The interval of a share of 1 or 0 for as many pairs as share no face; NaN for no share."""
-    alone = max(1, len(np.unique(np.concatenate([pairs.left, pairs.right]))) // 2)
-    bound = 0.025 ** (1 / alone)  # Clopper and Pearson 1934
+    """The interval of a share of 1 or 0, as for the most pairs with no face in common; else NaN."""
+    disjoint = max(1, len(pairs.by_face()[0]) // 2)
+    bound = 0.025 ** (1 / disjoint)  # Clopper and Pearson 1934
     return {1.0: (bound, 1.0), 0.0: (0.0, 1 - bound)}.get(value, (np.nan, np.nan))
 
 
-def _drawn_together(resampled: pd.Series, value: float, error: float, faces: float) -> np.ndarray:
-    """The middle 95% of resamples, scaled to a standard error by so many effective faces, (2,)."""
+def _rescaled(resampled: pd.Series, value: float, error: float, faces: float) -> np.ndarray:
+    """The central 95% of resamples, rescaled to a standard error and its effective faces, (2,)."""
     spread = resampled.std()
     if not spread > 0:
         return np.array([value, value])
@@ -144,13 +142,13 @@ def _drawn_together(resampled: pd.Series, value: float, error: float, faces: flo
 def paired_differences(
     answers: dict[str, np.ndarray], pairs: Pairs, resamples: int = 1000, seed: int = 42
 ) -> pd.DataFrame:
-    """How far apart models are on the same pairs, with intervals of the differences.
+    """All pairwise differences between models on the same pairs.
 
-    answers: by model, logits (K,). Returns one row for each two models: better, other (by AUC), of
-    accuracy and AUC the difference, ``_low`` and ``_high`` (95%), ``p`` (of the AUC, corrected for
-    the number of rows: Holm 1979, "A simple sequentially rejective multiple test procedure",
-    Scandinavian Journal of Statistics 6(2)) and ``clear``: whether the AUCs differ by more than
-    the sampling of test faces explains, p < 0.05. A training's seed is not in it.
+    answers: by model, logits (K,). Returns one row per pair of models: better, other (by AUC), the
+    differences of accuracy and AUC with ``_low`` and ``_high`` (95%), ``p`` (of the AUC, corrected
+    for multiple tests: Holm 1979, "A simple sequentially rejective multiple test procedure",
+    Scandinavian Journal of Statistics 6(2)) and ``clear``, p < 0.05: the AUCs differ beyond the
+    sampling of test faces. Variation between training seeds is not covered.
     """
     aucs = {name: area_under_roc(logits, pairs.label) for name, logits in answers.items()}
     ranked = sorted(answers, key=lambda name: -aucs[name])
@@ -170,9 +168,9 @@ def paired_differences(
 def paired_difference(
     one: np.ndarray, other: np.ndarray, pairs: Pairs, resamples: int = 1000, seed: int = 42
 ) -> dict[str, float]:
-    """Accuracy and AUC of ``one`` less those of ``other``, with ``_low`` and ``_high`` (95%).
+    """Accuracy and AUC of ``one`` minus those of ``other``, with ``_low`` and ``_high`` (95%).
 
-    one, other: logits (K,) on the same pairs. ``p``: of no difference of AUC.
+    one, other: logits (K,) on the same pairs. ``p`` tests for equal AUC.
     """
     row, measured = {}, [pair_metrics(logits, pairs.label) for logits in (one, other)]
     influence = influences(one, pairs.label) - influences(other, pairs.label)
@@ -180,7 +178,7 @@ def paired_difference(
     known = standard_errors(influence, pairs)
     for metric in known:
         row[metric] = measured[0][metric] - measured[1][metric]
-        low, high = _drawn_together(drawn[metric] + row[metric], row[metric], *known[metric])
+        low, high = _rescaled(drawn[metric] + row[metric], row[metric], *known[metric])
         row |= {f"{metric}_low": low, f"{metric}_high": high}
     error, faces = known.auc
     row["p"] = 2 * student.sf(abs(row["auc"]) / error, max(1.0, faces - 1)) if error else 1.0
@@ -188,24 +186,18 @@ def paired_difference(
 
 
 def seed_difference(one: np.ndarray, other: np.ndarray, pairs: Pairs) -> dict[str, float]:
-    """AUC of one way of training less that of another: auc, low, high.
+    """Mean AUC of one way of training minus that of another: auc, low, high.
 
     one, other: logits (S, K) of S trainings each, with the same seeds, on the same K pairs. The
-    95% interval of the mean difference holds both what other test faces would change (the standard
-    error over faces of the mean influence) and what other seeds would (the standard deviation of
-    the S differences), with the degrees of freedom of Satterthwaite 1946. With one seed it covers
+    95% interval combines the variance over test faces (of the mean influence) with that over seeds
+    (of the S differences), with Satterthwaite's (1946) degrees of freedom. With one seed it covers
     the test faces alone.
     """
-    count = len(one)
-    influence = sum(
-        influences(a, pairs.label) - influences(b, pairs.label)
-        for a, b in zip(one, other, strict=True)
-    )
+    count, label = len(one), pairs.label
+    by_seed = list(zip(one, other, strict=True))
+    influence = sum(influences(a, label) - influences(b, label) for a, b in by_seed)
     error, faces = standard_errors(influence / count, pairs).auc
-    gains = [
-        area_under_roc(a, pairs.label) - area_under_roc(b, pairs.label)
-        for a, b in zip(one, other, strict=True)
-    ]
+    gains = [area_under_roc(a, label) - area_under_roc(b, label) for a, b in by_seed]
     parts = np.array([error**2, np.var(gains, ddof=1) / count if count > 1 else 0.0])
     freedom = np.array([max(1.0, np.nan_to_num(faces) - 1), max(1, count - 1)])
     total, middle = parts.sum(), float(np.mean(gains))
@@ -216,9 +208,7 @@ def seed_difference(one: np.ndarray, other: np.ndarray, pairs: Pairs) -> dict[st
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of (n,) values, and low and high of its 95% interval by Student's t.
-
-    One value has no interval: NaN.
+    """Mean of (n,) values and the bounds of its 95% t interval, NaN for a single value.
 
     >>> [round(one, 2) for one in t_interval(np.array([1.0, 2.0, 3.0]))]
     [2.0, -0.48, 4.48]
@@ -233,22 +223,24 @@ def t_interval(values: np.ndarray) -> tuple[float, float, float]:
 def sample_scatter(
     logits: np.ndarray, pairs: Pairs, size: int, samples: int = 10, seed: int = 42
 ) -> np.ndarray:
-    """AUCs of ``samples`` random samples of ``size`` pairs each, (samples,): what a test by one
-    sample leaves to chance. logits: (K,); pairs: all K pairs of the same faces."""
+    """AUCs of ``samples`` random samples of ``size`` pairs each, (samples,).
+
+    logits: (K,); pairs: all K pairs of the same faces.
+    """
     rng, size = np.random.default_rng(seed), min(size, len(pairs))
     chosen = (rng.choice(len(pairs), size, replace=False) for _ in range(samples))
     return np.array([area_under_roc(logits[some], pairs.label[some]) for some in chosen])
 
 
 def part_accuracy(correct: np.ndarray, pairs: Pairs, part: pd.Series) -> pd.DataFrame:
-    """The accuracy of each part of the pairs that holds any, with its 95% interval over faces.
+    """The accuracy on each non-empty part of the pairs, with its 95% interval over faces.
 
-    correct: bool (K,); part: (K,) labels, or a Categorical. Returns, by part, pairs, accuracy,
-    accuracy_low and accuracy_high, symmetric and cut at 0 and 1.
+    correct: bool (K,); part: (K,) labels, or a Categorical, whose order is kept. Returns, by part,
+    pairs, accuracy, accuracy_low and accuracy_high, symmetric and clipped to 0 and 1.
     """
     rows = {}
-    places_of = pd.Series(np.arange(len(pairs))).groupby(pd.Series(part), observed=True)
-    for name, places in places_of:  # categories stay in their order
+    groups = pd.Series(np.arange(len(pairs))).groupby(pd.Series(part), observed=True)
+    for name, places in groups:
         some, right = pairs[places.to_numpy()], correct[places]
         known = standard_errors(pd.DataFrame({"accuracy": right - right.mean()}), some).accuracy
         if right.all() or not right.any():

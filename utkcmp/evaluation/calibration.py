@@ -1,4 +1,4 @@
-"""How far an answer can be trusted: calibration, abstention, contradictions."""
+"""How far an answer can be trusted: calibration, selective answering, circular answers."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def _checked(frame: list) -> list:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured of a model on validation faces; the defaults where nothing was.
+    """What was measured of a model on validation faces; the defaults if it was not calibrated.
 
-    temperature: the number to divide logits by; pairs: those that it was fitted on, 0 for none.
-    frame: where its faces' points lie, as ``compare.alignment.POINTS``; None for UTKFace's places.
+    temperature: divides the logits; pairs: number of pairs it was fitted on. frame: the facial
+    landmarks of its training faces, as ``compare.alignment.POINTS``, None for those of UTKFace.
     drawn: the model has seen drawn faces only.
     """
 
@@ -57,7 +57,7 @@ class Calibration:
 
     @classmethod
     def read(cls, folder: Path) -> Calibration:
-        """That of a model's folder. Raises ValueError if its file cannot be read."""
+        """The calibration in a model's folder. Raises ValueError if it cannot be read."""
         path = folder / CALIBRATION
         if not path.exists():
             return cls()
@@ -75,10 +75,10 @@ class Calibration:
 
 
 def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
-    """The number to divide logits by, so that their probabilities fit the labels best.
+    """Temperature scaling: the divisor of the logits that minimises the cross entropy.
 
-    logits: (K,) on validation pairs; label: (K,). Minimises the cross entropy (Guo et al. 2017,
-    "On Calibration of Modern Neural Networks", ICML).
+    logits: (K,) on validation pairs; label: (K,). See Guo et al. 2017, "On Calibration of Modern
+    Neural Networks", ICML.
 
     >>> rng = np.random.default_rng(0)
     >>> logits = rng.normal(0, 2, 20_000)
@@ -95,10 +95,9 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
 
 
 def reliability(logits: np.ndarray, pairs: Pairs, bins: int = 10) -> pd.DataFrame:
-    """How often answers of a given confidence are correct.
+    """Reliability diagram: accuracy by confidence, the probability (0.5 to 1) of the answer given.
 
-    The confidence of an answer is the probability of the side it names, 0.5 to 1; ``bins`` parts of
-    that range. One row per part that has answers, as from ``part_accuracy``, and confidence (mean).
+    One row per non-empty bin of equal width, as from ``part_accuracy``, and its mean confidence.
     """
     confidence = scipy.special.expit(np.abs(logits))
     part = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
@@ -107,18 +106,15 @@ def reliability(logits: np.ndarray, pairs: Pairs, bins: int = 10) -> pd.DataFram
 
 
 def calibration_error(table: pd.DataFrame) -> float:
-    """Expected calibration error: the mean gap of confidence and accuracy, weighted by pairs.
-
-    table: as from ``reliability``.
-    """
+    """Expected calibration error of a table from ``reliability``, 0 to 1."""
     gaps = (table.confidence - table.accuracy).abs()
     return float(np.average(gaps, weights=table.pairs))
 
 
 def coverage_curve(logits: np.ndarray, label: np.ndarray, points: int = 50) -> pd.DataFrame:
-    """Accuracy where the model answers only its most confident pairs.
+    """Accuracy if the model answers only its most confident pairs, at ``points`` coverages.
 
-    Returns coverage (share answered, up to 1), accuracy, and confidence (the least one answered).
+    Returns coverage (share answered, up to 1), accuracy, and the lowest confidence answered.
     """
     order = np.argsort(-np.abs(logits), kind="stable")
     correct = ((logits > 0) == (label == 1))[order]
@@ -133,33 +129,30 @@ def coverage_curve(logits: np.ndarray, label: np.ndarray, points: int = 50) -> p
 
 
 def circular_share(model: nn.Module, data: RunData, count: int = 400, seed: int = 42) -> float:
-    """The share of ``count`` random triples of test faces that a model answers in a circle: a older
-    than b, b than c, c than a. A coin flip gives 0.25, an order of all faces 0."""
+    """The share of ``count`` random triples of test faces with intransitive answers: a older than
+    b, b than c, c than a. Coin flips give 0.25, a consistent order 0."""
     rng, rows = np.random.default_rng(seed), data.rows("test")
     triples = np.stack([rng.choice(rows, 3, replace=False) for _ in range(count)])
-    asked = Pairs(
-        triples.ravel(), np.roll(triples, -1, axis=1).ravel(), np.zeros(3 * count, np.int8)
-    )
+    left, right = triples.ravel(), np.roll(triples, -1, axis=1).ravel()
+    asked = Pairs(left, right, np.zeros(3 * count, np.int8))
     older = (models.pair_logits(model, data.images_for(model), asked) > 0).reshape(-1, 3)
     return float((older.all(1) | ~older.any(1)).mean())
 
 
 def calibrate(folder: Path, data: RunData, frame: list[list[float]] | None = None) -> Calibration:
-    """Measure a trained model's temperature on validation pairs and write it beside the model.
+    """Fit a trained model's temperature on validation pairs and write it beside the model.
 
-    The temperature is that of answers by both orders of two faces, as photos get them.
-    frame: where its training faces have their points, as from ``alignment.measure_frame``.
+    The temperature is for answers averaged over both orders of the faces, as photos get them.
+    frame: the landmarks of its training faces, as from ``alignment.measure_frame``.
     """
-    model = load_pair_model(folder)
-    pairs = data.pairs("val")
+    model, pairs = load_pair_model(folder), data.pairs("val")
     temperature = fit_temperature(symmetric_logits(model, data, pairs), pairs.label)
-    drawn = data.params.data == EMBEDDED
-    found = Calibration(temperature, len(pairs), frame, drawn)
-    found.write(Path(folder))
+    found = Calibration(temperature, len(pairs), frame, data.params.data == EMBEDDED)
+    found.write(folder)
     return found
 
 
-def symmetric_logits(model, data: RunData, pairs: Pairs) -> np.ndarray:
-    """Logits by both orders of two faces, ``(f(left, right) - f(right, left)) / 2``, (K,)."""
+def symmetric_logits(model: nn.Module, data: RunData, pairs: Pairs) -> np.ndarray:
+    """Logits averaged over both orders, ``(f(left, right) - f(right, left)) / 2``, (K,)."""
     one, other, _ = both_orders(model, data.images_for(model), pairs)
     return (one - other) / 2

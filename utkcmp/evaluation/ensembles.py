@@ -1,4 +1,4 @@
-"""Two trained networks that answer together."""
+"""An ensemble of two trained networks."""
 
 import pandas as pd
 
@@ -9,23 +9,22 @@ from utkcmp.run import Run
 
 
 def make_ensemble(run: Run) -> PairEnsemble | None:
-    """Join the two ``MEMBERS`` to one in ``models/ensemble``; nothing is trained.
+    """Combine the ``MEMBERS`` in ``models/ensemble``, without training; None if one is missing.
 
-    Its history is that of its members, one after the other. None if one of them is missing.
+    Its history is the concatenation of theirs.
     """
     known = model_folders(run)
     if not set(MEMBERS) <= set(known):
         return None
-    folders = [run.model(known[name]) for name in MEMBERS]
-    configs = [read_config(folder) for folder in folders]
-    members = [load_model(folder) for folder in folders]
+    folders = {name: run.model(known[name]) for name in MEMBERS}
+    members = [load_model(folder) for folder in folders.values()]
     ensemble = build_model("PairEnsemble", members=[one.config for one in members])
     for own, trained in zip(ensemble.members, members, strict=True):
         own.load_state_dict(trained.state_dict())
     save_model(
         ensemble.eval(),
         run.model(FOLDERS[ENSEMBLE]),
-        settings={name: one["settings"] for name, one in zip(MEMBERS, configs, strict=True)},
-        history=pd.concat([read_history(folder) for folder in folders]),
+        settings={name: read_config(folder)["settings"] for name, folder in folders.items()},
+        history=pd.concat([read_history(folder) for folder in folders.values()]),
     )
     return ensemble

@@ -1,4 +1,4 @@
-"""Where models err together: pairs that all get wrong, faces in many of them, wrong labels."""
+"""Errors that models share: pairs that all get wrong, faces in many of them, suspect labels."""
 
 import numpy as np
 import pandas as pd
@@ -14,15 +14,15 @@ from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.slices import AGES
 
 FOLDS = 5
-DOUBT = 0.1  # probability of a label and its neighbours, below which it is a suspect
+DOUBT = 0.1  # a label is suspect if its group and the neighbouring ones have less probability
 
 
 def shared_errors(answers: dict[str, np.ndarray], pairs: Pairs, n: int = 20) -> pd.DataFrame:
-    """The n pairs that all models answer wrongly, the most confident first (fewer if there are).
+    """Up to n pairs that all models answer wrongly, the most confident first.
 
-    answers: by model, logits (K,). Models differ in how large their logits are, so the confidence
-    of a model is the rank of its logit's size among the K, as a share; a pair's is the mean over
-    models. Returns left, right, label and confidence (0 to 1).
+    answers: by model, logits (K,). The scale of logits differs between models, so confidence is the
+    mean over models of the relative rank of ``|logit|`` among the K pairs. Returns left, right,
+    label and confidence (0 to 1).
     """
     logits = np.stack(list(answers.values()))  # (M, K)
     wrong = ((logits > 0) != (pairs.label == 1)).all(0)
@@ -34,23 +34,22 @@ def shared_errors(answers: dict[str, np.ndarray], pairs: Pairs, n: int = 20) -> 
 
 
 def recurring_faces(errors: pd.DataFrame) -> pd.Series:
-    """How many of these pairs each face is in, for faces in two or more; the most first."""
+    """The number of these pairs that each face is in, if two or more, in descending order."""
     times = pd.concat([errors.left, errors.right]).value_counts()
     return times[times > 1]
 
 
 def suspect_labels(features: np.ndarray, ages: np.ndarray, seed: int = 42) -> pd.DataFrame:
-    """Faces whose label contradicts what other faces say of such a face, by confident learning.
+    """Faces whose label is probably wrong, by confident learning.
 
-    features: (N, D) of faces that the network has never been trained on; ages: (N,) years in the
-    labels. A logistic regression tells the age group from the features of faces outside its fold.
-    A face is a suspect where the group that it is given is two or more groups from its label, its
-    probability is at least what that group's own faces have on average, and the label's group and
-    its neighbours together have less than DOUBT (after Northcutt et al. 2021, "Confident Learning:
-    Estimating Uncertainty in Dataset Labels", JAIR 70; the last for ordered groups:
-    neighbouring groups are no evidence, since no face tells its age exactly). Groups of fewer faces
-    than folds are left out. Returns one row per suspect, the surest first, by its place among the
-    N: likely (the group) and probability.
+    features: (N, D) of faces that the network was not trained on; ages: (N,) labelled ages, years.
+    A cross-validated logistic regression predicts the age group from the features. A face is
+    suspect if the predicted group is two or more groups from its label, has at least the mean
+    probability of that group's own faces, and the label's group and its neighbours together have
+    less than DOUBT (Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset
+    Labels", JAIR 70; the conditions on neighbouring groups are ours, since no face shows its exact
+    age). Groups with fewer faces than folds are left out. Returns likely (the group) and
+    probability, one row per suspect, most probable first, indexed by position among the N.
     """
     edges, names = AGES
     group = pd.cut(ages, edges, labels=False)
@@ -74,10 +73,11 @@ def suspect_labels(features: np.ndarray, ages: np.ndarray, seed: int = 42) -> pd
 
 
 def suspect_faces(model: nn.Module, data: RunData) -> pd.DataFrame:
-    """``suspect_labels`` of the validation and test faces, by the features of a trained model that
-    has seen neither. One row per such face, the suspects first: row (of ``data.faces``), age,
-    likely (NaN where the label is no suspect), conflict (bool: a copy of the picture is known to
-    have another age, more than ``max_conflict`` years apart)."""
+    """``suspect_labels`` of the validation and test faces, by a trained model's features.
+
+    One row per face, suspects first: row (of ``data.faces``), age, likely (NaN if not suspect),
+    conflict (bool: a copy of the picture has an age more than ``max_conflict`` years apart).
+    """
     rows = np.flatnonzero(data.faces.split.isin(["val", "test"]))
     ages = data.faces.age.to_numpy()[rows]
     features = models.apply_rows(model.embed, data.images_for(model), rows).numpy()

@@ -1,12 +1,12 @@
-"""Figures of pair answers (loss, accuracy, AUC) and of stated ages."""
+"""Metrics of pair answers (loss, accuracy, AUC) and of predicted ages."""
 
 import numpy as np
 
 
 def pair_metrics(logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """Loss (binary cross entropy, nats), accuracy at logit 0 and AUC, over all pairs at once.
+    """Loss (binary cross entropy, nats), accuracy at logit 0, and AUC.
 
-    logits: float (K,); label: (K,), 1 where left is older. AUC is NaN where one label is missing.
+    logits: float (K,); label: (K,), 1 where left is older. AUC is NaN if one class is missing.
 
     >>> pair_metrics(np.array([2.0, -2.0]), np.array([1, 0]))["accuracy"]
     1.0
@@ -20,11 +20,11 @@ def pair_metrics(logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
 
 
 def area_under_roc(logits: np.ndarray, label: np.ndarray) -> float:
-    """AUC: how often a pair whose left face is older has the higher logit of two pairs, ties half.
+    """AUC: the probability that a positive pair has a higher logit than a negative one, ties half.
 
-    Counted from two sorted halves (Mann and Whitney 1947), which for millions of pairs takes a
-    fifth of the time of scikit-learn's curve. Arguments as for ``pair_metrics``; NaN where one
-    label is missing or a logit is no number.
+    The Mann–Whitney statistic, which for millions of pairs takes a fifth of the time of
+    scikit-learn's ROC curve. Arguments as for ``pair_metrics``; NaN if one class is missing or a
+    logit is NaN.
 
     >>> area_under_roc(np.array([2.0, -2.0, -2.0]), np.array([1, 0, 1]))
     0.75
@@ -37,10 +37,10 @@ def area_under_roc(logits: np.ndarray, label: np.ndarray) -> float:
 
 
 def age_metrics(predicted: np.ndarray, ages: np.ndarray) -> dict[str, float]:
-    """MAE, the mean absolute error in years, and CS@5, the share of faces at most 5 years off.
+    """MAE in years and CS@5, the share of faces at most 5 years off.
 
-    predicted, ages: float (N,) years. Both of all faces, and of those aged 21 to 60, as the
-    literature often reports them; NaN where there is no such face.
+    predicted, ages: float (N,) years. Both for all faces and, as often in the literature, for ages
+    21 to 60; NaN if there are none.
 
     >>> age_metrics(np.array([25.0, 70.0]), np.array([24.0, 80.0]))
     {'MAE': 5.5, 'CS@5': 0.5, 'MAE, 21 to 60': 1.0, 'CS@5, 21 to 60': 1.0}

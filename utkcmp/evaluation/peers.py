@@ -1,4 +1,4 @@
-"""What a user would take instead of training: a published age estimator, asked for both ages."""
+"""The alternative to training: a published age estimator, applied to both faces."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from utkcmp.params import FACERES
 from utkcmp.run import faceres_weights
 
 SIZE = 160  # pixels per side
-MEASURED = 500  # validation faces, at most, that its error is estimated on
+MEASURED = 500  # validation faces, at most, used to estimate its error
 ABSENT = (
     "No published estimator stands beside these models, since its weights are not on this machine: "
     "`make weights` fetches them, and the next `make report` asks it about the same faces."
@@ -16,11 +16,11 @@ ABSENT = (
 
 
 def load_peer(data: RunData) -> models.AgeComparison | None:
-    """HSE-FaceRes with its own age head, never trained here, as a pair model.
+    """HSE-FaceRes with its own age head, not trained here, as a pair model.
 
-    It states the expected age of a face of 160 pixels and of its mirror image; see
-    ``models/weights.py`` on what it learnt from. As a pair model it answers by the ages, with the
-    confidence that its error on validation faces gives. None if its weights are not here.
+    It predicts the expected age from a face of 160 pixels and its mirror image; see
+    ``models/weights.py`` for its training data. The pair model compares the ages, its confidence
+    following from its error on validation faces. None if its weights are not on this machine.
     """
     if not faceres_weights().exists():
         return None

@@ -1,4 +1,4 @@
-"""The trained models of a run: which lies where, loading them, what they cost."""
+"""The trained models of a run: their folders, loading them, their cost."""
 
 from __future__ import annotations
 
@@ -20,17 +20,7 @@ if TYPE_CHECKING:
 
     from utkcmp.data.datasets import RunData
 
-
 PEER = "HSE-FaceRes (peer)"  # in results.csv beside the run's own models
-
-
-def by_validation(results: pd.DataFrame) -> list[str]:
-    """Models of results.csv that this run has trained, by their AUC on validation pairs, the mean
-    of all seeds, the highest first."""
-    validated = results.query("split == 'val' and protocol == 'sample' and model != @PEER")
-    return validated.groupby("model").auc.mean().sort_values(ascending=False).index.tolist()
-
-
 FOLDERS = {
     "SiameseResNet": "siamese",
     "ResNetClassifier": "concat",
@@ -43,16 +33,22 @@ FOLDERS = {
 ENSEMBLE = "ensemble"
 MEMBERS = ("SiameseResNet", "SiameseResNetAge")  # of the ensemble
 AGES_COMPARED = "ages compared"
-SPEED_PAIRS = 256  # asked to measure a model's speed
-ABLATIONS = ("SiameseResNetAge, left face twice",)  # never chosen: one thing is wrong with each
+SPEED_FACES = 256  # to measure a model's speed
+ABLATIONS = ("SiameseResNetAge, left face twice",)  # deliberately faulty, so never chosen
+
+
+def by_validation(results: pd.DataFrame) -> list[str]:
+    """The run's own models in results.csv, by mean validation AUC over seeds, the highest first."""
+    validated = results.query("split == 'val' and protocol == 'sample' and model != @PEER")
+    return validated.groupby("model").auc.mean().sort_values(ascending=False).index.tolist()
 
 
 def model_folders(run: Run) -> dict[str, str]:
     """The finished models of a run: by their name in results.csv, the folder below ``models/``."""
-    configs = {path.parent.name: path for path in run.model(".").glob("*/config.json")}
-    found = {name: folder for name, folder in FOLDERS.items() if folder in configs}
-    if "transfer" in configs:  # tuning may have trained regressors of other backbones
-        backbone = models.read_config(configs["transfer"].parent)["options"]["backbone"]
+    folders = {path.parent.name: path.parent for path in run.model(".").glob("*/config.json")}
+    found = {name: folder for name, folder in FOLDERS.items() if folder in folders}
+    if "transfer" in folders:  # tuning may have trained regressors with other backbones
+        backbone = models.read_config(folders["transfer"])["options"]["backbone"]
         found[AGES_COMPARED] = f"age_regressor_{backbone}"
     return found
 
@@ -65,26 +61,25 @@ def load_models(run: Run) -> dict[str, nn.Module]:
 def compare_ages(
     regressor: models.ResNetAgeRegressor, history: pd.DataFrame
 ) -> models.AgeComparison:
-    """A trained regressor as a pair model, its error that of its best epoch.
+    """A trained regressor as a pair model, with its best epoch's validation error.
 
     history: as in ``solver.Fitted``.
     """
-    error = history.val_loss.min() ** 0.5 * float(regressor.age_std)  # root mean square, years
+    error = history.val_loss.min() ** 0.5 * float(regressor.age_std)  # RMSE, years
     return models.AgeComparison(regressor, error).eval()
 
 
 def model_costs(run: Run, trained: dict[str, nn.Module], data: RunData) -> pd.DataFrame:
-    """What each model costs, by its name: millions of weights, epochs and minutes of training, and
-    test faces per second when it answers, all measured now on this machine, one after the other.
+    """The cost of each model, by name: millions of weights, epochs and minutes of training, and
+    test faces per second, measured now on this machine.
 
-    Epochs and minutes are of everything that a model needed: the regressor whose features it takes,
-    the members of an ensemble.
+    Epochs and minutes include the training of what a model is built on: the regressor whose
+    features it takes, the members of an ensemble.
     """
-    folders, rows = model_folders(run), {}
+    folders, rows, faces = model_folders(run), {}, data.rows("test")
     histories = {name: models.read_history(run.model(folder)) for name, folder in folders.items()}
-    rows_of = data.rows("test")[: 2 * (SPEED_PAIRS // 2)]
-    left, right = np.array_split(rows_of[: len(rows_of) // 2 * 2], 2)
-    asked = Pairs(left, right, np.zeros(len(left), np.int8))
+    count = min(SPEED_FACES, len(faces)) // 2
+    asked = Pairs(faces[:count], faces[count : 2 * count], np.zeros(count, np.int8))
     for name in folders:
         needed = [histories[one] for one in needed_for(name) if one in histories]
         images = data.images_for(trained[name])
@@ -101,16 +96,16 @@ def model_costs(run: Run, trained: dict[str, nn.Module], data: RunData) -> pd.Da
 
 
 def needed_for(name: str) -> list[str]:
-    """The models whose trainings a model needed, its own among them, each once."""
+    """The models that had to be trained for a model, itself included."""
     if name == ENSEMBLE:
         return list(dict.fromkeys(m for one in MEMBERS for m in needed_for(one)))
     return [AGES_COMPARED, name] if name.startswith("SiameseResNetAge") else [name]
 
 
 def head_trainings(run: Run) -> pd.DataFrame:
-    """Trainings of notebook 07 that differ in their head and seed alone, as far as there are any.
+    """The head comparisons of notebook 07, one row per training; may be empty.
 
-    Columns model, hidden_layers (as text), seed, auc (validation), one row per training.
+    Columns: model, hidden_layers (as text), seed, auc (validation).
     """
     found = sorted(run.tuning("").parent.glob("*_heads.csv"))
     columns = ["model", "hidden_layers", "seed", "auc"]
@@ -119,31 +114,29 @@ def head_trainings(run: Run) -> pd.DataFrame:
 
 
 def choose_model(run: Run) -> str:
-    """The folder below ``models/`` of the model that is to answer, recorded in ``compare.json``.
+    """Choose the model that compares photos: its folder, also written to ``compare.json``.
 
-    It is the one with the highest validation AUC of those that look at each face by itself, since
-    only these order an album without asking about every two faces anew.
+    It is the one with the highest validation AUC of those that embed each face separately, since
+    only these can sort an album without evaluating every pair.
     Raises FileNotFoundError if the run has no such model.
     """
     folders, ranked = model_folders(run), by_validation(run.read_results())
-    able = [folders[name] for name in ranked if name in folders and name not in ABLATIONS]
-    for name in able:
-        if models.embeds_once(load_pair_model(run.model(name))):
+    for folder in [folders[n] for n in ranked if n in folders and n not in ABLATIONS]:
+        if models.embeds_once(load_pair_model(run.model(folder))):
             with atomic(run.folder / CHOICE) as temporary:
-                temporary.write_text(json.dumps({"model": name}) + "\n")
-            return name
+                temporary.write_text(json.dumps({"model": folder}) + "\n")
+            return folder
     raise FileNotFoundError(
         f"{run.shown(run.model('.'))} holds no evaluated model: run notebook 04 or 06 first"
     )
 
 
 def load_pair_model(folder: str | Path) -> nn.Module:
-    """A trained model as a pair model, in evaluation mode; ``image_size`` is its pixels per side.
+    """A trained model as a pair model, in evaluation mode; an age regressor compares its ages.
 
-    An age regressor compares its ages. Raises ValueError as ``load_model`` does.
+    Raises ValueError as ``load_model`` does.
     """
-    folder = Path(folder)
-    model = models.load_model(folder)
+    model = models.load_model(Path(folder))
     if isinstance(model, models.ResNetAgeRegressor):
-        model = compare_ages(model, models.read_history(folder))
+        return compare_ages(model, models.read_history(Path(folder)))
     return model

@@ -1,4 +1,4 @@
-"""The trained models of a run side by side: loading them, their cost, their answers."""
+"""The answers of trained models, and their evaluation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def answers_to(trained: dict[str, nn.Module], data: RunData, pairs: Pairs) -> dict[str, np.ndarray]:
-    """The logits of every model on the same pairs, float64 (K,)."""
+    """The logits of each model on the same pairs, float64 (K,)."""
     return {
         name: models.pair_logits(model, data.images_for(model), pairs)
         for name, model in trained.items()
@@ -32,20 +32,18 @@ def answers_to(trained: dict[str, nn.Module], data: RunData, pairs: Pairs) -> di
 
 
 def age_table(trained: dict[str, nn.Module], data: RunData, split: str = "test") -> pd.DataFrame:
-    """``age_metrics`` on the faces of a split, one row for each model that states ages."""
+    """``age_metrics`` on the faces of a split, one row for each model that predicts ages."""
     rows, found = data.rows(split), {}
     for name, model in trained.items():
         if isinstance(model, models.AgeComparison | models.RankingAgeRegressor):
-            stated = models.predict_ages(model.regressor, data.images_for(model), rows)
-            found[name] = age_metrics(stated, data.ages.numpy()[rows])
+            predicted = models.predict_ages(model.regressor, data.images_for(model), rows)
+            found[name] = age_metrics(predicted, data.ages.numpy()[rows])
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("model")
 
 
 def all_answers(model: nn.Module, data: RunData, split: str = "test") -> tuple[Pairs, np.ndarray]:
-    """Every pair of a split at least a year apart, and a model's logits; it must embed faces once.
-
-    Returns pairs (rows of ``data.images``) and float64 (K,).
-    """
+    """Every pair of a split at least a year apart (rows of ``data.images``), and a model's logits,
+    float64 (K,). Raises ValueError if the model does not embed each face separately."""
     if not models.embeds_once(model):
         raise ValueError("a model that sees two faces at once cannot be asked millions of pairs")
     pairs = _every_pair(data, split)
@@ -60,9 +58,9 @@ def _every_pair(data: RunData, split: str) -> Pairs:
 def both_orders(
     model: nn.Module, images: Tensor, pairs: Pairs
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Logits of pairs, of the same pairs mirrored, each float64 (K,), and the seconds of the first.
+    """Logits of the pairs and of the mirrored pairs, float64 (K,) each, and seconds for the former.
 
-    images: uint8 (N, 3, S, S). A model that looks at each face by itself sees each once.
+    images: uint8 (N, 3, S, S). A model that embeds faces separately sees each face once.
     """
     if not models.embeds_once(model):
         started = time.perf_counter()
@@ -79,9 +77,9 @@ def both_orders(
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One model on one split and protocol: the row for results.csv and what it was made from.
+    """One model on one split and protocol: the row for results.csv, the pairs and the answers.
 
-    logits: float64 (K,), positive where the model says left is older; pairs: K pairs of image rows.
+    pairs: K pairs of image rows; logits: float64 (K,), positive where the model says left is older.
     """
 
     row: dict
@@ -97,10 +95,11 @@ def evaluate_pairs(
     resamples: int = 1000,
     seed: int | None = None,
 ) -> list[Evaluated]:
-    """Evaluate a pair model on one split, by the protocols it can answer.
+    """Evaluate a pair model on one split, by each protocol that applies.
 
-    ``sample``: fixed pairs that all models share. ``all``, on test faces: every pair at least one
-    year apart, for models that embed each face once. seed: of its training, if not the run's own.
+    ``sample``: fixed pairs shared by all models. ``all``: every pair of test faces at least one
+    year apart, for models that embed each face separately. seed: of its training, by default the
+    run's.
     """
     protocols = {"sample": data.pairs(split)}
     if split == "test" and models.embeds_once(model):
@@ -112,7 +111,6 @@ def evaluate_pairs(
         row |= {"n_pairs": len(pairs), "seconds": round(seconds, 3)}
         row |= pair_metrics(logits, pairs.label) | intervals(logits, pairs, resamples)
         row["swap_disagreement"] = float(((logits > 0) == (swapped > 0)).mean())
-        row = {column: row[column] for column in RESULT_COLUMNS}
         results.append(Evaluated(row, pairs, logits))
     return results
 
@@ -129,14 +127,14 @@ def validate_and_test(
 
 
 def results_table(evaluated: list[Evaluated]) -> pd.DataFrame:
-    """Rows for results.csv, in its columns."""
+    """The rows for results.csv."""
     return pd.DataFrame([one.row for one in evaluated], columns=RESULT_COLUMNS)
 
 
 def mistakes(one: Evaluated, data: RunData, n: int = 8) -> pd.DataFrame:
-    """The n most confidently wrong answers: left, right (image rows), files, ages, probability.
+    """The n most confident wrong answers: left, right (image rows), ages, files, confidence.
 
-    Whether files are named is for the parameters to say (``shown_files``).
+    Files are named only if ``show_faces`` is true.
     """
     wrong = np.flatnonzero((one.logits > 0) != (one.pairs.label == 1))
     worst = wrong[np.argsort(-np.abs(one.logits[wrong]), kind="stable")][:n]

@@ -1,4 +1,4 @@
-"""Where a pair model looks: attributions by Captum."""
+"""Saliency maps of pair models, by Captum."""
 
 import numpy as np
 import torch
@@ -12,11 +12,11 @@ from utkcmp.models.inference import to_float
 def saliency(
     model: nn.Module, images: Tensor, pairs: Pairs, steps: int = 16, batch_size: int = 32
 ) -> np.ndarray:
-    """How much each pixel of both faces bears on the answer, float32 (K, 2, S, S), left face first.
+    """Attribution of each answer to the pixels of both faces, float32 (K, 2, S, S), left first.
 
     images: uint8 (N, 3, S, S); pairs: K pairs of rows. Integrated gradients of the logit from a
-    grey image in ``steps`` steps (Sundararajan et al. 2017, "Axiomatic Attribution for Deep
-    Networks", ICML), their size summed over the colours; each pair's map sums to 1. The model must
+    grey baseline in ``steps`` steps (Sundararajan et al. 2017, "Axiomatic Attribution for Deep
+    Networks", ICML), absolute values summed over colours; each pair's map sums to 1. The model must
     be in evaluation mode.
     """
     method, maps = IntegratedGradients(model), []

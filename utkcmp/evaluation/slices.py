@@ -1,4 +1,4 @@
-"""Whom does a model serve worse? Its figures on parts of the pairs, with intervals."""
+"""Performance on subgroups of the pairs, with intervals."""
 
 from collections.abc import Iterator
 
@@ -16,21 +16,21 @@ AGES = (
     [-1, 4, 12, 19, 29, 39, 49, 59, 69, np.inf],
     "0–4 5–12 13–19 20s 30s 40s 50s 60s 70+".split(),
 )
-FEW_FACES, FEW_PAIRS = 30, 200  # fewer of either make a small cell
-FEW_TO_BLAME = 10  # effective faces: so few bring most of the errors
+# A subgroup with fewer is small: faces, pairs, effective faces behind its errors.
+FEW_FACES, FEW_PAIRS, FEW_TO_BLAME = 30, 200, 10
 
 
 def gap_parts(pairs: Pairs, ages: np.ndarray) -> pd.Categorical:
-    """Which part by age gap each pair is in, (K,), of GAPS. ages: (N,) years."""
+    """The bin of GAPS that each pair's age gap falls in, (K,). ages: (N,) years."""
     edges, labels = GAPS
     return pd.cut(np.abs(ages[pairs.left] - ages[pairs.right]), edges, labels=labels)
 
 
 def pair_slices(pairs: Pairs, faces: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Parts of the pairs, as (what divides them, which part, mask (K,) bool).
+    """Subgroups of the pairs, as (slice, part, mask (K,) bool).
 
-    pairs: rows of faces; faces: columns age (years), gender, ethnicity (codes, NaN where not given;
-    a pair with a face of unknown gender or ethnicity is in none of the parts by it).
+    pairs: rows of faces; faces: columns age (years), gender, ethnicity (codes, NaN if unknown; a
+    pair with an unknown value is in no part of that slice).
     """
     age = faces.age.to_numpy(int)
     left, right = age[pairs.left], age[pairs.right]
@@ -54,13 +54,13 @@ def pair_slices(pairs: Pairs, faces: pd.DataFrame) -> Iterator[tuple[str, str, n
 def slice_table(
     logits: np.ndarray, pairs: Pairs, faces: pd.DataFrame, resamples: int = 200
 ) -> pd.DataFrame:
-    """Accuracy and AUC of each part that has pairs, with 95% intervals (bootstrap over faces).
+    """Accuracy and AUC of each non-empty part, with 95% intervals (bootstrap over faces).
 
-    logits: (K,); pairs: rows of faces. One row a part: slice, part, faces, pairs, accuracy, auc,
-    their ``_low`` and ``_high``; expected, the accuracy of all pairs at the gaps of this part, so
-    that a part is not blamed for its narrow gaps; and small (fewer than FEW_FACES faces or
-    FEW_PAIRS pairs, or fewer than FEW_TO_BLAME faces, with wrong labels perhaps, that bring most of
-    the errors: the interval itself is a guess). The first row is the whole.
+    logits: (K,); pairs: rows of faces. One row per part, the first for all pairs: slice, part,
+    faces, pairs, accuracy, auc, their ``_low`` and ``_high``; expected, the accuracy of all pairs
+    at this part's age gaps, so that a part is not blamed for narrow gaps; small (fewer than
+    FEW_FACES faces or FEW_PAIRS pairs, or most errors caused by fewer than FEW_TO_BLAME faces, so
+    that the interval itself is unreliable).
     """
     age = faces.age.to_numpy(int)
     gaps = np.abs(age[pairs.left] - age[pairs.right])
@@ -71,7 +71,7 @@ def slice_table(
         if not chosen.any():
             continue
         some, answers = pairs[chosen], logits[chosen]
-        used = len(np.unique(np.concatenate([some.left, some.right])))
+        used = len(some.by_face()[0])
         row = {"slice": name, "part": part, "faces": used, "pairs": len(some)}
         row |= {k: v for k, v in pair_metrics(answers, some.label).items() if k != "loss"}
         bounds = intervals(answers, some, resamples)
@@ -85,10 +85,10 @@ def slice_table(
 def age_grid(
     logits: np.ndarray, pairs: Pairs, ages: np.ndarray, width: int = 10
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Accuracy and number of pairs by the ages of the younger and the older face.
+    """Accuracy and number of pairs by the ages of the older (rows) and the younger face (columns).
 
-    ages: (N,) years; width: years a cell. Returns two frames, rows: first age of the older's cell,
-    columns: of the younger's; NaN accuracy where there is no pair.
+    ages: (N,) years; width: of a cell, years. Both frames are labelled by the first age of a cell;
+    accuracy is NaN where there is no pair.
     """
     cell = (np.minimum(np.asarray(ages), 99) // width * width).astype(int)
     both = np.stack([cell[pairs.left], cell[pairs.right]])

@@ -1,4 +1,4 @@
-"""Training on Lightning, and what a run trains beside its main models."""
+"""Training with Lightning, its variants, and controlled experiments."""
 
 import lazy_loader
 

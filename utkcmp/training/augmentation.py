@@ -1,4 +1,4 @@
-"""Random changes of a batch of faces while a network trains."""
+"""Data augmentation of a batch of faces, on its device."""
 
 import math
 
@@ -9,17 +9,16 @@ from torch.nn.functional import affine_grid, grid_sample
 from utkcmp.models.inference import _normalised
 
 AUGMENTATIONS = ("none", "flip", "full")
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey, by ITU-R BT.601
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
 
 
 class Augmentation(nn.Module):
-    """Random changes of a batch, each face its own, on the batch's device.
+    """Random augmentation, drawn for each face separately from torch's global random state.
 
-    kind: "none", "flip" (left-right mirror), or "full": a mirror, small turns, shifts and changes
-    of size, brightness, contrast and saturation, and an erased rectangle (Zhong et al. 2020,
-    "Random Erasing Data Augmentation").
-    Maps uint8 (B, 3, H, W) to normalised float32, as ``to_float`` does; what it draws comes from
-    torch's global random state. Raises ValueError for another kind.
+    kind: "none", "flip" (horizontal), or "full": flip, small rotations, translations and changes of
+    scale, brightness, contrast and saturation, and random erasing (Zhong et al. 2020, "Random
+    Erasing Data Augmentation"). Raises ValueError for another kind.
+    Maps uint8 (B, 3, H, W) to normalised float32, as ``to_float`` does.
     """
 
     def __init__(self, kind: str = "none"):
@@ -35,13 +34,13 @@ class Augmentation(nn.Module):
         if self.kind == "flip":
             batch = torch.where(_some(batch, 0.5), batch.flip(-1), batch)
         elif self.kind == "full":
-            with torch.autocast(batch.device.type, enabled=False):  # places need all their digits
+            with torch.autocast(batch.device.type, enabled=False):  # coordinates need float32
                 batch = _erased(_recoloured(_moved(batch)))
         return _normalised(batch)
 
 
 def _drawn(batch: Tensor, low: float, high: float) -> Tensor:
-    """A number for each face, uniform between two bounds: (B, 1, 1, 1)."""
+    """A uniform random number for each face: (B, 1, 1, 1)."""
     return torch.empty(len(batch), 1, 1, 1, device=batch.device).uniform_(low, high)
 
 
@@ -51,10 +50,10 @@ def _some(batch: Tensor, share: float) -> Tensor:
 
 
 def _moved(batch: Tensor) -> Tensor:
-    """Half of the faces mirrored; four of five turned up to 10 degrees, moved and scaled."""
+    """Flip half of the faces; rotate (up to 10 degrees), translate and scale four in five."""
     mirror, changed = 1 - 2.0 * _some(batch, 0.5), 1.0 * _some(batch, 0.8)
     angle = changed * _drawn(batch, -math.pi / 18, math.pi / 18)
-    across, down = (changed * _drawn(batch, -0.12, 0.12) for _ in range(2))  # a face is 2 wide
+    across, down = (changed * _drawn(batch, -0.12, 0.12) for _ in range(2))  # a face spans 2 units
     scale = 1 + changed * _drawn(batch, -0.1, 0.1)
     cosine, sine = angle.cos() / scale, angle.sin() / scale
     rows = (mirror * cosine, mirror * -sine, across), (sine, cosine, down)
@@ -64,7 +63,7 @@ def _moved(batch: Tensor) -> Tensor:
 
 
 def _recoloured(batch: Tensor) -> Tensor:
-    """Saturation, contrast and brightness of four of five faces, by up to a fifth each."""
+    """Change saturation, contrast and brightness of four in five faces, by up to a fifth each."""
     changed = 1.0 * _some(batch, 0.8)
     saturation, contrast, brightness = (1 + changed * _drawn(batch, -0.2, 0.2) for _ in range(3))
     luma = torch.tensor(LUMA, device=batch.device).view(3, 1, 1)
@@ -75,7 +74,7 @@ def _recoloured(batch: Tensor) -> Tensor:
 
 
 def _erased(batch: Tensor) -> Tensor:
-    """A grey rectangle in a quarter of the faces, 2 to 10% of them, at most 3.3 times as long."""
+    """Grey out a rectangle in a quarter of the faces: 2 to 10% of the area, sides at most 1:3.3."""
     area = _some(batch, 0.25) * _drawn(batch, 0.02, 0.1)
     ratio = _drawn(batch, -math.log(3.3), math.log(3.3)).exp()
     down = _span(batch.shape[2], (area * ratio).sqrt())
@@ -84,9 +83,9 @@ def _erased(batch: Tensor) -> Tensor:
 
 
 def _span(count: int, length: Tensor) -> Tensor:
-    """Which of ``count`` pixels in a row lie in a stretch of it that begins anywhere.
+    """Which of ``count`` pixels lie in a random interval: bool (B, 1, 1, count).
 
-    length: its share of the row, (B, 1, 1, 1). Returns bool (B, 1, 1, count).
+    length: of the interval, as a share of the row, (B, 1, 1, 1).
     """
     start = _drawn(length, 0, 1) * (1 - length)
     places = (torch.arange(count, device=length.device) + 0.5) / count

@@ -1,4 +1,4 @@
-"""Batches of pairs and of faces, shuffled by (seed, epoch) alone."""
+"""Batches of pairs and of faces, in an order that depends only on (seed, epoch)."""
 
 from collections.abc import Iterator
 
@@ -10,23 +10,15 @@ from utkcmp.data.pairs import Pairs
 
 
 class FaceBatches:
-    """Batches of faces, shuffled by (seed, epoch) alone: iterating gives tensors of rows.
+    """Shuffled batches of faces, without the last incomplete one: iterating gives tensors of rows.
 
-    share: (which, of how many) processes these batches are for; each gets a part of every batch.
+    share: (rank, number of processes); each process gets a part of every batch.
     """
 
-    def __init__(
-        self,
-        rows: np.ndarray,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        share: tuple[int, int] = (0, 1),
-    ):
+    def __init__(self, rows: np.ndarray, batch_size: int, seed: int, epoch: int, share=(0, 1)):
         self.rows, self.share = rows, share
         batch_size = min(batch_size, len(rows))
         order = np.random.default_rng((seed, epoch)).permutation(len(rows))
-        # The last, smaller batch is left out.
         self.order = order[: len(rows) // batch_size * batch_size].reshape(-1, batch_size)
 
     def __len__(self) -> int:
@@ -42,7 +34,7 @@ class FaceBatches:
 
 
 class PairBatches(FaceBatches):
-    """Batches of a fixed list of pairs, shuffled as ``FaceBatches`` are.
+    """Shuffled batches of a fixed list of pairs; shuffling: the options of ``FaceBatches``.
 
     Iterating gives (left rows, right rows, label) tensors, (B,) each.
     """
@@ -58,11 +50,11 @@ class PairBatches(FaceBatches):
 
 
 class ComparedFaces(FaceBatches):
-    """Batches of faces, and every pair of each batch at least ``year_diff`` years apart.
+    """Shuffled batches of faces with all their pairs at least ``year_diff`` years apart.
 
-    Iterating gives (rows, left, right, label): rows as ``FaceBatches`` gives them; left, right:
-    int64 (K,), places in rows; label: float32 (K,). The pairs are found here, since a GPU that
-    found them would have to be waited for at each step.
+    Iterating gives (rows, left, right, label): rows as from ``FaceBatches``; left, right: int64
+    (K,), indices into rows; label: float32 (K,). Pairs are found on the CPU, since ``nonzero`` on a
+    GPU would synchronise at every step.
     ages: float32 (N,) years, of all faces; shuffling: the options of ``FaceBatches``.
     """
 
@@ -75,6 +67,6 @@ class ComparedFaces(FaceBatches):
         gap = self.ages[rows][:, None] - self.ages[rows][None, :]
         left, right = torch.nonzero(gap.abs() >= self.year_diff, as_tuple=True)
         batch = (rows, left, right, (gap[left, right] > 0).float())
-        if torch.cuda.is_available():  # from pinned memory a copy is not waited for
+        if torch.cuda.is_available():  # so that copies are asynchronous
             batch = tuple(part.pin_memory() for part in batch)
         return batch

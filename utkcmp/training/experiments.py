@@ -1,10 +1,10 @@
-"""Experiments in which one thing differs: the ladder, architectures, hidden layers, the faults.
+"""Controlled experiments: the ladder, architectures, hidden layers, the course project's faults.
 
-An *arm* is one way of training. All arms of an experiment see the same number of faces, in as many
-steps, with the same seeds, and answer the same test pairs; what each costs is compared with the arm
-it differs from in one thing. They are small (``ladder_size`` pixels, ``ladder_faces`` faces a
-training), so that every arm can be trained several times. A training leaves its answers and its
-history in ``experiments/trainings/``, by which a killed run goes on; its weights are not kept.
+An *arm* is one way of training. All arms of an experiment see the same number of faces in as many
+steps, with the same seeds, and answer the same test pairs; each is compared with the arm from which
+it differs in one thing. Trainings are small (``ladder_faces`` faces of ``ladder_size`` pixels), so
+that each arm can be repeated with several seeds. Answers and history are kept in
+``experiments/trainings/``, from which a killed run resumes; weights are not kept.
 """
 
 import copy
@@ -13,7 +13,7 @@ import shutil
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
@@ -37,7 +37,7 @@ from utkcmp.run import Run, faceres_weights
 from utkcmp.training.solver import digest, model_digest
 from utkcmp.training.variants import fit_variant, frozen_features, transfer_model
 
-# The course project's recipe, of its best SiameseResNet, and ours, each but for the pairing.
+# The recipe of the course project's best SiameseResNet, and ours, both without the pairing.
 COURSE = {"optimizer": "adam", "lr": 0.00248, "weight_decay": 5.58e-6, "schedule": "constant"}
 COURSE |= {"augment": "none", "clip": 0.0, "ema": 0.0, "age_weight": 0.0}
 OURS = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "schedule": "cosine"}
@@ -45,33 +45,25 @@ OURS = COURSE | OURS | {"augment": "full"}
 AGES, AVERAGE = {"age_weight": 0.2}, {"ema": 0.99}
 HIDDEN = [512, 256, 128]  # the course project's widest head
 DROPOUT = {"hidden_layers": HIDDEN, "use_dropout": True, "dropout_prob": 0.3}
-EVALUATIONS = 4  # of a training, evenly spread
-LARGER = 1.5  # the last rungs' faces, of the others' pixels per side
+EVALUATIONS = 4  # per training, evenly spaced
+LARGER = 1.5  # size of the larger faces, relative to the other rungs
 PRETRAINED_RATE = 0.2  # of the learning rate: at the full one the pretrained backbone diverges
 ANSWERS = "answers.npz"
 SCRATCH = "experiment"  # below models/, while an arm is trained
 IN_TRAINING_MODE = 500  # validation pairs that are also answered in training mode
-COLUMNS = [
-    "arm",
-    "against",
-    "seeds",
-    "faces",
-    "passes",
-    "auc",
-    "auc_sd",
-    "difference",
-    "low",
-    "high",
-]
+COLUMNS = ["arm", "against", "seeds", "faces", "passes", "auc", "auc_sd", "difference"]
+COLUMNS += ["low", "high", "minutes", "aucs"]
 FIRST = "fixed pairs, Adam (the course project's)"
 SIAMESE, SIX = "Siamese", "six channels"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of training: what builds its network for a seed, options of ``fit``, the faces,
-    whether the training is broken off half-way and resumed from its weights alone, and how many
-    passes of the network a face costs."""
+    """One way of training.
+
+    build: makes the network for a seed; changes: options of ``fit_variant``; broken: stop half-way
+    and resume from the weights alone; passes: of the network per face.
+    """
 
     build: Callable[[int], nn.Module]
     changes: dict
@@ -82,8 +74,8 @@ class Arm:
 
 @dataclass
 class Trained:
-    """What one training left: logits of the ``test`` and ``val`` pairs, of the first of the latter
-    in ``training_mode``, and the history."""
+    """One training's logits, of the ``test`` and ``val`` pairs and, in ``training_mode``, of the
+    first validation pairs, and its history."""
 
     answers: dict[str, np.ndarray]
     history: pd.DataFrame
@@ -91,16 +83,16 @@ class Trained:
 
 @dataclass(frozen=True)
 class Budget:
-    """What every arm of a run spends: faces a step, steps an evaluation, evaluations."""
+    """What every arm spends: faces per step, steps per evaluation, evaluations; and the seeds."""
 
     batch: int
     steps: int
-    evaluations: int = EVALUATIONS
-    seeds: tuple[int, ...] = field(default=(42, 43))
+    evaluations: int
+    seeds: tuple[int, ...]
 
     @classmethod
     def of(cls, data: RunData) -> "Budget":
-        """As the parameters say, as far as there are faces and pairs for it."""
+        """The budget set by the parameters, limited by the faces and pairs available."""
         p, faces, pairs = data.params, len(data.rows("train")), len(data.pairs("train"))
         batch = max(2, min(p.batch_size, faces, 2 * pairs) // 2 * 2)
         most = min(faces // batch, pairs // (batch // 2))
@@ -110,14 +102,14 @@ class Budget:
         return cls(batch, steps, max(2, total // steps // 2 * 2), seeds)
 
     def pairs(self, data: RunData, epochs: float = 1) -> dict:
-        """Options of ``fit`` for a fixed list of pairs, of which two faces make one."""
+        """Options of ``fit_variant`` for a fixed list of pairs."""
         return self._options(data.pairs("train"), self.batch // 2, epochs)
 
     def faces(self, data: RunData) -> dict:
-        """Options of ``fit`` for batches of faces, of which every pair is learnt from."""
-        return self._options(data.rows("train"), self.batch, 1)
+        """Options of ``fit_variant`` for every pair of a batch of faces."""
+        return self._options(data.rows("train"), self.batch)
 
-    def _options(self, train, batch: int, epochs: float) -> dict:
+    def _options(self, train: Pairs | np.ndarray, batch: int, epochs: float = 1) -> dict:
         epochs = max(1, round(self.evaluations * epochs))
         options = {"train": train, "batch_size": batch, "steps_per_epoch": self.steps}
         return options | {"epochs": epochs, "patience": epochs, "retrain": False}
@@ -128,7 +120,7 @@ def network(name: str = "SiameseResNet", **options) -> Callable[[int], nn.Module
 
 
 def train_arm(run: Run, arm: Arm, seed: int) -> Trained:
-    """Train an arm with one seed, or read what such a training left."""
+    """Train an arm with one seed, or read the result of an identical training."""
     torch.manual_seed(seed)
     model, val = arm.build(seed), arm.data.pairs("val")
     pairs = {"val": val, "test": arm.data.pairs("test")}
@@ -155,7 +147,7 @@ def train_arm(run: Run, arm: Arm, seed: int) -> Trained:
 
 
 def _digest(arm: Arm, model: nn.Module, pairs: dict[str, Pairs], seed: int) -> str:
-    """A hash of everything that a training is made from, the initial weights among it."""
+    """A hash of everything that determines a training, including the initial weights."""
     changes = {k: v for k, v in arm.changes.items() if k != "features"}
     made_from = model_digest(model), digest(arm.data, *pairs.values())
     return joblib.hash([made_from, changes, seed, arm.data.params.precision, arm.broken])
@@ -169,52 +161,43 @@ def _read(folder: Path) -> Trained:
 
 @torch.no_grad()
 def training_mode_logits(model: nn.Module, images: torch.Tensor, pairs: Pairs) -> np.ndarray:
-    """Logits of pairs as a model gives them that was left in training mode: dropout on, and batch
-    norm by each batch of 32 pairs. The model's own statistics stay as they are."""
+    """Logits of a copy of the model in training mode: dropout on, batch norm over 32 pairs."""
     model, parts = copy.deepcopy(model).train(), []
     for start in range(0, len(pairs), 32):
-        sides = (getattr(pairs[start : start + 32], side) for side in ("left", "right"))
-        parts.append(model(*(to_float(images[torch.from_numpy(side)]) for side in sides)))
+        some = pairs[start : start + 32]
+        sides = (to_float(images[torch.from_numpy(side)]) for side in (some.left, some.right))
+        parts.append(model(*sides))
     return torch.cat(parts).double().numpy()
 
 
 def compare_arms(
     run: Run, experiment: str, arms: dict[str, Arm], against: dict[str, str], budget: Budget
 ) -> pd.DataFrame:
-    """Train all arms with all seeds, and hold each against the arm that ``against`` names.
+    """Train all arms with all seeds, and compare each with the earlier arm ``against`` names.
 
-    Writes and returns ``experiments/<experiment>.csv`` (and every epoch beside it), one row per
-    arm: arm, against ("" for the first), seeds, faces (seen by each training), passes (of the
-    network, in each), auc and auc_sd (mean and standard deviation over seeds, on test pairs),
-    difference, low, high (of the
-    mean AUC from the other arm's; the 95% interval covers test faces and seeds, see
-    ``seed_difference``), minutes (of all trainings) and aucs (of each seed, as JSON).
+    Writes ``experiments/<experiment>_histories.csv``, all epochs, and writes and returns
+    ``experiments/<experiment>.csv``, one row per arm: arm, against ("" for the first), seeds, faces
+    and passes of the network (in each training), auc and auc_sd (mean and standard deviation over
+    seeds, on test pairs), difference, low, high (from ``seed_difference``), minutes (of all
+    trainings) and aucs (of each seed, as JSON).
     """
-    trained = {
-        name: [train_arm(run, arm, seed) for seed in budget.seeds] for name, arm in arms.items()
-    }
-    rows = []
+    logits, rows, histories = {}, [], []
     for name, arm in arms.items():
+        trained = [train_arm(run, arm, seed) for seed in budget.seeds]
         pairs = arm.data.pairs("test")
-        logits = np.stack([one.answers["test"] for one in trained[name]])
-        aucs = [area_under_roc(one, pairs.label) for one in logits]
+        logits[name] = np.stack([one.answers["test"] for one in trained])
+        aucs = [area_under_roc(one, pairs.label) for one in logits[name]]
         row = {"arm": name, "against": against.get(name, ""), "seeds": len(aucs)}
-        row |= _spent(arm) | {
-            "auc": np.mean(aucs),
-            "auc_sd": np.std(aucs, ddof=1) if len(aucs) > 1 else np.nan,
-        }
+        row |= _spent(arm) | {"auc": np.mean(aucs), "aucs": json.dumps([round(a, 4) for a in aucs])}
+        row["auc_sd"] = np.std(aucs, ddof=1) if len(aucs) > 1 else np.nan
+        row["minutes"] = sum(one.history.seconds.sum() for one in trained) / 60
         if name in against:
-            other = np.stack([one.answers["test"] for one in trained[against[name]]])
-            gain = seed_difference(logits, other, pairs)
+            gain = seed_difference(logits[name], logits[against[name]], pairs)
             row |= {"difference": gain["auc"], "low": gain["low"], "high": gain["high"]}
-        minutes = sum(one.history.seconds.sum() for one in trained[name]) / 60
-        rows.append(row | {"minutes": minutes, "aucs": json.dumps([round(a, 4) for a in aucs])})
-    histories = [
-        one.history.assign(arm=name, seed=seed)
-        for name, some in trained.items()
-        for one, seed in zip(some, budget.seeds, strict=True)
-    ]
-    table = pd.DataFrame(rows).reindex(columns=[*COLUMNS, "minutes", "aucs"])
+        rows.append(row)
+        for one, seed in zip(trained, budget.seeds, strict=True):
+            histories.append(one.history.assign(arm=name, seed=seed))
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     write_csv(pd.concat(histories), run.experiment(f"{experiment}_histories.csv"))
     write_csv(table, run.experiment(f"{experiment}.csv"))
     return table
@@ -227,13 +210,13 @@ def _spent(arm: Arm) -> dict:
 
 
 def read_experiment(run: Run, experiment: str) -> pd.DataFrame:
-    """A table of an experiment; empty if it has not been made."""
+    """The table of an experiment; empty if it has not been run."""
     path = run.experiment(f"{experiment}.csv")
     return read_table(path) if path.exists() else pd.DataFrame()
 
 
 def ladder(run: Run, data: RunData) -> pd.DataFrame:
-    """From the course project's way of training to ours, one change a rung; see ``compare_arms``.
+    """From the course project's way of training to ours, one change per rung; see ``compare_arms``.
 
     Where there is a pretrained start, its network is trained on the larger faces from these weights
     and from scratch, with the same lower learning rate for the backbone in both.
@@ -262,16 +245,16 @@ def ladder(run: Run, data: RunData) -> pd.DataFrame:
 
 
 def _pretrained(p: Params) -> dict | None:
-    """Options of a network that starts from weights: the run's own or, where they are on this
-    machine, HSE-FaceRes; None without either."""
+    """Options of a pretrained network: with the run's own weights or, if they are on this machine,
+    those of HSE-FaceRes; None without either."""
     if p.weights:
         return {"backbone": p.backbone, "weights": p.weights}
     return {"backbone": FACERES, "weights": FACERES} if faceres_weights().exists() else None
 
 
 def architectures(run: Run, data: RunData) -> pd.DataFrame:
-    """The Siamese network against the six-channel one, in the course project's recipe: from as many
-    of the same fixed pairs, and at equal compute, since a pair costs the Siamese one two passes."""
+    """The Siamese network against the six-channel one, with the course project's recipe: on the
+    same fixed pairs, and at equal compute, as a pair costs the Siamese network two passes."""
     small = data.at(data.params.ladder_size)
     budget = Budget.of(small)
     twice, six = budget.pairs(small, 2), network("ResNetClassifier")
@@ -298,14 +281,13 @@ def hidden_layers(run: Run, data: RunData) -> pd.DataFrame:
 
 
 def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The course project's faults, each switched on alone, and what it costs.
+    """The cost of each of the course project's faults, introduced one at a time.
 
-    Takes the run's age regressor, whose frozen features the transfer arms share, and its Siamese
-    model, for samples of pairs against all pairs. trials: by model, the epochs of a search, as from
-    ``tuning.read_epochs``. Writes and returns ``experiments/faults.csv``, one row per fault: fault,
-    measure (what the figures are), sound, faulty, difference, low and high (95%, or what the
-    measure says; NaN where nothing was drawn at random) and seeds.
-    Raises ValueError if one of the two models is missing.
+    Uses the run's age regressor, whose frozen features the transfer arms share, and its Siamese
+    model, to compare samples of pairs with all pairs. trials: by model, the epochs of a search, as
+    from ``tuning.read_epochs``. Writes and returns ``experiments/faults.csv``, one row per fault:
+    fault, measure, sound, faulty, difference, low, high (95%, or the range of samples; NaN where
+    nothing is random) and seeds. Raises ValueError if one of the two models is missing.
     """
     regressor = load_model(run.model(f"age_regressor_{data.params.backbone}"))
     siamese = load_model(run.model("siamese"))
@@ -313,21 +295,18 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     budget = Budget.of(small)
     fixed = COURSE | budget.pairs(small)
     features = frozen_features(_transfer(regressor, data, data.params.seed), images)
-    frozen = COURSE | budget.pairs(images)
+    drifting = COURSE | budget.pairs(images)
+    frozen = drifting | {"features": features}
     plain = _plainly_split(small)
     clean = _without_leaks(plain)
     dropout = "dropout in the head"
     arms = {
         FIRST: Arm(network(), fixed, small),
-        "frozen backbone": Arm(
-            lambda seed: _transfer(regressor, data, seed), frozen | {"features": features}, images
-        ),
+        "frozen backbone": Arm(lambda seed: _transfer(regressor, data, seed), frozen, images),
         "left face twice": Arm(
-            lambda seed: _transfer(regressor, data, seed, blind=True),
-            frozen | {"features": features},
-            images,
+            lambda seed: _transfer(regressor, data, seed, blind=True), frozen, images
         ),
-        "frozen backbone in training mode": Arm(lambda seed: _drifting(regressor), frozen, images),
+        "frozen backbone in training mode": Arm(lambda _: _drifting(regressor), drifting, images),
         dropout: Arm(network(**DROPOUT), fixed, small),
         "plain split, without the copies": Arm(network(), COURSE | budget.pairs(clean), clean),
         "plain split": Arm(network(), COURSE | budget.pairs(plain), plain),
@@ -345,9 +324,8 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
         | {key: table[key][name] for key in ("difference", "low", "high", "seeds")}
         for name, other in against.items()
     ]
-    val, seeds = small.pairs("val")[:IN_TRAINING_MODE], budget.seeds
-    answers = [train_arm(run, arms[dropout], seed).answers for seed in seeds]
-    rows.append(_training_mode_row(answers, val))
+    answers = [train_arm(run, arms[dropout], seed).answers for seed in budget.seeds]
+    rows.append(_training_mode_row(answers, small.pairs("val")[:IN_TRAINING_MODE]))
     rows += [_one_checkpoint_row(model, epochs) for model, epochs in trials.items() if len(epochs)]
     rows += [_one_sample_row(siamese, data), *_matrix_rows(data)]
     result = pd.DataFrame(rows)
@@ -362,8 +340,8 @@ def _transfer(regressor: nn.Module, data: RunData, seed: int, blind: bool = Fals
 
 
 def _drifting(regressor: nn.Module) -> nn.Module:
-    """A Siamese model whose backbone is the regressor's and gets no gradient, but is in training
-    mode while the head learns: its batch-norm statistics go on drifting."""
+    """A Siamese model with the regressor's backbone, frozen but left in training mode, so that its
+    batch-norm statistics drift."""
     options = regressor.config["options"]
     model = build_model("SiameseResNet", backbone=options["backbone"], hidden_layers=HIDDEN)
     model.backbone.load_state_dict(regressor.backbone.state_dict())
@@ -372,7 +350,7 @@ def _drifting(regressor: nn.Module) -> nn.Module:
 
 
 def _plainly_split(data: RunData) -> RunData:
-    """The same faces in the course project's plain split, in which copies of a picture part."""
+    """The same faces in the course project's plain split, which separates copies of a picture."""
     p, plain = data.params, copy.copy(data)
     split = split_faces(data.faces, p.train, p.val, p.test, p.seed, leaky=True)
     plain.faces = data.faces.assign(split=split)
@@ -380,7 +358,7 @@ def _plainly_split(data: RunData) -> RunData:
 
 
 def _without_leaks(plain: RunData) -> RunData:
-    """That split without the training faces whose picture validation or test has too."""
+    """The plain split without the training faces whose picture is also in validation or test."""
     clean, faces = copy.copy(plain), plain.faces
     asked = faces.group.isin(faces.group[faces.split.isin(["val", "test"])])
     clean.faces = faces.assign(split=faces.split.mask(asked & (faces.split == "train"), ""))
@@ -391,64 +369,54 @@ def _training_mode_row(answers: list[dict[str, np.ndarray]], pairs: Pairs) -> di
     sound = np.stack([one["val"][: len(pairs)] for one in answers])
     faulty = np.stack([one["training_mode"] for one in answers])
     gain = seed_difference(faulty, sound, pairs)
-    means = (
-        np.mean([area_under_roc(one, pairs.label) for one in some]) for some in (sound, faulty)
-    )
     row = {"fault": "validation in training mode", "measure": "validation AUC that chooses"}
-    row |= dict(zip(("sound", "faulty"), means, strict=True)) | {"seeds": len(answers)}
-    return row | {"difference": gain["auc"], "low": gain["low"], "high": gain["high"]}
+    for name, logits in (("sound", sound), ("faulty", faulty)):
+        row[name] = np.mean([area_under_roc(one, pairs.label) for one in logits])
+    row |= {"difference": gain["auc"], "low": gain["low"], "high": gain["high"]}
+    return row | {"seeds": len(answers)}
 
 
 def _one_checkpoint_row(model: str, epochs: pd.DataFrame, orders: int = 2000) -> dict:
-    """What a search returns whose trials all save to one file, simulated: trials run one after the
-    other in random order, and each saves whenever its own loss is the lowest that it has had. So
-    the file holds the last trial's best epoch, whichever trial is called the best."""
-    best = epochs.loc[epochs.groupby("trial").loss.idxmin()].sort_values("loss")
-    drawn = np.random.default_rng(0).choice(best.auc.to_numpy(), orders)
-    low, high = np.quantile(drawn - best.auc.iloc[0], [0.025, 0.975])
-    row = {"fault": f"one checkpoint for {len(best)} trials ({model})", "seeds": np.nan}
-    row |= {"measure": "validation AUC of what is returned", "sound": best.auc.iloc[0]}
-    faulty = best.auc.mean()
-    return row | {
-        "faulty": faulty,
-        "difference": faulty - best.auc.iloc[0],
-        "low": low,
-        "high": high,
-    }
+    """What a search returns if all trials save to one file, simulated for trials in random order.
+
+    Each trial overwrites the file whenever its own loss is its lowest so far, so the file holds the
+    last trial's best epoch, whichever trial is called the best.
+    """
+    aucs = epochs.loc[epochs.groupby("trial").loss.idxmin()].sort_values("loss").auc
+    sound, faulty = aucs.iloc[0], aucs.mean()
+    drawn = np.random.default_rng(0).choice(aucs.to_numpy(), orders)
+    low, high = np.quantile(drawn - sound, [0.025, 0.975])
+    row = {"fault": f"one checkpoint for {len(aucs)} trials ({model})", "seeds": np.nan}
+    row |= {"measure": "validation AUC of what is returned", "sound": sound, "faulty": faulty}
+    return row | {"difference": faulty - sound, "low": low, "high": high}
 
 
 def _one_sample_row(model: nn.Module, data: RunData, samples: int = 10) -> dict:
-    """How far the AUCs of ten samples of the test's size lie around that of all test pairs: sound
-    is the latter, faulty the sample's that lies furthest from it, low and high are the ends."""
+    """The AUCs of samples of the course project's size around that of all test pairs: sound is the
+    latter, faulty the sample furthest from it, low and high are the extremes."""
     pairs, logits = all_answers(model, data)
     whole = area_under_roc(logits, pairs.label)
     drawn = sample_scatter(logits, pairs, data.params.eval_pairs, samples) - whole
     furthest = drawn[np.abs(drawn).argmax()]
-    row = {
-        "fault": "one sample of pairs",
-        "measure": f"test AUC, the furthest of {samples} samples",
-    }
-    row |= {"sound": whole, "faulty": whole + furthest, "difference": furthest, "seeds": np.nan}
+    measure = f"test AUC, the furthest of {samples} samples"
+    row = {"fault": "one sample of pairs", "measure": measure, "seeds": np.nan}
+    row |= {"sound": whole, "faulty": whole + furthest, "difference": furthest}
     return row | {"low": drawn.min(), "high": drawn.max()}
 
 
 def _matrix_rows(data: RunData, most: int = 3000) -> list[dict]:
-    """Memory and time of drawing the training pairs from a matrix of all faces by all faces, as the
-    course project did, against drawing their numbers. Measured on at most ``most`` faces; the
-    matrix's are scaled by the square of the number of faces to all of them."""
+    """Memory and time to draw the training pairs from an N×N matrix, as the course project did,
+    against drawing pair numbers. The matrix is measured on at most ``most`` faces and scaled
+    quadratically."""
     ages = data.ages.numpy().astype(np.int64)[data.rows("train")]
-    some = ages[:most]
-    size = data.params.data_size
-    measured = [
-        _measured(lambda: _by_matrix(some, size)),
-        _measured(lambda: sample_pairs(ages, data_size=size)),
-    ]
-    scale = (len(ages) / len(some)) ** 2
-    rows = []
-    for number, measure in enumerate(("memory (MB)", "time (s)")):
-        faulty, sound = measured[0][number] * scale, measured[1][number]
+    some, size = ages[:most], data.params.data_size
+    by_matrix = _measured(lambda: _by_matrix(some, size))
+    by_number = _measured(lambda: sample_pairs(ages, data_size=size))
+    rows, scale = [], (len(ages) / len(some)) ** 2
+    measures = ("memory (MB)", "time (s)")
+    for measure, matrix, sound in zip(measures, by_matrix, by_number, strict=True):
         row = {"fault": "pairs from an N×N matrix", "measure": measure, "sound": sound}
-        rows.append(row | {"faulty": faulty, "difference": faulty - sound})
+        rows.append(row | {"faulty": matrix * scale, "difference": matrix * scale - sound})
     return rows
 
 

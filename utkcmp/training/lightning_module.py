@@ -1,7 +1,7 @@
-"""One training as Lightning sees it: what a step does with a batch, and what an epoch reports.
+"""The Lightning module, its progress display and its trainer.
 
-What a step draws at random depends on (seed, epoch) alone, so a run that was killed goes on from
-its last finished epoch and ends with the same weights as one that was not.
+All random draws depend only on (seed, epoch), so a killed training resumes after its last finished
+epoch and ends with the same weights as an uninterrupted one.
 """
 
 import builtins
@@ -50,12 +50,12 @@ from utkcmp.training.settings import DivergedError, Settings
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-WARM_UP = 0.03  # share of the steps in which the cosine schedule's rate rises to its value
-KEPT_LOGITS = 256  # a step, for the training AUC
+WARM_UP = 0.03  # share of the steps with linear warm-up
+KEPT_LOGITS = 256  # per step, for the training AUC
 
 
 def warm_cosine(step: int, steps: int) -> float:
-    """The learning rate of a step as a share of its value: up within WARM_UP, then a half cosine.
+    """The factor on the learning rate: linear warm-up over WARM_UP of the steps, cosine decay.
 
     >>> [round(warm_cosine(step, 100), 2) for step in (0, 2, 50, 100)]
     [0.33, 1.0, 0.5, 0.0]
@@ -65,23 +65,23 @@ def warm_cosine(step: int, steps: int) -> float:
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of a model's weights and buffers, which starts young.
+    """An exponential moving average of a model's weights and buffers.
 
     After n steps the decay is at most (1 + n) / (10 + n), as in TensorFlow's
-    ExponentialMovingAverage: an average over a few hundred steps does not show the beginning.
+    ExponentialMovingAverage, so that the initial weights are soon forgotten.
     """
 
     def blend(averaged, current, steps):
-        young = (1 + int(steps)) / (10 + int(steps))
-        get_ema_multi_avg_fn(min(decay, young))(averaged, current, steps)
+        early = (1 + int(steps)) / (10 + int(steps))
+        get_ema_multi_avg_fn(min(decay, early))(averaged, current, steps)
 
     return AveragedModel(model, multi_avg_fn=blend, use_buffers=True).requires_grad_(False)
 
 
 class Task(L.LightningModule):
-    """A model, the images in memory, and what else ``solver.fit`` was given.
+    """A model and its training, from the arguments of ``solver.fit``.
 
-    made: what the training is made with and from, kept with its checkpoints.
+    made: the settings and digests that identify the training, stored in its checkpoints.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class Task(L.LightningModule):
         self.by_age = isinstance(model, ResNetAgeRegressor)
         self.frozen = isinstance(model, SiameseResNetAge)
         with_ages = settings.age_weight > 0 and not (self.by_age or self.frozen)
-        ages_in_view = 1 if embeds_once(model) else 2
+        faces = 1 if embeds_once(model) else 2  # per feature vector
         self.age_heads = nn.ModuleList(
             AgeDistribution(model.features, model.config["options"].get("weights"))
-            for _ in range(ages_in_view if with_ages else 0)
+            for _ in range(faces if with_ages else 0)
         )
-        if isinstance(model, RankingAgeRegressor):  # it has one of its own
+        if isinstance(model, RankingAgeRegressor):  # it has its own
             self.age_heads = nn.ModuleList([model.regressor.head])
         self.average: AveragedModel | None = None
         self.history: list[dict] = []
@@ -112,14 +112,14 @@ class Task(L.LightningModule):
 
     @property
     def validated(self):
-        """The network whose figures count: the moving average, if there is one."""
+        """The network to validate: the moving average, if there is one."""
         return self.average.module if self.average else self.model
 
     def on_fit_start(self):
         self.ages = self.ages.to(self.device)
         if self.device.type != "cpu":
             self.images = self.images.to(self.device)
-        if self.frozen:  # each face is embedded only once
+        if self.frozen:  # so each face is embedded only once
             self.model.eval()
             if self.features is None:
                 rows = np.arange(len(self.images))
@@ -161,7 +161,7 @@ class Task(L.LightningModule):
         self.started, self.losses, self.kept = time.perf_counter(), [], []
 
     def faces(self, rows: Tensor) -> Tensor:
-        """The faces of the given rows as the network takes them, (B, 3, S, S) float32."""
+        """The augmented, normalised faces of the given rows, (B, 3, S, S) float32."""
         return self.augmentation(self.images[rows])
 
     def training_step(self, batch, step):
@@ -177,8 +177,7 @@ class Task(L.LightningModule):
         return loss + self.settings.age_weight * age_loss
 
     def answers(self, batch) -> tuple[Tensor, Tensor, Tensor | float]:
-        """Logits and labels of a batch of PairBatches or of ComparedFaces, and the loss of the age
-        heads on its faces (0 without any)."""
+        """Logits and labels of a batch of PairBatches or ComparedFaces, and the age heads' loss."""
         if len(batch) == 4:
             rows, left, right, label = batch
             contributed, age_loss = self.contributed(rows)
@@ -197,9 +196,9 @@ class Task(L.LightningModule):
         return self.model.contribute(features), self.age_loss(features, rows)
 
     def age_loss(self, features: Tensor, *sides: Tensor) -> Tensor | float:
-        """Mean loss of the age heads, one for each of the faces that the features (B, D) show.
+        """Mean loss of the age heads on features (B, D), 0 without heads.
 
-        sides: the (B,) rows of these faces.
+        sides: for each head, the (B,) rows of its faces.
         """
         losses = [
             head.loss(head(features), self.ages[rows])
@@ -210,7 +209,7 @@ class Task(L.LightningModule):
     def on_train_batch_end(self, outputs, batch, step):
         if self.average:
             self.average.update_parameters(self.model)
-        watched = self.device.type == "cpu" or step % 50 == 49  # a GPU is not made to wait
+        watched = self.device.type == "cpu" or step % 50 == 49  # reading the loss stalls a GPU
         if watched and not torch.isfinite(self.losses[-1]):
             self.diverged("training", self.losses[-1].item(), f", step {step + 1}")
 
@@ -218,22 +217,21 @@ class Task(L.LightningModule):
         row = {"epoch": self.current_epoch + 1}
         row["train_loss"] = float(torch.stack(self.losses).mean())
         if self.kept:
-            logits, label = (
-                torch.cat(part).float().cpu().numpy() for part in zip(*self.kept, strict=True)
-            )
+            kept = zip(*self.kept, strict=True)
+            logits, label = (torch.cat(part).float().cpu().numpy() for part in kept)
             shown = pair_metrics(logits, label)
             row |= {"train_accuracy": shown["accuracy"], "train_auc": shown["auc"]}
-        # One process measures for all, so that all stop in the same epoch.
+        # Rank 0 validates for all processes, so that all stop in the same epoch.
         measured = self.validate() if self.global_rank == 0 else None
         measured = self.trainer.strategy.broadcast(measured)
-        if not math.isfinite(measured["loss"]):  # the last step's loss was that before the step
+        if not math.isfinite(measured["loss"]):  # no training loss has seen the last update
             self.diverged("validation", measured["loss"])
         row |= {f"val_{name}": value for name, value in measured.items()}
         row["lr"] = self.optimizers().param_groups[0]["lr"]
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
         curves = {k: float(v) for k, v in row.items() if k != "epoch"}
-        self.log_dict(curves | {"step": float(row["epoch"])})  # what Lightning counts curves by
+        self.log_dict(curves | {"step": float(row["epoch"])})  # "step" sets the curves' x axis
         if self.on_epoch:
             self.on_epoch(row)
 
@@ -245,7 +243,7 @@ class Task(L.LightningModule):
         )
 
     def validate(self) -> dict[str, float]:
-        """The validation figures, with dropout off and batch-norm statistics fixed."""
+        """The validation metrics, in evaluation mode."""
         val, model = self.validate_on, self.validated
         if self.by_age:
             ages, got = self.ages.cpu().numpy()[val], predict_ages(model, self.images, val)
@@ -272,7 +270,7 @@ class Task(L.LightningModule):
 
 
 class Progress(L.Callback):
-    """A bar over the steps of the training on a screen or in a notebook, else a line per epoch."""
+    """A progress bar in a terminal or notebook, otherwise one line per epoch."""
 
     def on_train_start(self, trainer, task):
         steps = {"total": trainer.estimated_stepping_batches, "initial": trainer.global_step}
@@ -280,13 +278,13 @@ class Progress(L.Callback):
         self.validated = ""
 
     def on_train_batch_end(self, trainer, task, outputs, batch, step):
-        if self.bar.update():  # it is drawn at most ten times per second; a GPU is waited for
+        if self.bar.update():  # at most ten times per second, as reading the loss stalls a GPU
             loss = f"training loss {float(task.losses[-1]):.3f}"
             epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             self.bar.set_description_str(f"{epoch}, {loss}{self.validated}", refresh=False)
 
     def on_train_epoch_start(self, trainer, task):
-        """Say how the epoch before ended: its row is made after callbacks have seen its end."""
+        """Report the previous epoch: its row is made after the callbacks of its end."""
         if not task.history:
             return
         row = task.history[-1]
@@ -307,26 +305,26 @@ class Progress(L.Callback):
 
 
 def on_screen() -> bool:
-    """Whether output goes to a notebook or a terminal, which can draw a progress bar."""
+    """Whether output goes to a notebook or a terminal."""
     return hasattr(builtins, "__IPYTHON__") or sys.stderr.isatty()
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are there whole or not at all.
+    """Checkpoints that are written atomically.
 
-    Lightning writes them to the system's folder for temporary files and moves them from there,
-    which is a copy where that lies on another disk: a kill leaves half of one here, or one there.
+    Lightning moves them from the system's temporary folder, which may be on another disk: a kill
+    would leave half a checkpoint here, or a whole one there.
     """
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
-        buffer = io.BytesIO()  # writing to a full disk, torch.save would not say why it fails
+        buffer = io.BytesIO()  # on a full disk, torch.save itself would not give the reason
         torch.save(checkpoint, buffer)
         with atomic(Path(path)) as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
 
 def train_here(task: Task, folder: Path, checkpoint: Path | None, tensorboard: Path | None) -> None:
-    """Train, from a checkpoint on if there is one; leaves best.ckpt and last.ckpt in ``folder``."""
+    """Train, or resume from a checkpoint; leaves best.ckpt and last.ckpt in ``folder``."""
     s = task.settings
     always = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     callbacks = [
@@ -350,7 +348,7 @@ def train_here(task: Task, folder: Path, checkpoint: Path | None, tensorboard: P
             precision=PRECISIONS[s.precision],
             logger=TensorBoardLogger(tensorboard, name="", version="") if tensorboard else False,
             callbacks=callbacks,
-            # A scheduler's variables (Slurm's, say) are not about the processes started here.
+            # LightningEnvironment ignores the variables of a scheduler such as Slurm.
             plugins=[WholeCheckpoints(), LightningEnvironment()],
             reload_dataloaders_every_n_epochs=1,
             enable_progress_bar=False,
@@ -360,7 +358,7 @@ def train_here(task: Task, folder: Path, checkpoint: Path | None, tensorboard: P
 
 
 def train_in_processes(*options) -> None:
-    """``train_here`` in a process of its own, which starts one per device: a notebook cannot."""
+    """``train_here`` in a new process that can start one per device, which a notebook cannot."""
     try:
         torch.multiprocessing.spawn(_rank_zero, options)
     except torch.multiprocessing.ProcessRaisedException as error:

@@ -1,7 +1,6 @@
-"""How many training pairs are enough? The head on frozen features, from lists of several lengths.
+"""How many training pairs are enough? A head on frozen features, trained on lists of pairs.
 
-A face's features are known before training, so that a training takes seconds and can be repeated
-with other seeds.
+Features are computed once, so that a training takes seconds and can be repeated with other seeds.
 """
 
 import copy
@@ -31,14 +30,14 @@ def fit_pair_counts(
 ) -> pd.DataFrame:
     """Train the head with each of ``pair_counts`` pairs, and with every pair of a batch of faces.
 
-    regressor: the trained age regressor; features: as from ``frozen_features``. A count takes at
-    most the pairs that there are. Each of ``head_seeds`` seeds decides which pairs are drawn, their
-    order and the initial weights. All trainings take as many steps, EPOCHS times
-    ``steps_per_epoch`` or the batches of the largest count, and none stops early.
-    Writes and returns ``repeats/transfer_pairs.csv``, one row a training: pairs (text, a count or
+    regressor: the trained age regressor; features: as from ``frozen_features``. Counts are limited
+    to the pairs that exist. Each of ``head_seeds`` seeds decides which pairs are drawn, their order
+    and the initial weights. All trainings take the same number of steps, EPOCHS times
+    ``steps_per_epoch`` or the batches of the largest count, without early stopping.
+    Writes and returns ``repeats/transfer_pairs.csv``, one row per training: pairs (text, a count or
     ``EVERY_PAIR``), seed, val_auc (of the epoch with the best validation loss); without
-    ``pair_counts`` nothing is written and there is no row. Rows made with the same settings and
-    data are read instead, so an interrupted call goes on; the trained heads are not kept.
+    ``pair_counts`` nothing is written. Rows made with the same settings and data are reused, so an
+    interrupted call resumes; the trained heads are not kept.
     """
     p = data.params
     if not p.pair_counts:
@@ -47,8 +46,8 @@ def fit_pair_counts(
     possible = count_pairs(data.ages.numpy()[rows], p.year_diff, p.unique_images)
     counts = sorted({min(count, possible) for count in p.pair_counts})
     steps = p.steps_per_epoch or max(1, counts[-1] // p.batch_size)
-    settings = Settings.of(p, epochs=EPOCHS, patience=EPOCHS, steps_per_epoch=steps)
-    settings = replace(settings, retrain=True)  # a head alone cannot be read back
+    changes = {"epochs": EPOCHS, "patience": EPOCHS, "steps_per_epoch": steps}
+    settings = Settings.of(p, **changes, retrain=True)  # a head alone cannot be read back
     drawn = {"unique_images": p.unique_images, "duplicate_probability": p.duplicate_probability}
     asked = settings.stored() | drawn | {"counts": counts, "head_seeds": p.head_seeds}
     asked["data"] = digest(data, rows, val, features.numpy())
@@ -65,7 +64,7 @@ def fit_pair_counts(
                 continue
             train = rows if pairs == EVERY_PAIR else _draw(data, int(pairs), seed)
             model = transfer_model(regressor, p.model_copy(update={"seed": seed}))
-            model.regressor = nn.Identity()  # features are known: checkpoints hold the head alone
+            model.regressor = nn.Identity()  # so that checkpoints hold the head alone
             fitted = fit(
                 model,
                 data,
@@ -88,16 +87,16 @@ def _draw(data: RunData, count: int, seed: int) -> Pairs:
 
 
 def _at_least(count: int, train: Pairs | np.ndarray) -> Pairs | np.ndarray:
-    """``train`` over and over until it fills an epoch: fewer batches would be fewer steps."""
+    """``train`` repeated to ``count`` examples, so that all epochs have the same steps."""
     return train[np.arange(max(count, len(train))) % len(train)]
 
 
 def pair_count_gains(table: pd.DataFrame) -> pd.DataFrame:
-    """Validation AUC of each number of pairs less that of the fewest, paired by seed.
+    """Validation AUC of each number of pairs minus that of the fewest, paired by seed.
 
     table: as from ``fit_pair_counts``. Returns pairs, fewest, seeds, auc and auc_fewest (means),
-    difference, low, high; the 95% t interval covers what a seed decides, not the choice of faces.
-    One seed has no interval: NaN.
+    difference, low, high. The 95% t interval covers what a seed decides, not the choice of faces;
+    NaN for a single seed.
 
     >>> aucs = {"pairs": ["50", "all"] * 2, "seed": [1, 1, 2, 2], "val_auc": [0.7, 0.8, 0.7, 0.9]}
     >>> pair_count_gains(pd.DataFrame(aucs))[["pairs", "seeds", "difference"]].round(2).values
@@ -111,10 +110,10 @@ def pair_count_gains(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains_by_seed(auc: pd.DataFrame) -> pd.DataFrame:
-    """AUC of each column less that of the first, paired by seed, with a 95% t interval.
+    """AUC of each column minus that of the first, paired by seed, with a 95% t interval.
 
     auc: one row per seed. Returns arm (the column), seeds, auc and auc_first (means), difference,
-    low, high; without a second seed there is no interval: NaN.
+    low, high; the interval is NaN for a single seed.
     """
     rows = []
     for name in auc.columns[1:]:

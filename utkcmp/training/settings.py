@@ -1,10 +1,10 @@
-"""What a training does with its model and data, as one object."""
+"""The settings of a training, as one object."""
 
 from dataclasses import asdict, dataclass, fields
 
 from utkcmp.params import Params, check, check_names
 
-HOW = ("device", "retrain", "show_faces")  # settings that decide nothing about the weights
+HOW = ("device", "retrain", "show_faces")  # settings that do not affect the weights
 
 
 class DivergedError(ArithmeticError):
@@ -13,9 +13,9 @@ class DivergedError(ArithmeticError):
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a training; ``Params`` has their meaning, ranges and defaults.
+    """The settings of a training; see ``Params`` for their meaning, ranges and defaults.
 
-    What data a batch is of depends on what ``fit`` is given to train on.
+    ``batch_size`` counts pairs or faces, whichever ``fit`` trains on.
 
     >>> Settings.of(epochs=3, lr=0.1).epochs
     3
@@ -44,9 +44,9 @@ class Settings:
 
     @classmethod
     def of(cls, params: Params | None = None, **changes) -> "Settings":
-        """Those of ``params`` (by default, the defaults), but for ``changes``.
+        """The settings in ``params`` or the defaults, with ``changes``.
 
-        Raises ParameterError for a change of an unknown name or of a value out of range.
+        Raises ParameterError for an unknown name or an invalid value.
         """
         names = [field.name for field in fields(cls)]
         check_names(changes, names)
@@ -54,5 +54,5 @@ class Settings:
         return cls(**{name: getattr(checked, name) for name in names})
 
     def stored(self) -> dict:
-        """What decides the weights, as a model's config.json keeps it."""
+        """The settings that affect the weights, as stored in a model's config.json."""
         return {name: value for name, value in asdict(self).items() if name not in HOW}

@@ -1,5 +1,6 @@
-"""Training, on Lightning: a model and data in, the best epoch's weights and a history out."""
+"""Training with Lightning: a model and data in, the best epoch's weights and a history out."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -25,7 +26,7 @@ class Fitted:
     """A trained model with the best epoch's weights, in evaluation mode.
 
     history: one row per epoch (epoch, train_loss, train_accuracy, train_auc, val_loss, ..., lr,
-    seconds); reused: nothing was trained, the finished model was read from its folder.
+    seconds); reused: the finished model was read from its folder.
     """
 
     model: nn.Module
@@ -56,25 +57,23 @@ def fit(
     """Train a copy of a model made by ``build_model`` and keep the weights of its best epoch.
 
     data: has ``images``, uint8 (N, 3, S, S), and ``ages``, float32 (N,) years, as a ``RunData``.
-    What ``train`` holds says how a step is made: Pairs are shuffled and cut into batches of pairs;
-    rows (int64) into batches of faces, of which every pair at least ``year_diff`` years apart is
-    scored, or, for an age regressor, each face. ``val`` is Pairs, or rows for an age regressor.
-    tensorboard: the folder of its event files, without faces if ``show_faces`` is false. features:
-    float32 (N, D), a frozen model's features of all images, if they are known already. on_epoch:
-    called after each epoch with its row of the history.
+    train: Pairs, for batches of pairs, or rows (int64), for batches of faces, of which every pair
+    at least ``year_diff`` years apart is scored or, by an age regressor, each face. val: Pairs, or
+    rows for an age regressor. tensorboard: folder of the event files, without faces if
+    ``show_faces`` is false. features: float32 (N, D), a frozen model's features of all images, if
+    already known. on_epoch: called after each epoch with its row of the history.
 
-    A finished model in ``folder`` that was made with the same settings and data is read instead,
-    unless ``retrain``; an unfinished one is continued; one made otherwise is trained anew.
+    A finished model in ``folder`` with the same settings and data is read instead, unless
+    ``retrain``; an unfinished training is resumed; anything else is replaced.
 
-    The same arguments on the same machine give the same weights, bit for bit, on a CPU (if torch
-    has as many threads), interrupted or not. A GPU only comes close: what is drawn at random is the
-    same, but some kernels add up in whatever order they end, cuDNN picks its algorithms as it goes,
-    and of either difference bf16, with 8 bits per number, makes a larger one. Lightning's
-    ``deterministic``, which allows only kernels of a fixed order, is not set: it costs speed, and
-    some operations have no such kernel.
+    On a CPU the same arguments give bitwise the same weights, interrupted or not, on the same
+    machine with the same number of threads. On a GPU they do not: some kernels sum in a varying
+    order and cuDNN chooses algorithms at run time, differences that bf16 amplifies. Lightning's
+    ``deterministic`` is not set, as it costs speed and some operations have no deterministic
+    kernel.
 
-    Raises DivergedError if the loss is no longer finite, and then the folder holds the best weights
-    so far; ValueError if ``model`` is the trained one of ``folder`` and is to be trained on.
+    Raises DivergedError if the loss is no longer finite (the folder then holds the best weights so
+    far) and ValueError instead of training the finished model of ``folder`` further.
     """
     by_age = isinstance(model, ResNetAgeRegressor)
     if isinstance(train, np.ndarray) and not by_age and not embeds_once(model):
@@ -98,13 +97,13 @@ def fit(
             )
     if before == made and not settings.retrain:
         fitted = Fitted(load_model(folder), read_history(folder), reused=True)
-        if (folder / "last.ckpt").exists():  # it was killed between training and its boards
+        if (folder / "last.ckpt").exists():  # killed while writing for TensorBoard
             _conclude(fitted, data, val, settings, folder, tensorboard)
         return fitted
     checkpoint = _checkpoint(folder, made)
     if tensorboard and not checkpoint:
         shutil.rmtree(tensorboard, ignore_errors=True)
-    # Lightning trains a model in the mode it finds. Convolutions are fastest channels-last.
+    # Lightning does not change the mode. Convolutions are fastest channels-last.
     model.train().to(memory_format=torch.channels_last)
     task = Task(model, data, train, val, settings, made, features, on_epoch)
     train_task = train_here if settings.devices == 1 else train_in_processes
@@ -123,9 +122,9 @@ def fit(
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """``auto`` is bf16 where the device computes in it, else 32 bits; other names are themselves.
+    """Resolve ``auto``: bf16 if the device has bf16 instructions, else 32 bits.
 
-    A processor without bf16 instructions emulates them, at several times the cost of 32 bits.
+    Emulated bf16 takes several times as long as 32 bits.
     """
     if name != "auto":
         return name
@@ -138,7 +137,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def digest(data, *parts: Pairs | np.ndarray) -> str:
-    """One hash over the images' first bytes, the ages, and pairs or rows of them."""
+    """A hash of the downsampled images, the ages, and pairs or rows of them."""
     images = data.images
     arrays = [images[:, :, ::8, ::8].numpy(), data.ages.numpy()]
     for part in parts:
@@ -147,13 +146,13 @@ def digest(data, *parts: Pairs | np.ndarray) -> str:
 
 
 def model_digest(model: nn.Module) -> str:
-    """One hash over a model's config and weights."""
+    """A hash of a model's config and weights."""
     weights = [tensor.cpu().numpy().ravel() for tensor in model.state_dict().values()]
     return joblib.hash([json.dumps(model.config, sort_keys=True), *weights])
 
 
 def _settings(path: Path) -> dict | None:
-    """The settings of a finished model, by its config.json; None where there is none."""
+    """The settings in a finished model's config.json; None if there is none."""
     try:
         settings = read_json(path)["settings"]
         return settings if "start" in settings else None
@@ -162,7 +161,7 @@ def _settings(path: Path) -> dict | None:
 
 
 def _holds(folder: Path, model: nn.Module) -> bool:
-    """Whether a folder's finished model is this one."""
+    """Whether ``model`` is the folder's finished model."""
     try:
         return model_digest(load_model(folder)) == model_digest(model)
     except ValueError:
@@ -170,13 +169,11 @@ def _holds(folder: Path, model: nn.Module) -> bool:
 
 
 def _checkpoint(folder: Path, made: dict) -> Path | None:
-    """The checkpoint to go on from; one made otherwise, unreadable, or no plain data is removed."""
+    """The checkpoint to resume from; one with other settings, damaged or unsafe is removed."""
     last, best = folder / "last.ckpt", folder / "best.ckpt"
-    try:
+    with contextlib.suppress(Exception):  # a damaged or hostile file can raise anything
         if _load(last)["made"] == made and _load(best):
             return last
-    except Exception:  # whatever a damaged or hostile file makes torch stumble over
-        pass
     _remove_checkpoints(folder)
     return None
 
@@ -191,7 +188,7 @@ def _remove_checkpoints(folder: Path) -> None:
 
 
 def _keep_best(model: nn.Module, folder: Path, made: dict) -> Fitted:
-    """Put the best epoch's weights into ``model`` and its folder."""
+    """Load the best epoch's weights into ``model`` and save it."""
     best, last = _load(folder / "best.ckpt"), _load(folder / "last.ckpt")
     prefix = "average.module." if made["ema"] else "model."
     weights = best["state_dict"].items()

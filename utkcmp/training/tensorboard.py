@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a finished training, beside the curves that were logged meanwhile."""
+"""What TensorBoard shows of a finished training, in addition to the curves logged meanwhile."""
 
 import logging
 import warnings
@@ -19,9 +19,8 @@ TILES = 12  # answered pairs in the grid
 
 
 def write_boards(folder: Path, fitted, data, val: Pairs | np.ndarray, settings) -> None:
-    """Write hyper-parameters with the best epoch's figures, the model's graph and, for a pair
-    model, the ROC curve and a grid of answers to validation pairs. Arguments as in ``solver.fit``.
-    """
+    """Write hyperparameters with the best epoch's metrics, the model's graph and, for a pair model,
+    the ROC curve and a grid of answered validation pairs. Arguments as for ``solver.fit``."""
     model, best = fitted.model, fitted.best
     step = int(fitted.history.epoch.iloc[-1])
     with SummaryWriter(str(folder)) as writer:
@@ -37,22 +36,16 @@ def write_boards(folder: Path, fitted, data, val: Pairs | np.ndarray, settings) 
             writer.add_figure("answers", _grid(data, val, logits, settings.show_faces), step)
             inputs = (inputs, inputs)
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the tracer's advice
+            warnings.simplefilter("ignore")  # of the tracer
             logging.getLogger("torch").setLevel(logging.ERROR)
             writer.add_graph(model, inputs)
 
 
 def _grid(data, pairs: Pairs, logits: np.ndarray, show_faces: bool):
     pairs, logits, ages = pairs[:TILES], logits[:TILES], data.ages.numpy().astype(int)
-    table = pd.DataFrame(
-        {
-            "left": pairs.left,
-            "right": pairs.right,
-            "left_age": ages[pairs.left],
-            "right_age": ages[pairs.right],
-            "answer": np.where(logits > 0, "left", "right"),
-            "confidence": 1 / (1 + np.exp(-np.abs(logits))),
-        }
-    )
+    table = pd.DataFrame({"left": pairs.left, "right": pairs.right})
+    table["left_age"], table["right_age"] = ages[pairs.left], ages[pairs.right]
+    table["answer"] = np.where(logits > 0, "left", "right")
+    table["confidence"] = 1 / (1 + np.exp(-np.abs(logits)))
     images = data.images.numpy() if show_faces else StandIns(data.ages)
     return pair_tiles(images, table, drawn=not show_faces)

@@ -1,4 +1,4 @@
-"""What a run trains beside its notebooks' main models: as its parameters say, one thing changed."""
+"""Trainings with a run's parameters, and with some of them changed."""
 
 from collections.abc import Callable
 
@@ -30,12 +30,11 @@ def fit_variant(
     boards: bool = True,
     **changes,
 ) -> Fitted:
-    """Train a pair model as the run says, but for ``changes`` of parameters, whichever they are.
+    """Train a pair model with the run's parameters and ``changes`` of any of them.
 
-    name: the folder below ``models/``. data: faces and parameters. model: its name, to be built
-    from the parameters with their seed, or one that is built. train: what it learns from, by
-    default what ``pairing`` says. features, on_epoch: as in ``fit``. boards: write for
-    TensorBoard.
+    name: the folder below ``models/``. data: faces and parameters. model: a name, to build from the
+    parameters, or a built model. train: by default as ``pairing`` says. features, on_epoch: as for
+    ``fit``. boards: write for TensorBoard.
     """
     check_names(changes)
     p = check(data.params.model_dump() | changes)
@@ -59,33 +58,28 @@ def fit_variant(
 
 
 def fit_pretrained(run: Run, data: RunData) -> Fitted:
-    """Train the run's ``RankingAgeRegressor``, with the run's parameters but for ``pretrained``."""
-    changes = data.params.pretrained
+    """Train the run's ``RankingAgeRegressor``, with the changed parameters in ``pretrained``."""
+    name, changes = "RankingAgeRegressor", data.params.pretrained
     size = changes.get("image_size", data.params.image_size)
-    name = "RankingAgeRegressor"
     return fit_variant(FOLDERS[name], run, data.at(size), name, **changes)
 
 
 def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
-    """Train (or read) the run's age regressor, whose features the transfer model takes.
+    """Train (or read) the run's age regressor, in ``models/age_regressor_<backbone>``.
 
-    One exists for each backbone, in ``models/age_regressor_<backbone>``.
+    The transfer model is built on its features.
     """
-    p, name = data.params, f"age_regressor_{backbone}"
+    p, name, rows = data.params, f"age_regressor_{backbone}", data.rows("train")
     torch.manual_seed(p.seed)
-    model = build_model(
-        "ResNetAgeRegressor",
-        backbone=backbone,
-        weights=p.weights_of(backbone),
-        age_loss=p.age_loss,
-    )
-    model.set_ages(data.ages[data.rows("train")])
+    options = {"backbone": backbone, "weights": p.weights_of(backbone), "age_loss": p.age_loss}
+    model = build_model("ResNetAgeRegressor", **options)
+    model.set_ages(data.ages[rows])
     changes = {"epochs": p.regressor_epochs, "lr": p.regressor_lr, "steps_per_epoch": None}
     return fit(
         model,
         data,
         Settings.of(p, batch_size=p.regressor_batch_size, **changes),
-        train=data.rows("train"),
+        train=rows,
         val=data.rows("val"),
         folder=run.model(name),
         tensorboard=run.tensorboard(name),
@@ -95,8 +89,8 @@ def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
 def transfer_model(regressor: nn.Module, params: Params, blind: bool = False) -> nn.Module:
     """A ``SiameseResNetAge`` with the weights of an age regressor and a new head.
 
-    regressor: one that was trained, or that of the peer (``evaluation.load_peer``). blind: both
-    inputs are the left face, see models.py.
+    regressor: a trained one, or that of the peer (``evaluation.load_peer``). blind: feed the left
+    face in twice.
     """
     torch.manual_seed(params.seed)
     same = {name: regressor.config["options"][name] for name in ("backbone", "age_loss")}
@@ -106,9 +100,9 @@ def transfer_model(regressor: nn.Module, params: Params, blind: bool = False) ->
 
 
 def frozen_features(model: nn.Module, data: RunData) -> Tensor:
-    """A frozen model's features of all faces, float32 (N, D) on the CPU, for every fit of its head.
+    """A frozen model's features of all faces, float32 (N, D) on the CPU.
 
-    The model ends on the CPU and in evaluation mode.
+    Leaves the model on the CPU in evaluation mode.
     """
     device = pick_device(data.params.device)
     model.eval().to(device, memory_format=torch.channels_last)
@@ -118,10 +112,10 @@ def frozen_features(model: nn.Module, data: RunData) -> Tensor:
 
 
 def repeat(name: str, run: Run, data: RunData) -> None:
-    """Train a pair model again with each of ``seeds``, and put what it reaches into results.csv.
+    """Train a pair model again with each of ``seeds``, and add its results to results.csv.
 
-    name: as in results.csv. A seed decides the initial weights and the order of the batches; the
-    faces and the pairs stay. Models lie beside the run's own, as ``<folder>_seed<k>``.
+    name: as in results.csv. A seed decides the initial weights and the order of the batches, not
+    the faces and pairs. Models are saved as ``<folder>_seed<k>``.
     """
     for seed in dict.fromkeys(data.params.seeds):
         if seed != data.params.seed:
@@ -131,11 +125,21 @@ def repeat(name: str, run: Run, data: RunData) -> None:
 
 
 def faces_per_epoch(data: RunData, by_pairs: bool = False) -> int:
-    """How many faces an epoch of the run's training shows the network, a face of two pairs twice.
+    """The faces the network sees in an epoch of the run's training, two for each pair of a list.
 
-    by_pairs: the training takes the fixed list, whatever ``pairing`` says.
+    by_pairs: train on the fixed list, whatever ``pairing`` says.
     """
-    p, pairs, faces = data.params, len(data.pairs("train")), len(data.rows("train"))
-    each, count = (2, pairs) if by_pairs or p.pairing == "list" else (1, faces)
-    batch = min(p.batch_size, count)
-    return each * batch * min(p.steps_per_epoch or count, count // batch)
+    p = data.params
+    if by_pairs or p.pairing == "list":
+        return 2 * pairs_per_epoch(data, p.batch_size)
+    return _per_epoch(len(data.rows("train")), p.batch_size, p.steps_per_epoch)
+
+
+def pairs_per_epoch(data: RunData, batch_size: int) -> int:
+    """The training pairs of an epoch from the fixed list."""
+    return _per_epoch(len(data.pairs("train")), batch_size, data.params.steps_per_epoch)
+
+
+def _per_epoch(count: int, batch_size: int, steps: int | None) -> int:
+    batch = min(batch_size, count)
+    return batch * min(steps or count, count // batch)

@@ -1,6 +1,6 @@
-"""Ray for a block of code: started here, or an existing cluster joined.
+"""Ray for a block of code: start it on this machine, or join an existing cluster.
 
-Whatever is started here ends with the block, whether it succeeds, fails, is interrupted or killed.
+Whatever is started here ends with the block, even if it fails or is killed.
 """
 
 import contextlib
@@ -15,16 +15,16 @@ from pathlib import Path
 from utkcmp.params import Params
 from utkcmp.processes import end_marked, ends_with_us
 
-# Ray reads these when it is imported; in a cluster they are sent to the workers as well.
+# Environment that Ray reads on import; in a cluster it is also sent to the workers.
 SETTINGS = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without a GPU may still see one
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not hide GPUs from trials without one
     "RAY_AIR_NEW_OUTPUT": "0",  # progress is shown by trials.progress_callback
     "RAY_TRAIN_V2_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # trials are the work itself; Ray would put all else before them
+    "RAY_worker_niceness": "0",  # by default Ray gives workers a low priority
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must stop the notebook, not only the search
-    "TUNE_GLOBAL_CHECKPOINT_S": "1",  # seconds between records of the search's state
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",  # seconds between saves of the search's state
 }
-LONGEST_TMPDIR = 40  # characters; below it Ray opens sockets, whose paths may have 107
+LONGEST_TMPDIR = 40  # characters: Ray's socket paths, of at most 107, are below it
 
 
 @contextlib.contextmanager
@@ -33,13 +33,13 @@ def ray_session(params: Params) -> Iterator[None]:
 
     "local" starts Ray on this machine and ends its processes with the block. "auto", "host:port"
     (on a machine of the cluster) and "ray://host:port" (from outside, by Ray's client) join a
-    cluster, which gets this package's code and stays when the block ends.
+    cluster, which is sent this package and keeps running after the block.
     Raises ConnectionError if there is no cluster to join.
     """
     address, options = params.ray_address, {"log_to_driver": False, "logging_level": logging.ERROR}
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    if len(tempfile.gettempdir()) > LONGEST_TMPDIR:  # a scheduler's folder for a job, say
+    if len(tempfile.gettempdir()) > LONGEST_TMPDIR:  # such as a scheduler's folder for a job
         os.environ.setdefault("RAY_TMPDIR", "/tmp")
     import ray
 
@@ -53,7 +53,6 @@ def ray_session(params: Params) -> Iterator[None]:
 
 
 def _join(address: str, **options) -> None:
-    """Join a cluster, which is sent this package."""
     import ray
 
     sent = {"py_modules": [str(Path(__file__).parents[1])], "env_vars": SETTINGS}
@@ -77,33 +76,32 @@ def _join(address: str, **options) -> None:
 
 
 def _start(attempts: int = 5, **options) -> None:
-    """Start Ray here; it gives itself 30 s, too few on a busy machine."""
+    """Start Ray on this machine, with retries: its time limit of 30 s is short on a busy one."""
     import ray
 
     for left in reversed(range(attempts)):
         with ends_with_us() as mark:
-            try:  # "local": without an address Ray would first look for a cluster to join
+            try:  # without "local" Ray would first look for a cluster to join
                 ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **options)
                 return
             except Exception as error:
                 ray.shutdown()
-                end_marked(mark)  # Ray forgets what it had started
+                end_marked(mark)  # ray.shutdown leaves processes behind
                 if left == 0 or "timed out during startup" not in str(error):
                     raise
 
 
 def _knock(address: str) -> None:
-    """Raise OSError if nothing listens at an address: Ray would wait for minutes."""
+    """Raise OSError if nothing listens at an address; Ray would wait for minutes."""
     if address != "auto":
         host, port = address.removeprefix("ray://").rsplit(":", 1)
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def beside_records(function: Callable, *arguments):
-    """Call a function in the process that keeps the search's records, and return its result.
+    """Call a function where the search's records are kept, and return its result.
 
-    That is this process, or, where Ray is reached by its client ("ray://"), one on the machine
-    that the client is connected to.
+    That is this process or, with Ray's client ("ray://"), one on the machine it is connected to.
     """
     import ray
 

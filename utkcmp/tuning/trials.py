@@ -1,8 +1,7 @@
-"""Trials on Ray: what each is given, what its worker does, and what becomes of them.
+"""The trials of a search, on Ray.
 
-Ray carries the faces once to each machine, whose trials read them in place (no disk need be
-shared, nothing is decoded or copied for a trial). Of a trial that fails by itself, the reason is
-kept; one whose machine is lost is started again.
+Ray copies the faces once to each machine, whose trials read them from shared memory, so no shared
+disk is needed. If a trial fails, the reason is recorded; if its machine is lost, it is restarted.
 """
 
 import json
@@ -28,18 +27,18 @@ from utkcmp.training.settings import DivergedError, Settings
 from utkcmp.training.solver import fit
 from utkcmp.training.variants import fit_regressor
 
-OWN_FAULTS = (DivergedError, MemoryError, RuntimeError, ValueError)  # to try again would not help
-LOST = 3  # times a trial is started again after its machine or process was lost
+OWN_FAULTS = (DivergedError, MemoryError, RuntimeError, ValueError)  # retrying would not help
+LOST = 3  # restarts of a trial whose machine or process was lost
 FIGURES = ["loss", "accuracy", "auc"]
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """What all trials of a search share.
+    """The data that all trials of a search share.
 
-    images: uint8 (N, 3, S, S), the training and validation faces, no test face among them; ages:
-    float32 (N,), years; train, val: pairs of their rows. frozen: for the transfer model, by
-    backbone the age regressor's weights and its features of all images, float32 (N, D).
+    images: uint8 (N, 3, S, S), training and validation faces only; ages: float32 (N,), years;
+    train, val: pairs of their rows. frozen: for the transfer model, by backbone, the age
+    regressor's weights and its features of all images, float32 (N, D).
     """
 
     images: np.ndarray
@@ -52,7 +51,7 @@ class TrialData:
 def gather_data(model: str, run: Run, params: Params, backbones: list[str]) -> TrialData:
     """Collect what the trials of one model share; trains (or reads) the regressors they need.
 
-    model: name of a pair model. backbones: those that a trial may take.
+    model: name of a pair model. backbones: those in the search space.
     """
     data = RunData(run, params.model_copy(update={"data_size": params.tune_data_size}))
     train, val = data.pairs("train"), data.pairs("val")
@@ -70,10 +69,10 @@ def gather_data(model: str, run: Run, params: Params, backbones: list[str]) -> T
 
 
 def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: str) -> None:
-    """One trial, in a worker process: train, and report each epoch's validation figures to Ray.
+    """One trial, in a worker process: train, and report each epoch's validation metrics to Ray.
 
-    config: the trial's parameters, and a ``seed`` of its own if it has one.
-    storage: the search's folder, where the trial keeps its checkpoints if this machine has it.
+    config: the trial's parameters, perhaps with its own ``seed``. storage: the search's folder, for
+    checkpoints if it exists on this machine.
     """
     from ray import tune
 
@@ -84,8 +83,8 @@ def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: 
     changes = {"hidden_layers": json.loads(config["hidden_layers"]), "backbone": backbone}
     changes |= {"weights": p.weights_of(backbone), "steps_per_epoch": None, "retrain": False}
     changes |= {"epochs": p.max_num_epochs, "patience": p.max_num_epochs, "devices": 1}
-    changes |= {"ema": 0.0}  # of a few hundred steps an average would show the beginning
     changes |= {"device": "cuda" if p.gpus_per_trial else "cpu"}
+    changes |= {"ema": 0.0}  # a trial is too short for a moving average
     folder = Path(storage) if Path(storage).is_dir() else Path.cwd()
     try:
         p, features = check(params | config | changes), None
@@ -116,12 +115,12 @@ def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: 
 def run_trials(data, model: str, params: dict, space: dict, storage: str, count: int, asha: bool):
     """Run trials over ``space`` inside ``ray_session`` and return them as two tables.
 
-    data: TrialData; params: ``Params`` as a dict; space: Ray Tune domains; storage: a folder of
-    this search alone: an interrupted search that left its records there is continued, and what
-    has finished is not repeated. count: how many trials there will be; asha: draw them by the
-    searcher of ``params`` and stop the poor ones early, else take every point of a grid.
-    Returns trials (one row per trial: its parameters, trial, iter, total_time, figures of its best
-    epoch, status) and epochs (trial, epoch, seconds since the search began, figures).
+    data: TrialData; params: ``Params`` as a dict; space: Ray Tune domains; storage: a folder for
+    this search alone, from which an interrupted search resumes without repeating finished trials.
+    count: number of trials; asha: draw them by ``params``' searcher and stop poor ones early, else
+    take every point of a grid. Returns trials (one row per trial: its parameters, trial, iter,
+    total_time, metrics of its best epoch, status) and epochs (trial, epoch, seconds since the first
+    one ended, metrics).
     """
     from ray import tune
 
@@ -153,8 +152,8 @@ def run_trials(data, model: str, params: dict, space: dict, storage: str, count:
 
 
 def _left_whole(records: Path) -> bool:
-    """Whether an interrupted search's records can be gone on from; at its start they are partial,
-    and Ray would go on without parameters."""
+    """Whether an interrupted search can be resumed; early on its records are incomplete, and Ray
+    would continue without parameters."""
     from ray import tune
 
     states = sorted(records.glob("experiment_state-*.json"))
@@ -165,14 +164,15 @@ def _left_whole(records: Path) -> bool:
 
 
 def _tune_config(p: Params, space: dict, count: int, asha: bool):
-    """The searcher and the scheduler; each choice of hidden layers is drawn once before others are
-    drawn again, since ten free draws from five choices miss one in every second search."""
+    """The searcher and the scheduler. Each choice of hidden layers is tried once before any is
+    repeated: ten free draws from five choices would miss one in every second search."""
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
+    common = {"metric": "loss", "mode": "min", "reuse_actors": True}
     if not asha:
-        return tune.TuneConfig(metric="loss", mode="min", reuse_actors=True)
-    draw = np.random.RandomState(p.seed + 1)  # not the draws that follow; as Ray's domains take it
+        return tune.TuneConfig(**common)
+    draw = np.random.RandomState(p.seed + 1)  # as Ray's domains take it; not the searcher's
     first = [
         {name: domain.sample(random_state=draw) for name, domain in space.items()}
         | {"hidden_layers": widths}
@@ -188,18 +188,11 @@ def _tune_config(p: Params, space: dict, count: int, asha: bool):
     else:
         algorithm = tune.search.BasicVariantGenerator(first, random_state=p.seed)
     scheduler = ASHAScheduler("epoch", max_t=p.max_num_epochs, grace_period=1, reduction_factor=2)
-    return tune.TuneConfig(
-        metric="loss",
-        mode="min",
-        num_samples=count,
-        search_alg=algorithm,
-        scheduler=scheduler,
-        reuse_actors=True,
-    )
+    return tune.TuneConfig(num_samples=count, search_alg=algorithm, scheduler=scheduler, **common)
 
 
 def progress_callback(model: str, folder: Path, count: int):
-    """A Ray Tune callback that shows how far a search is, and removes what an ended trial left."""
+    """A Ray Tune callback that shows progress and removes the checkpoints of ended trials."""
     from ray import tune
 
     class SearchProgress(tune.Callback):
@@ -226,7 +219,7 @@ def progress_callback(model: str, folder: Path, count: int):
 
 
 def _tables(results, max_epochs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The trials and their epochs, see ``run_trials``; an epoch that was repeated counts once."""
+    """The trials and their epochs, see ``run_trials``; a repeated epoch counts once."""
     columns = ["trial", "epoch", "timestamp", *FIGURES]
     trials, epochs = [], [pd.DataFrame(columns=columns)]
     for result in results:

@@ -1,7 +1,7 @@
-"""The Ray Tune search over the course project's space, honestly validated.
+"""The Ray Tune search over the course project's space.
 
-Each trial trains through ``solver.fit`` with checkpoints of its own and reports validation figures
-after every epoch; ASHA stops the poor ones early (Li et al. 2020, "A System for Massively Parallel
+Each trial trains by ``solver.fit`` with its own checkpoints and reports validation metrics after
+every epoch; ASHA stops poor trials early (Li et al. 2020, "A System for Massively Parallel
 Hyperparameter Tuning").
 """
 
@@ -21,7 +21,7 @@ from utkcmp.params import ParameterError, Params, check, load_files
 from utkcmp.run import Run
 from utkcmp.training.pair_counts import gains_by_seed
 from utkcmp.training.solver import Fitted
-from utkcmp.training.variants import fit_regressor, fit_variant, transfer_model
+from utkcmp.training.variants import fit_regressor, fit_variant, pairs_per_epoch, transfer_model
 from utkcmp.tuning.cluster import beside_records
 from utkcmp.tuning.trials import FIGURES, gather_data, run_trials
 
@@ -29,7 +29,7 @@ SEARCHED = ["batch_size", "dropout_prob", "hidden_layers", "lr", "resnet_type", 
 SEARCHED += ["weight_decay"]
 COLUMNS = ["trial", *SEARCHED, "iter", "total_time", "loss", "accuracy", "auc", "status"]
 HEAD_COLUMNS = ["model", "hidden_layers", "seed", "iter", "loss", "accuracy", "auc", "status"]
-TRIAL_IDS = {"trial": str}  # hexadecimal: 52254193 and 1234e567 are no numbers
+TRIAL_IDS = {"trial": str}  # hexadecimal: 52254193 and 1234e567 are not numbers
 RANGES = {"lr": [1e-4, 1e-1], "weight_decay": [1e-6, 1e-2], "dropout_prob": [0.1, 0.7]}
 CHOICES = {
     "batch_size": [4, 8, 16, 32, 64, 128],
@@ -40,19 +40,20 @@ CHOICES = {
 
 
 def space_table(narrower: dict[str, list]) -> pd.DataFrame:
-    """The course project's space and what a run narrows it to, one row a parameter."""
-    space = {f"{name} ({'log-' if name != 'dropout_prob' else ''}uniform)": name for name in RANGES}
-    space |= {f"{name} (choice)": name for name in CHOICES}
-    full = RANGES | CHOICES
-    rows = {shown: [str(full[n]), str(narrower.get(n, full[n]))] for shown, n in space.items()}
+    """The course project's space and this run's, one row per parameter."""
+    rows = {}
+    for name, full in (RANGES | CHOICES).items():
+        drawn = "uniform" if name == "dropout_prob" else "log-uniform"
+        shown = f"{name} ({'choice' if name in CHOICES else drawn})"
+        rows[shown] = [str(full), str(narrower.get(name, full))]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["course project", "this run"])
 
 
 def search_space(narrower: dict[str, list] | None = None) -> dict:
-    """The course project's search space as Ray Tune domains.
+    """The course project's search space, or a narrower one, as Ray Tune domains.
 
     narrower: by name, [low, high] for lr, weight_decay and dropout_prob, a list of choices for
-    the others. Widths are JSON texts, since Ray takes a list for parameters of its own.
+    the others. Widths are JSON strings, since Ray would search within a list.
     """
     from ray import tune
 
@@ -68,12 +69,10 @@ def search_space(narrower: dict[str, list] | None = None) -> dict:
 def search(model: str, run: Run, params: Params) -> pd.DataFrame:
     """Search one pair model's parameters; write and return ``tuning/<model>.csv``.
 
-    One row per trial, the best first; ``loss``, ``accuracy`` and ``auc`` are those of
-    the epoch with the best validation loss, ``status`` is "finished", "stopped early" or the reason
-    of a failure. Beside it stand ``<model>_epochs.csv`` (see ``read_epochs``) and
-    ``<model>.yaml`` (see ``write_best``). A finished search with the same parameters is read
-    instead; an interrupted one goes on without repeating its finished trials. Call inside
-    ``ray_session``.
+    One row per trial, the best first, with the metrics of the epoch with the best validation loss;
+    ``status`` is "finished", "stopped early" or the reason for a failure. Also writes
+    ``<model>_epochs.csv`` and ``<model>.yaml`` (see ``read_epochs``, ``write_best``). A finished
+    search is read, an interrupted one resumed. Call inside ``ray_session``.
     """
     table, space = run.tuning(model), search_space(params.search_space)
     settings = _settings(model, run, params)
@@ -88,7 +87,7 @@ def search(model: str, run: Run, params: Params) -> pd.DataFrame:
 
 
 def _run(table: Path, settings: dict, model, run, params, space: dict, count: int, asha: bool):
-    """Run the trials of one table, or go on with them; what other settings left is removed."""
+    """Run or resume the trials of one table; remove the records of searches with other settings."""
     local, name = run.folder / "tuning" / "ray", f"{table.stem}-{joblib.hash(settings)[:12]}"
     for other in local.glob(f"{table.stem}-*"):
         if other.name != name:
@@ -100,14 +99,14 @@ def _run(table: Path, settings: dict, model, run, params, space: dict, count: in
 
 
 def read_trials(table: Path) -> pd.DataFrame:
-    """A tuning table, its hidden layers as lists. Raises RunError if it is damaged."""
+    """A tuning table, with hidden layers as lists. Raises RunError if it is damaged."""
     layers = {"hidden_layers": json.loads}
     columns = ["hidden_layers", *FIGURES]
     return read_table(table, columns, FIGURES, converters=layers, dtype=TRIAL_IDS)
 
 
 def read_epochs(run: Run, model: str) -> pd.DataFrame:
-    """Every epoch of a search: trial, epoch, seconds (since the first one ended) and figures."""
+    """Every epoch of a search: trial, epoch, seconds (since the first one ended) and metrics."""
     columns = ["trial", "epoch", "seconds", *FIGURES]
     return read_table(run.tuning(f"{model}_epochs"), columns, dtype=TRIAL_IDS)
 
@@ -115,19 +114,18 @@ def read_epochs(run: Run, model: str) -> pd.DataFrame:
 def write_best(run: Run, model: str, trials: pd.DataFrame, params: Params) -> Path | None:
     """Write the best trial's parameters as a parameter file, ``tuning/<model>.yaml``.
 
-    Lay it over the run's own files to train that model in notebooks 04 to 06. None, and no file, if
+    Add it to the run's own files to train that model in notebooks 04 to 06. None, and no file, if
     no trial has finished an epoch.
     """
     path = run.tuning(model).with_suffix(".yaml")
-    ranked = trials.dropna(subset=["loss"]).sort_values("loss")
-    if ranked.empty:
+    ranked = trials.dropna(subset=["loss"]).sort_values("loss").to_dict("records")
+    if not ranked:
         path.unlink(missing_ok=True)
         return None
-    best = ranked.to_dict("records")[0]
+    best, backbone = ranked[0], ranked[0]["resnet_type"]
     found = {name: best[name] for name in SEARCHED if name != "resnet_type"}
-    found["backbone"] = best["resnet_type"]
-    found["weights"] = params.weights_of(best["resnet_type"])
-    if model == "SiameseResNet":  # its trials learn from a fixed list of pairs
+    found |= {"backbone": backbone, "weights": params.weights_of(backbone)}
+    if model == "SiameseResNet":  # its trials use a fixed list of pairs
         found["pairing"] = "list"
     with atomic(path) as temporary:
         head = f"# The best of {len(trials)} trials of {model}: validation AUC {best['auc']:.4f}.\n"
@@ -145,18 +143,17 @@ def read_best(path: Path) -> dict:
 
 
 def retrain_best(model: str, run: Run, params: Params) -> Fitted | None:
-    """Train the best trial's parameters from scratch on the run's own training pairs.
+    """Train from scratch with the best trial's parameters, on the run's own training pairs.
 
-    As notebooks 04 to 06 would with ``tuning/<model>.yaml``, for ``best_epochs`` epochs or as many
-    more as it takes to see the pairs of a trial, into ``models/tuned_<model>``. None if no trial
-    finished an epoch.
+    The model, ``models/tuned_<model>``, is trained as in notebooks 04 to 06, for ``best_epochs`` or
+    enough epochs to see as many pairs as a trial. None if no trial finished an epoch.
     """
     found = run.tuning(model).with_suffix(".yaml")
     if not found.exists():
         return None
     p, data = check(params.model_dump() | read_best(found), source=str(found)), RunData(run, params)
     longest = params.max_num_epochs * params.tune_data_size
-    epochs = max(params.best_epochs, math.ceil(longest / _seen(data, p.batch_size)))
+    epochs = max(params.best_epochs, math.ceil(longest / pairs_per_epoch(data, p.batch_size)))
     network = model
     if model == "SiameseResNetAge":
         network = transfer_model(fit_regressor(data, run, p.backbone).model, p)
@@ -164,19 +161,12 @@ def retrain_best(model: str, run: Run, params: Params) -> Fitted | None:
     return fit_variant(f"tuned_{model}", run, data, network, epochs=epochs, patience=epochs)
 
 
-def _seen(data: RunData, batch_size: int) -> int:
-    """The training pairs of an epoch from the fixed list."""
-    listed = len(data.pairs("train"))
-    size = min(batch_size, listed)
-    return size * min(data.params.steps_per_epoch or listed, listed // size)
-
-
 def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
-    """Train every choice of hidden layers with several seeds, all else as in the best trial.
+    """Train every choice of hidden layers with several seeds, otherwise as in the best trial.
 
     Writes and returns ``tuning/<model>_heads.csv``: model, hidden_layers, seed, iter, loss,
     accuracy, auc, status. A seed decides initial weights and the order of the pairs.
-    Call inside ``ray_session``, after a ``search`` of which a trial has finished.
+    Call inside ``ray_session``, after a ``search`` in which a trial has finished an epoch.
     """
     from ray import tune
 
@@ -204,16 +194,15 @@ def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
 def beside_trials(
     best: dict[str, pd.Series], fitted: dict[str, Fitted], run: Run, params: Params
 ) -> pd.DataFrame:
-    """The best trials beside the same trained anew: validation AUC, and from how many pairs.
+    """The best trials beside their retrained models: validation AUC and training pairs.
 
-    best: rows of the tuning tables; fitted: as ``retrain_best`` gives them; both by model. Returns,
-    by model, trial and retrained (AUC), ``its pairs`` (the trial's) and ``pairs``, each counted as
-    often as it was seen.
+    best: rows of the tuning tables; fitted: from ``retrain_best``; both by model. Returns, by
+    model, trial and retrained (AUC), ``its pairs`` (the trial's) and ``pairs`` (the retrained
+    model's), counting repetitions.
     """
-    data = RunData(run, params)
-    rows = {}
+    data, rows = RunData(run, params), {}
     for model, trial in best.items():
-        again, seen = fitted[model], _seen(data, int(trial.batch_size))
+        again, seen = fitted[model], pairs_per_epoch(data, int(trial.batch_size))
         rows[model] = {"trial": trial.auc, "its pairs": int(trial["iter"]) * params.tune_data_size}
         rows[model] |= {"retrained": again.best.val_auc, "pairs": len(again.history) * seen}
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -228,11 +217,11 @@ def compare_all_heads(run: Run, params: Params) -> pd.DataFrame:
 
 
 def head_differences(heads: pd.DataFrame) -> pd.DataFrame:
-    """AUC of each head less that of no hidden layers, paired by seed, with a 95% t interval.
+    """AUC of each head minus that without hidden layers, paired by seed, with a 95% t interval.
 
-    heads: rows of ``compare_heads``. Returns model, hidden_layers (str), seeds, auc (its mean),
-    difference, low, high; the interval covers what initial weights and the order of the pairs
-    change, not the choice of faces. One seed has no interval: NaN.
+    heads: rows of ``compare_heads``. Returns model, hidden_layers (str), seeds, auc and auc_without
+    (means), difference, low, high. The interval covers initial weights and the order of the pairs,
+    not the choice of faces; NaN for a single seed.
     """
     tables = [gains_by_seed(pd.DataFrame()).assign(model="")]
     for model, some in heads.groupby("model", sort=False):
@@ -250,12 +239,12 @@ def head_differences(heads: pd.DataFrame) -> pd.DataFrame:
 def parameter_importance(
     trials: pd.DataFrame, shuffles: int = 40, trees: int = 100, seed: int = 42
 ) -> pd.DataFrame:
-    """How much a random forest leans on each parameter to tell the trials' AUC, and on chance.
+    """The importance of each parameter to a random forest that predicts the trials' AUC.
 
-    trials: rows of tuning tables with a column ``model``; each model's mean AUC is taken off
-    first. Returns, by parameter, importance (impurity-based, they sum to 1) and chance, the 95th
-    percentile of the importance when the AUC is shuffled (Altmann et al. 2010, "Permutation
-    importance: a corrected feature importance measure"). Fewer than 5 trials tell nothing: empty.
+    trials: rows of tuning tables with a column ``model``, whose mean AUC is subtracted first.
+    Returns, by parameter, importance (impurity-based, sums to 1) and chance, the 95th percentile of
+    the importance with shuffled AUCs (Altmann et al. 2010, "Permutation importance: a corrected
+    feature importance measure"). Empty for fewer than 5 trials.
     """
     from sklearn.ensemble import RandomForestRegressor
 
