@@ -1,4 +1,4 @@
-"""Figures of answers: curves, accuracies, intervals, maps. Tables are those of ``evaluation``."""
+"""Figures of evaluations; their tables come from ``utkcmp.evaluation``."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,22 +20,18 @@ def roc_curves(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
         area = f"{name}: {roc_auc_score(label, logits):.3f}"
         axis.plot(*roc_curve(label, logits)[:2], label=area)
     axis.plot([0, 1], [0, 1], color=MUTED, linestyle=":", label="coin flip: 0.500")
-    axis.set(
-        xlabel="share answered left, of pairs whose right face is older",
-        ylabel="share answered left, of the others",
-        title="ROC curve, area in the legend",
-        aspect="equal",
-    )
-    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(answers) > 2 else {}
-    axis.legend(**beside or {"loc": "lower right"})
+    axis.set(xlabel="share answered left, of pairs whose right face is older", aspect="equal")
+    axis.set(ylabel="share answered left, of the others", title="ROC curve, area in the legend")
+    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    axis.legend(**beside if len(answers) > 2 else {"loc": "lower right"})
     return figure
 
 
 def accuracy_by_gap(tables: dict[str, pd.DataFrame], allowed: pd.Series | None = None) -> Figure:
-    """Accuracy by age gap with intervals, of one model or several.
+    """Accuracy by age gap, with intervals.
 
-    tables: by model, as from ``part_accuracy``, by gap; allowed: the accuracy that label noise
-    leaves, by gap, if it is known.
+    tables: by model, as from ``part_accuracy``; allowed: by gap, the upper bound that label noise
+    sets, if known.
     """
     first = next(iter(tables.values()))
     figure, axis = plt.subplots(figsize=(8.5 if len(tables) > 1 else 7, 3.6))
@@ -59,7 +55,7 @@ def accuracy_by_gap(tables: dict[str, pd.DataFrame], allowed: pd.Series | None =
 
 
 def predicted_ages(true: np.ndarray, predicted: np.ndarray) -> Figure:
-    """Predicted against true ages, both (N,) years, with the line of no error."""
+    """Predicted against true ages, both (N,) years."""
     figure, axis = plt.subplots(figsize=(5, 4.6))
     axis.scatter(true, predicted, s=8, alpha=0.4, color=RIGHT, rasterized=len(true) > 2000)
     limits = [0, max(true.max(), predicted.max()) + 3]
@@ -71,7 +67,7 @@ def predicted_ages(true: np.ndarray, predicted: np.ndarray) -> Figure:
 
 
 def score_scatter(left: np.ndarray, right: np.ndarray) -> Figure:
-    """Each face's contribution to the logit as the left face against that as the right, (N,)."""
+    """Each face's contribution to the logit, (N,), as the left and as the right face."""
     figure, axis = plt.subplots(figsize=(4.8, 4.4))
     axis.scatter(left, right, s=10, alpha=0.5, color=RIGHT, rasterized=len(left) > 2000)
     ends = np.array([left.min(), left.max()])
@@ -83,9 +79,9 @@ def score_scatter(left: np.ndarray, right: np.ndarray) -> Figure:
 
 
 def slice_intervals(table: pd.DataFrame) -> Figure:
-    """Accuracy of each part of the pairs with its interval, beside what its age gaps explain.
+    """Accuracy of each slice with its interval, and the accuracy expected from its age gaps.
 
-    table: as from ``slice_table``; small parts are hollow.
+    table: as from ``slice_table``; small slices have hollow markers.
     """
     whole, parts = table.iloc[0], table.iloc[1:]
     names = parts.slice.unique()
@@ -107,8 +103,10 @@ def slice_intervals(table: pd.DataFrame) -> Figure:
 
 
 def age_heat_map(accuracy: pd.DataFrame, count: pd.DataFrame, few: int = 200) -> Figure:
-    """Accuracy by the ages of the two faces. Both: as from ``age_grid``; cells of fewer than
-    ``few`` pairs are pale."""
+    """Accuracy by the ages of the two faces, pale for fewer than ``few`` pairs.
+
+    accuracy, count: as from ``age_grid``.
+    """
     figure, axis = plt.subplots(figsize=(6.6, 5.2))
     style = {"vmin": 0.5, "vmax": 1, "cmap": "viridis", "ax": axis, "linewidths": 0.5}
     sns.heatmap(accuracy, annot=True, fmt=".2f", cbar_kws={"label": "accuracy"}, **style)
@@ -124,8 +122,10 @@ def age_heat_map(accuracy: pd.DataFrame, count: pd.DataFrame, few: int = 200) ->
 
 
 def calibration_curves(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Accuracy against confidence with intervals, one colour per table of ``part_accuracy``, which
-    has the mean ``confidence`` of each part beside it."""
+    """Accuracy against confidence, with intervals.
+
+    tables: by name, as from ``part_accuracy``, with the mean ``confidence`` of each part.
+    """
     figure, axis = plt.subplots(figsize=(5.4, 4.4))
     for (name, table), colour in zip(tables.items(), (LEFT, RIGHT), strict=False):
         around = [table.accuracy - table.accuracy_low, table.accuracy_high - table.accuracy]
@@ -138,7 +138,7 @@ def calibration_curves(tables: dict[str, pd.DataFrame]) -> Figure:
 
 
 def coverage_curves(curves: dict[str, pd.DataFrame]) -> Figure:
-    """Accuracy where only the most confident pairs are answered: tables of ``coverage_curve``."""
+    """Accuracy on the most confident pairs. curves: by model, as from ``coverage_curve``."""
     figure, axis = plt.subplots(figsize=(8.5, 3.6))
     for name, curve in curves.items():
         axis.plot(curve.coverage, curve.accuracy, label=name)
@@ -149,8 +149,10 @@ def coverage_curves(curves: dict[str, pd.DataFrame]) -> Figure:
 
 
 def differences(table: pd.DataFrame) -> Figure:
-    """AUC of the row's model less that of the column's, for each two models; coloured where it is
-    beyond the sampling of test faces. table: as from ``paired_differences``."""
+    """AUC of the row's model minus that of the column's, coloured if significant.
+
+    table: as from ``paired_differences``.
+    """
     names = list(dict.fromkeys([*table.better, *table.other]))
     cells = {"index": "better", "columns": "other"}
     shown, clear = (
@@ -168,8 +170,10 @@ def differences(table: pd.DataFrame) -> Figure:
 
 
 def mean_saliency(maps: np.ndarray, correct: np.ndarray) -> Figure:
-    """Mean attribution over many pairs, for correct and wrong answers. maps: as from ``saliency``;
-    correct: bool (K,)."""
+    """Mean attribution over pairs, by whether the answer is right.
+
+    maps: as from ``saliency``; correct: bool (K,).
+    """
     kinds = {"correct answers": correct, "wrong answers": ~correct}
     kinds = {name: chosen for name, chosen in kinds.items() if chosen.any()}
     size = {"figsize": (5.2, 2.7 * len(kinds)), "layout": "constrained"}
