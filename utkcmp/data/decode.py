@@ -90,10 +90,7 @@ def read_header(data: bytes) -> Image.Image:
         raise ImageError("truncated")
     try:
         with _opening, warnings.catch_warnings(action="ignore"):
-            limit, Image.MAX_IMAGE_PIXELS = (
-                Image.MAX_IMAGE_PIXELS,
-                None,
-            )  # MAX_PIXELS applies instead
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # see MAX_PIXELS
             try:
                 image = Image.open(io.BytesIO(data), formats=FORMATS)
             finally:

@@ -6,6 +6,7 @@ means sampling numbers, and a binary search maps a number to its pair.
 """
 
 import warnings
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,12 +97,13 @@ class AllPairs:
 
         m of these exist if the m youngest faces, in order, are far enough from the m oldest.
         """
-        low, high = 0, len(self.order) // 2
-        while unique_images and low < high:
-            middle = (low + high + 1) // 2
-            apart = self.sorted_ages[-middle:] - self.sorted_ages[:middle] >= self.year_diff
-            low, high = (middle, high) if apart.all() else (low, middle - 1)
-        return low if unique_images else len(self)
+
+        def too_many(m: int) -> bool:
+            return bool((self.sorted_ages[-m:] - self.sorted_ages[:m] < self.year_diff).any())
+
+        if not unique_images:
+            return len(self)
+        return bisect_left(range(1, len(self.order) // 2 + 1), True, key=too_many)
 
     def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The older and the younger faces of numbered pairs, each int64 (K,)."""
@@ -228,7 +230,7 @@ def _disjoint(every: AllPairs, count: int, rng: np.random.Generator) -> np.ndarr
         rng.shuffle(free)
         good = np.flatnonzero(apart(pairs[:spare, 0], free[:spare]))
         pairs[good, 1], free[good] = free[good], pairs[good, 1]
-    return every.order[np.sort(pairs, axis=1)[:, ::-1]]  # sorted by age
+    return every.order[np.sort(pairs, axis=1)[:, ::-1]]  # places are in order of age
 
 
 def split_pairs(

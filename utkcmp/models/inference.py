@@ -61,10 +61,7 @@ def _device_of(function) -> torch.device:
 
 @torch.no_grad()
 def pair_logits(
-    model: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    embedding=contextlib.nullcontext,
+    model: nn.Module, images: Tensor, pairs: Pairs, embedding=contextlib.nullcontext
 ) -> np.ndarray:
     """Logits of all pairs, float64 (K,), in evaluation mode; the model's mode is restored.
 
@@ -91,10 +88,7 @@ def _evaluating(model: nn.Module):
 
 @torch.no_grad()
 def contributions(
-    model: FaceByFace,
-    images: Tensor,
-    rows: np.ndarray,
-    embedding=contextlib.nullcontext,
+    model: FaceByFace, images: Tensor, rows: np.ndarray, embedding=contextlib.nullcontext
 ) -> Tensor:
     """Each face's contribution to any pair, float32 (len(rows), 2*C) on the CPU.
 

@@ -19,10 +19,7 @@ def _by_gender(faces: pd.DataFrame) -> dict:
 
 
 def age_histogram(faces: pd.DataFrame) -> Figure:
-    """Faces by age, one bar a year, stacked by gender.
-
-    faces: valid rows with columns age (years) and gender (name).
-    """
+    """Faces by age, stacked by gender. faces: valid rows, columns age (years), gender (name)."""
     figure, axis = plt.subplots(figsize=(9.5, 3.4))
     look = {"multiple": "stack", "edgecolor": "none", "alpha": 0.9}
     bins = np.arange(0, faces.age.max() + 2) - 0.5
@@ -36,7 +33,7 @@ def age_histogram(faces: pd.DataFrame) -> Figure:
 
 
 def ages_by_group(faces: pd.DataFrame) -> Figure:
-    """Box plots of age by ethnicity and gender, whiskers at the 5th and 95th percentiles.
+    """Ages by ethnicity and gender as box plots, whiskers at the 5th and 95th percentiles.
 
     faces: columns age (years), ethnicity and gender (names).
     """
@@ -73,10 +70,9 @@ def split_ages(faces: pd.DataFrame) -> Figure:
 
 
 def split_shares(table: pd.DataFrame, wanted: dict[str, float]) -> Figure:
-    """The share of each split by age band, against the intended share.
+    """The share of each split by age band, with two binomial standard deviations.
 
-    table: as ``split.age_shares`` returns it; wanted: share by split. Error bars: two binomial
-    standard deviations.
+    table: from ``split.age_shares``; wanted: intended share by split.
     """
     figure, axis = plt.subplots(figsize=(9.5, 3.4))
     place = np.arange(len(table))
@@ -116,10 +112,9 @@ def conflict_histogram(conflicts: np.ndarray, max_conflict: int) -> Figure:
 
 
 def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -> Figure:
-    """Distribution of age gaps, and the accuracy at each gap of judges who misjudge ages.
+    """Distribution of age gaps, and the accuracy of judges who misjudge ages.
 
-    gaps: by split, (K,) years. errors: by a judge's error in years, accuracy at gaps of 1, 2, ...
-    years.
+    gaps: by split, (K,) years. errors: by error in years, accuracy at gaps of 1, 2, ... years.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.5))
     bins = np.arange(1, max(gap.max() for gap in gaps.values()) + 3, 2)

@@ -11,10 +11,7 @@ from utkcmp.plots.style import LEFT, MUTED, RIGHT, bars
 
 
 def roc_curves(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """ROC curves of several models.
-
-    answers: by model name, (label, logits), each (K,), label 1 where left is older.
-    """
+    """ROC curves. answers: by model, (label, logits), (K,) each, label 1 where left is older."""
     figure, axis = plt.subplots(figsize=(5 if len(answers) < 3 else 8.5, 4.6))
     for name, (label, logits) in answers.items():
         area = f"{name}: {roc_auc_score(label, logits):.3f}"
@@ -28,11 +25,8 @@ def roc_curves(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
 
 
 def accuracy_by_gap(tables: dict[str, pd.DataFrame], allowed: pd.Series | None = None) -> Figure:
-    """Accuracy by age gap, with intervals.
-
-    tables: by model, as from ``part_accuracy``; allowed: by gap, the upper bound that label noise
-    sets, if known.
-    """
+    """Accuracy by age gap, with intervals. tables: from ``part_accuracy``, by model; allowed: the
+    upper bound set by label noise, by gap."""
     first = next(iter(tables.values()))
     figure, axis = plt.subplots(figsize=(8.5 if len(tables) > 1 else 7, 3.6))
     names = [f"{gap}\n{count:,} pairs" for gap, count in first.pairs.items()]
@@ -79,10 +73,8 @@ def score_scatter(left: np.ndarray, right: np.ndarray) -> Figure:
 
 
 def slice_intervals(table: pd.DataFrame) -> Figure:
-    """Accuracy of each slice with its interval, and the accuracy expected from its age gaps.
-
-    table: as from ``slice_table``; small slices have hollow markers.
-    """
+    """Accuracy of each slice, with its interval and the accuracy expected from its age gaps;
+    hollow if small. table: from ``slice_table``."""
     whole, parts = table.iloc[0], table.iloc[1:]
     names = parts.slice.unique()
     heights = [(parts.slice == name).sum() for name in names]
@@ -103,10 +95,7 @@ def slice_intervals(table: pd.DataFrame) -> Figure:
 
 
 def age_heat_map(accuracy: pd.DataFrame, count: pd.DataFrame, few: int = 200) -> Figure:
-    """Accuracy by the ages of the two faces, pale for fewer than ``few`` pairs.
-
-    accuracy, count: as from ``age_grid``.
-    """
+    """Accuracy by both ages, from ``age_grid``; cells of fewer than ``few`` pairs are pale."""
     figure, axis = plt.subplots(figsize=(6.6, 5.2))
     style = {"vmin": 0.5, "vmax": 1, "cmap": "viridis", "ax": axis, "linewidths": 0.5}
     sns.heatmap(accuracy, annot=True, fmt=".2f", cbar_kws={"label": "accuracy"}, **style)
@@ -122,10 +111,8 @@ def age_heat_map(accuracy: pd.DataFrame, count: pd.DataFrame, few: int = 200) ->
 
 
 def calibration_curves(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Accuracy against confidence, with intervals.
-
-    tables: by name, as from ``part_accuracy``, with the mean ``confidence`` of each part.
-    """
+    """Accuracy against confidence, with intervals. tables: from ``part_accuracy``, by name, with a
+    column of mean ``confidence``."""
     figure, axis = plt.subplots(figsize=(5.4, 4.4))
     for (name, table), colour in zip(tables.items(), (LEFT, RIGHT), strict=False):
         around = [table.accuracy - table.accuracy_low, table.accuracy_high - table.accuracy]
@@ -149,10 +136,7 @@ def coverage_curves(curves: dict[str, pd.DataFrame]) -> Figure:
 
 
 def differences(table: pd.DataFrame) -> Figure:
-    """AUC of the row's model minus that of the column's, coloured if significant.
-
-    table: as from ``paired_differences``.
-    """
+    """AUC of one model minus another's, coloured if significant, from ``paired_differences``."""
     names = list(dict.fromkeys([*table.better, *table.other]))
     cells = {"index": "better", "columns": "other"}
     shown, clear = (
@@ -170,10 +154,7 @@ def differences(table: pd.DataFrame) -> Figure:
 
 
 def mean_saliency(maps: np.ndarray, correct: np.ndarray) -> Figure:
-    """Mean attribution over pairs, by whether the answer is right.
-
-    maps: as from ``saliency``; correct: bool (K,).
-    """
+    """Mean over correct and wrong answers of ``saliency``'s maps. correct: bool (K,)."""
     kinds = {"correct answers": correct, "wrong answers": ~correct}
     kinds = {name: chosen for name, chosen in kinds.items() if chosen.any()}
     size = {"figsize": (5.2, 2.7 * len(kinds)), "layout": "constrained"}

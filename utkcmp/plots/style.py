@@ -34,10 +34,7 @@ def use_style() -> None:
 
 
 def bars(axis: plt.Axes, table: pd.DataFrame, metric: str, hollow: pd.Series | None = None) -> None:
-    """Dot plot of a column with its interval (columns ``_low``, ``_high``), first row on top.
-
-    hollow: bool by row.
-    """
+    """Dots with intervals (columns ``_low``, ``_high``), first row on top. hollow: bool by row."""
     for y, (label, row) in enumerate(table.iterrows()):
         value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
         face = "white" if hollow is not None and hollow[label] else RIGHT
@@ -49,10 +46,7 @@ def bars(axis: plt.Axes, table: pd.DataFrame, metric: str, hollow: pd.Series | N
 def face_tiles(
     images: np.ndarray, captions: list[str], *, drawn: bool = False, columns: int = 8
 ) -> Figure:
-    """A grid of faces with captions.
-
-    images: uint8 (K, 3, S, S). drawn: add the note that drawings stand in for photographs.
-    """
+    """A grid of faces with captions. images: uint8 (K, 3, S, S). drawn: say that they are drawn."""
     rows, text = -(-len(captions) // columns), 0.05 + 0.15 * (1 + captions[0].count("\n"))
     figure, axis = _sheet(columns * 1.1, rows * (1.05 + text), 1.07, drawn)
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
@@ -100,12 +94,9 @@ def pair_tiles(images, pairs: pd.DataFrame, *, drawn: bool = False) -> Figure:
             (x + 1.06, pair.right, pair.right_age, pair.left_age),
         ):
             _show(axis, images[row], start, y)
-            years, colour = (
-                f"{age} {'year' if age == 1 else 'years'}",
-                LEFT if age > other else MUTED,
-            )
-            look = {"fontsize": 10, "weight": "bold", "ha": "center", "va": "bottom"}
-            axis.text(start + 0.5, y - 0.04, years, color=colour, **look)
+            years = f"{age} {'year' if age == 1 else 'years'}"
+            look = {"color": LEFT if age > other else MUTED, "fontsize": 10, "weight": "bold"}
+            axis.text(start + 0.5, y - 0.04, years, ha="center", va="bottom", **look)
         text = getattr(pair, "caption", f"label {int(pair.left_age > pair.right_age)}")
         if hasattr(pair, "answer"):
             text = f"answer: {pair.answer} ({pair.confidence:.0%})"

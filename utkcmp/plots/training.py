@@ -14,10 +14,7 @@ MOST_ROWS = 8
 
 
 def epoch_table(history: pd.DataFrame):
-    """A table of at most MOST_ROWS epochs, among them the first, the best and the last.
-
-    history: as in ``solver.Fitted``.
-    """
+    """At most MOST_ROWS epochs of ``Fitted.history``: first, best, last and some between."""
     best = int(history.val_loss.argmin())
     spread = np.linspace(0, len(history) - 1, min(MOST_ROWS - 1, len(history))).round().astype(int)
     table = history.iloc[sorted({*spread.tolist(), best})].set_index("epoch")
@@ -27,11 +24,8 @@ def epoch_table(history: pd.DataFrame):
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
-    """Training and validation loss and AUC by epoch, the best epoch marked; for an age regressor
-    its training loss and its validation error in years.
-
-    history: as in ``solver.Fitted``.
-    """
+    """Loss and AUC of ``Fitted.history`` by epoch, the best epoch marked; of an age regressor,
+    training loss and validation error in years."""
     pairs = "val_auc" in history
     panels = [("loss", "loss", ("train", "val") if pairs else ("train",))]
     error = "mean absolute validation error (years)"
@@ -51,10 +45,8 @@ def learning_curves(history: pd.DataFrame) -> Figure:
 
 
 def curves_beside(ours: pd.DataFrame, reported: dict[str, pd.DataFrame]) -> Figure:
-    """Validation loss and AUC against the number of faces seen, ours and reported ones.
-
-    ours, each of reported: columns faces (number seen so far), val_loss, val_auc.
-    """
+    """Validation loss and AUC against the number of faces seen; tables have the columns faces
+    (number seen so far), val_loss, val_auc."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))
     styles = zip(reported.items(), ("-", "--", ":"), strict=False)
     lines = [("ours, here", ours, RIGHT, "-")]
@@ -68,10 +60,8 @@ def curves_beside(ours: pd.DataFrame, reported: dict[str, pd.DataFrame]) -> Figu
 
 
 def arms(table: pd.DataFrame) -> Figure:
-    """An experiment: each training's test AUC, and each arm's difference from its reference.
-
-    table: as from ``experiments.compare_arms``. Hollow: the interval contains zero.
-    """
+    """Test AUC of each training, and each arm's difference from its reference, hollow if its
+    interval contains zero. table: from ``experiments.compare_arms``."""
     size = {"figsize": (10, 0.5 * len(table) + 1.4), "width_ratios": (1.2, 1)}
     figure, (first, second) = plt.subplots(1, 2, sharey=True, **size)
     table = table.reset_index(drop=True)
@@ -91,7 +81,7 @@ def arms(table: pd.DataFrame) -> Figure:
 def resumed_curves(histories: pd.DataFrame, broken: str, unbroken: str) -> Figure:
     """Validation loss of interrupted and uninterrupted trainings, one colour per seed.
 
-    histories: columns arm (these two names), seed, epoch, val_loss.
+    histories: columns arm, seed, epoch, val_loss. broken, unbroken: the names of the two arms.
     """
     figure, axis = plt.subplots(figsize=(7, 3.2))
     named = histories.replace({"arm": {broken: "resumed", unbroken: "unbroken"}})
@@ -104,10 +94,7 @@ def resumed_curves(histories: pd.DataFrame, broken: str, unbroken: str) -> Figur
 
 
 def auc_by_pairs(table: pd.DataFrame) -> Figure:
-    """Validation AUC by the number of training pairs: each seed, and the mean.
-
-    table: as from ``pair_counts.fit_pair_counts``.
-    """
+    """Validation AUC by number of training pairs. table: from ``pair_counts.fit_pair_counts``."""
     figure, axis = plt.subplots(figsize=(7, 3.2))
     every = "every pair of a batch"
     names = [every if count == "all" else f"{int(count):,} pairs" for count in table.pairs]

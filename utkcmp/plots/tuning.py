@@ -36,7 +36,7 @@ def tuning_slices(trials: pd.DataFrame) -> Figure:
 def trials_over_time(epochs: dict[str, pd.DataFrame], trials: dict[str, pd.DataFrame]) -> Figure:
     """Each trial's validation AUC over time, and how the trial ended.
 
-    epochs, trials: by model, as ``tuning.read_epochs`` and ``tuning.search`` return them.
+    epochs, trials: by model, from ``tuning.read_epochs`` and ``tuning.search``.
     """
     size = {"figsize": (3.6 * len(epochs), 3.4), "squeeze": False, "sharey": True}
     figure, axes = plt.subplots(1, len(epochs), **size)
@@ -58,7 +58,7 @@ def trials_over_time(epochs: dict[str, pd.DataFrame], trials: dict[str, pd.DataF
 def importance_bars(importance: dict[str, pd.DataFrame]) -> Figure:
     """The importance of each parameter, and the level that chance reaches.
 
-    importance: by source of the trials, as ``tuning.parameter_importance`` returns it.
+    importance: by source of the trials, from ``tuning.parameter_importance``.
     """
     figure, axes = plt.subplots(1, len(importance), figsize=(4.6 * len(importance), 2.8))
     for axis, (whose, table) in zip(axes.flat, importance.items(), strict=True):
@@ -75,7 +75,7 @@ def importance_bars(importance: dict[str, pd.DataFrame]) -> Figure:
 def head_intervals(differences: pd.DataFrame) -> Figure:
     """AUC with hidden layers minus AUC without, with 95% intervals, one panel per model.
 
-    differences: as ``tuning.head_differences`` returns them; may be empty.
+    differences: from ``tuning.head_differences``; may be empty.
     """
     models = list(differences.model.unique()) or ["nothing to compare"]
     size = {"figsize": (4.6 * len(models), 2.8), "squeeze": False, "sharex": True}
