@@ -36,12 +36,11 @@ def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
     from joblib.externals.loky import get_reusable_executor
 
     items, under_way = iter(items), collections.deque()
-    chunks = iter(lambda: list(itertools.islice(items, CHUNK)), [])
     with ends_with_us(), warnings.catch_warnings():  # idle workers stop and are replaced
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
         pool = get_reusable_executor(os.cpu_count(), timeout=20)
         try:
-            for chunk in chunks:
+            while chunk := list(itertools.islice(items, CHUNK)):
                 under_way.append(pool.submit(_each, function, chunk))
                 if len(under_way) == AHEAD * os.cpu_count():
                     yield from under_way.popleft().result()
