@@ -1,9 +1,9 @@
-"""Given two face images, which person is older? Each room is a package of its own (see README)."""
+"""Given two face images, which person is older?"""
 
 import os
 
 __version__ = "0.2.0"
 
-# Read when PyTorch is loaded: threads that wait by spinning keep others from working, so that on a
-# busy machine training takes several times as long.
+# Must precede the import of PyTorch: with threads that spin while they wait, training takes several
+# times as long on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and read with care; JSON, CSV and plain YAML."""
+"""Atomic writes of files and folders, and strict readers of JSON, CSV and YAML."""
 
 import contextlib
 import glob
@@ -17,21 +17,21 @@ import pandas as pd
 import psutil
 import yaml
 
-DAY = 86_400  # seconds after which another machine's half-written file is taken for forgotten
+DAY = 86_400  # seconds; another machine's temporary file of this age counts as abandoned
 
 
 class RunError(ValueError):
-    """A file of a run that cannot be used: one sentence with its path and what to do."""
+    """An unusable file of a run; the message gives its path and the remedy."""
 
 
 def printable(text: str) -> str:
-    """``text`` with control characters and bytes that are not UTF-8 written out, as in ``\\n``."""
+    """``text`` with unprintable characters escaped, as in ``\\n``."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside ``path`` that takes its place only if the block succeeds.
+    """Yield a temporary file beside ``path`` that replaces it only if the block succeeds.
 
     >>> import tempfile
     >>> with atomic(Path(tempfile.mkdtemp()) / "a.txt") as temporary:
@@ -45,7 +45,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of ``folder`` if the block succeeds."""
+    """Yield an empty folder that replaces ``folder`` only if the block succeeds."""
     with _temporary(folder) as new, _temporary(folder) as old:
         new.mkdir()
         yield new
@@ -56,12 +56,14 @@ def replaced(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` that says which process uses it; removed at the end, as is what
-    processes that were killed left half-written there."""
+    """Yield a path beside ``path`` whose name holds the process and host; remove it at the end.
+
+    Leftovers of killed processes are removed too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     form = rf"\.{re.escape(path.name)}\.(\d+)@(.*)\.[0-9a-f]{{8}}{re.escape(path.suffix)}"
     for left in path.parent.glob(f".{glob.escape(path.name)}.*@*"):
-        with contextlib.suppress(OSError):  # another process has just removed it
+        with contextlib.suppress(OSError):  # removed meanwhile by another process
             if not (name := re.fullmatch(form, left.name)):
                 continue
             if name[2] == platform.node():
@@ -75,7 +77,7 @@ def _temporary(path: Path) -> Iterator[Path]:
     try:
         yield temporary
     except OSError as error:
-        if str(error.filename) == str(temporary):  # a message names what the caller knows
+        if str(error.filename) == str(temporary):  # report the path that the caller knows
             error.filename = str(path)
         raise
     finally:
@@ -90,13 +92,13 @@ def _remove(path: Path) -> None:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table without its index, whole or not at all."""
+    """Write a table atomically, without its index."""
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False)
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises OSError if it cannot be read, ValueError if it is no JSON."""
+    """Parse a JSON file. Raises OSError, or ValueError if it is not valid JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
@@ -104,9 +106,9 @@ def read_json(path: Path) -> Any:
 
 
 def is_made_with(table: Path, settings: dict) -> bool:
-    """Whether a table is there that was made with ``settings``, by the note beside it.
+    """Whether ``table`` exists and was made with ``settings``, as the JSON file beside it records.
 
-    If not, a table made otherwise is removed, and the settings are noted for the one to come.
+    If not, removes the table and records ``settings`` for the next one.
     """
     note = table.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError):
@@ -119,21 +121,21 @@ def is_made_with(table: Path, settings: dict) -> bool:
 
 
 def read_table(path: Path, columns: Iterable[str] = (), numbers: Iterable[str] = (), **options):
-    """A CSV file of a run as a DataFrame; options are those of ``pandas.read_csv``.
+    """Read a CSV file of a run as a DataFrame; options are those of ``pandas.read_csv``.
 
-    columns: those it must have; numbers: those that, if they are there, must hold numbers only.
-    Raises RunError where it does not, FileNotFoundError where there is no such file.
+    columns: required columns; numbers: columns that, if present, must be numeric.
+    Raises FileNotFoundError, or RunError if the table is damaged.
     """
     try:
         table = pd.read_csv(path, **options)
-        missing = [name for name in columns if name not in table]
-        if missing:
-            raise ValueError(f"no column {missing[0]!r}")
+        for name in columns:
+            if name not in table:
+                raise ValueError(f"no column {name!r}")
         for name in table.columns.intersection(list(numbers)):
             pd.to_numeric(table[name])
     except FileNotFoundError:
         raise
-    except Exception as error:  # pandas and converters raise whatever broken text leads to
+    except Exception as error:  # broken text makes pandas raise many kinds
         reason = (str(error).splitlines() or ["no table"])[0][:100]
         raise RunError(
             f"{path} is damaged ({reason}): expected the table that a report wrote; remove it, and "
@@ -143,7 +145,7 @@ def read_table(path: Path, columns: Iterable[str] = (), numbers: Iterable[str] =
 
 
 class NotPlainError(ValueError):
-    """YAML that is not taken: what is wrong with it, and ``line``, from 1, or None."""
+    """YAML that is refused: the reason, and ``line`` (from 1) or None."""
 
     def __init__(self, reason: str, mark: yaml.Mark | None = None):
         super().__init__(reason)
@@ -151,12 +153,11 @@ class NotPlainError(ValueError):
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of some YAML: text, numbers, true and false, null, lists and mappings of these.
+    """Parse YAML of strings, numbers, booleans, null, and lists and mappings of these.
 
-    Numbers are read as they look, ``0400`` as 400; what YAML 1.1 would make of dates and ``1:30``
-    is text. Raises NotPlainError where the YAML is not valid, a name stands twice, a part stands
-    for another one (an alias: a few lines of them unfold to gigabytes), and for yes, no, on and
-    off, which are text to some programs and true or false to others.
+    Unlike in YAML 1.1, ``0400`` is 400, and dates and ``1:30`` are strings. Raises NotPlainError
+    for invalid YAML, duplicate keys, aliases (a few lines can expand to gigabytes) and the
+    ambiguous yes, no, on and off.
 
     >>> parse_yaml("{run: 2024-05-01, n_faces: 0400}")
     {'run': '2024-05-01', 'n_faces': 400}
@@ -165,12 +166,12 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, _Loader)
     except NotPlainError:
         raise
-    except Exception as error:  # wrong values make PyYAML raise whatever it stumbles over
+    except Exception as error:  # PyYAML raises many kinds
         raise NotPlainError("is not valid YAML", getattr(error, "problem_mark", None)) from None
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers = {}  # in the place of YAML 1.1's
+    yaml_implicit_resolvers = {}  # replaces those of YAML 1.1
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):

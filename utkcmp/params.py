@@ -1,7 +1,7 @@
-"""What a parameter file may hold, checked before anything runs.
+"""All parameters, validated before anything runs.
 
-A parameter has one meaning in every notebook. Files are flat YAML; later files override earlier
-ones and single values override all files, both here and with papermill's ``-f`` and ``-p``.
+Parameter files are flat YAML. Later files override earlier ones and single values override all
+files, both here and with papermill's ``-f`` and ``-p``.
 """
 
 import difflib
@@ -26,12 +26,11 @@ from utkcmp.files import NotPlainError, parse_yaml, printable
 
 EMBEDDED = "embedded"
 MAX_FILE = 2**20  # bytes of a parameter file
-LARGEST = 2**53  # of a whole number: up to here a float holds it too
-SHOWN, MAX_SENTENCE = 100, 1000  # characters of a wrong value, and of a message about it
+LARGEST = 2**53  # largest integer; floats represent integers exactly up to here
+SHOWN, MAX_SENTENCE = 100, 1000  # characters shown of a wrong value and of an error message
 T = TypeVar("T")
 REGNETS = "400mf 800mf 1_6gf 3_2gf 8gf 16gf 32gf".split()
-FACERES = "faceres"  # a backbone, and the name of its weights
-# It and torchvision's networks that end in features, and torchvision's names of their weights.
+FACERES = "faceres"  # names a backbone and its pretrained weights
 BACKBONES = (
     FACERES,
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
@@ -42,12 +41,12 @@ BACKBONES = (
     *(f"regnet_{kind}_{size}" for kind in "xy" for size in REGNETS),
     "regnet_y_128gf",
 )
-WEIGHTS = ("DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2")
+WEIGHTS = ("DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2")  # torchvision's
 WEIGHTS_FILE = ".safetensors"
 
 
 class ParameterError(ValueError):
-    """A parameter that is unknown, of the wrong type, out of range or contradictory."""
+    """A parameter that is unknown, of the wrong type, out of range or inconsistent with others."""
 
 
 def _named(name: str) -> str:
@@ -72,7 +71,7 @@ def _rising(ends: list[float]) -> list[float]:
 
 
 def check_backbone(name: str) -> str:
-    """Give the name back, or raise ValueError, with the known names, if no backbone has it."""
+    """Return ``name``, or raise ValueError listing the known backbones."""
     if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -83,7 +82,7 @@ def check_backbone(name: str) -> str:
 
 
 def check_weights(weights: str | None, backbone: str) -> str | None:
-    """Give the name back, or raise ValueError, with the known ones, if a backbone has no such."""
+    """Return ``weights``, or raise ValueError listing those known for the backbone."""
     known = (FACERES,) if backbone == FACERES else WEIGHTS
     if weights not in (None, *known) and not weights.endswith(WEIGHTS_FILE):
         raise ValueError(
@@ -94,12 +93,12 @@ def check_weights(weights: str | None, backbone: str) -> str | None:
 
 
 def least_side(backbone: str) -> int:
-    """The fewest pixels per side of an image that a backbone can take.
+    """The smallest image side, in pixels, that a backbone accepts.
 
     >>> least_side("vgg16"), least_side("resnet18")
     (32, 8)
     """
-    return 32 if backbone.startswith(("vgg", "convnext")) else 8  # they halve it without padding
+    return 32 if backbone.startswith(("vgg", "convnext")) else 8  # unpadded downsampling
 
 
 PairModel = Literal["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
@@ -115,7 +114,7 @@ Range = Annotated[list[T], Field(min_length=2, max_length=2), AfterValidator(_ri
 
 @with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 class SearchSpace(TypedDict, total=False):
-    """What a run narrows of the space that notebook 07 searches (see tuning.py)."""
+    """A run's restrictions of the space that notebook 07 searches."""
 
     lr: Range[Annotated[float, Field(gt=0)]]
     weight_decay: Range[Annotated[float, Field(gt=0)]]
@@ -129,7 +128,7 @@ class SearchSpace(TypedDict, total=False):
 class Params(BaseModel):
     """Every parameter, with its type, range, default and meaning.
 
-    Defaults are small: each notebook ends within seconds on a few drawn faces.
+    With the defaults each notebook runs within seconds on a few synthetic faces.
     """
 
     model_config = ConfigDict(
@@ -249,10 +248,10 @@ class Params(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _plain(cls, value: Any, info) -> Any:
-        """pydantic takes true for 1, bytes for text, and whole numbers of any length."""
+        """Reject what pydantic coerces or lets through: true as 1, bytes as text, huge integers."""
         truth = cls.model_fields[info.field_name].annotation is bool
         if isinstance(value, str) and value[:1] in ("[", "{") and info.field_name != "data":
-            value = parse_yaml(value)  # what papermill's -p leaves a text
+            value = parse_yaml(value)  # papermill's -p passes lists as text
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, bytes) or (isinstance(one, bool) and not truth):
                 raise ValueError("expected a number or a word")
@@ -261,7 +260,7 @@ class Params(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _known_network(self):
+    def _consistent(self):
         for name in {self.backbone, *self.search_space.get("resnet_type", [])}:
             if self.image_size < (least := least_side(name)):
                 raise ValueError(
@@ -269,18 +268,6 @@ class Params(BaseModel):
                     "more"
                 )
         check_weights(self.weights, self.backbone)
-        return self
-
-    def weights_of(self, backbone: str) -> str | None:
-        """What a backbone starts from: ``weights``, if they are its own or torchvision's.
-
-        A file and ``faceres`` are of one network; others that a search tries start from scratch.
-        """
-        shared = self.weights in WEIGHTS and backbone != FACERES
-        return self.weights if shared or backbone == self.backbone else None
-
-    @model_validator(mode="after")
-    def _consistent(self):
         total = self.train + self.val + self.test
         if total != 100:
             raise ValueError(f"train + val + test is {total}, expected 100")
@@ -292,8 +279,16 @@ class Params(BaseModel):
             check(self.model_dump() | {"pretrained": {}} | self.pretrained, "pretrained")
         return self
 
+    def weights_of(self, backbone: str) -> str | None:
+        """The initial weights of any backbone that a search may try.
 
-# The sections that notebooks name to be given their parameters, each from its first one on.
+        A file and ``faceres`` fit ``self.backbone`` only; others then start from scratch.
+        """
+        shared = self.weights in WEIGHTS and backbone != FACERES
+        return self.weights if shared or backbone == self.backbone else None
+
+
+# Sections of parameters, which notebooks refer to; here the first parameter of each.
 _FIRST = {"run": "data", "duplicates": "split", "year_diff": "pairs", "backbone": "network"}
 _FIRST |= {"pairing": "training", "pretrained": "experiments"}
 _FIRST |= {"tune_models": "tuning", "photo_faces": "photos", "resamples": "evaluation"}
@@ -305,18 +300,17 @@ for _name in Params.model_fields:
 
 
 def check(values: Mapping[str, Any], source: str = "") -> Params:
-    """Take the parameters among ``values`` (a notebook's ``globals()``, say) and check them.
+    """Validate the parameters among ``values``, such as a notebook's ``globals()``.
 
-    Names that are no parameters are ignored (use ``check_names`` for files), but for those that
-    papermill has put into a notebook. A notebook binds ``data`` to its faces once it has read them;
-    checked again, the one in its ``p`` counts. Raises ParameterError with one sentence for the
-    first name that is not known and the first value of a wrong type or out of range.
+    Other names are ignored (see ``check_names``), except in the cell that papermill injects.
+    Notebooks rebind ``data`` to the faces they read; on a second call the value in ``p`` counts.
+    Raises ParameterError for the first unknown name or invalid value.
 
     >>> check({"epochs": 3, "something_else": 1}).epochs
     3
     """
-    for cell in values.get("In", ()):  # IPython's list of the cells that have run
-        if cell.startswith("# Parameters\n"):  # so papermill begins the cell that it adds
+    for cell in values.get("In", ()):  # IPython's input history
+        if cell.startswith("# Parameters\n"):  # injected by papermill
             check_names(re.findall(r"(?m)^(\w+) = ", cell))
     known = {name: values[name] for name in Params.model_fields if name in values}
     if isinstance(earlier := values.get("p"), Params) and not isinstance(known.get("data"), str):
@@ -328,7 +322,7 @@ def check(values: Mapping[str, Any], source: str = "") -> Params:
 
 
 def check_names(names: Iterable[str], known: Iterable[str] = (), source: str = "") -> None:
-    """Raise ParameterError at the first name that is not ``known``, with the nearest known one."""
+    """Raise ParameterError for the first name that is not ``known``, suggesting the nearest."""
     known = list(known) or list(Params.model_fields)
     for name in names:
         if name not in known:
@@ -360,16 +354,16 @@ def _sentence(error: dict, source: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as a message shows it: on one line, and not all of a long one."""
+    """``repr`` of a value on one line, truncated for messages."""
     try:
         text = repr(value)
-    except Exception:  # a number of thousands of digits, lists in lists without end
+    except Exception:  # integers of thousands of digits, deeply nested lists
         return "a value too long to show"
     return printable(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
-    """Read one parameter file: a flat YAML mapping. Raises ParameterError in one sentence."""
+    """Read one parameter file, a flat YAML mapping. Raises ParameterError."""
     path = Path(path)
     try:
         with open(path, "rb") as file:
@@ -392,7 +386,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
 
 
 def load_files(paths: Iterable[str | Path]) -> dict[str, Any]:
-    """Read parameter files; a later one overrides an earlier one. Names and values are checked."""
+    """Read and validate parameter files; later files override earlier ones."""
     merged: dict[str, Any] = {}
     for path in paths:
         values = load_file(path)
@@ -403,7 +397,7 @@ def load_files(paths: Iterable[str | Path]) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Read ``name=value`` from a command line, the value as YAML.
+    """Parse ``name=value`` from a command line, the value as YAML.
 
     >>> parse_override("hidden_layers=[64, 32]")
     ('hidden_layers', [64, 32])

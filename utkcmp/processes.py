@@ -1,9 +1,9 @@
-"""Work in processes of its own, and processes that end with the one that started them.
+"""Parallel map, and child processes that die with their parent.
 
-By themselves, helpers of Ray notice after a minute that nobody is left, processes that decode after
-20 seconds, a kernel after one. Here a watcher, this file run by itself, reads from a pipe that ends
-with the process it watches, however that dies, and kills what carries its mark. It reads the
-environment of other processes, as Linux allows; elsewhere everything ends in its own time.
+Left alone, Ray's processes outlive a killed parent by a minute, loky's workers by 20 seconds. So a
+watcher process (this file as a script) blocks on a pipe that closes however its parent dies, then
+kills every process with the parent's mark in its environment. Linux only: elsewhere processes end
+by themselves.
 """
 
 import collections
@@ -20,16 +20,15 @@ from collections.abc import Callable, Iterable, Iterator
 
 import psutil
 
-MANY = 2000  # items from which on processes are worth their start
-CHUNK, AHEAD = 32, 3  # items per task; tasks per process that are under way
+MANY = 2000  # items for which it pays to start processes
+CHUNK, AHEAD = 32, 3  # items per task; pending tasks per process
 
 
 def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
-    """``map`` in processes beside this one, in order, taking only few items ahead.
+    """``map`` over worker processes, in order and with bounded read-ahead.
 
-    function: one that can be pickled. count: about how many items there are; few of them are
-    mapped here, since a process takes seconds to start. (Threads gain nothing: decoding is many
-    short steps, which wait for each other.)
+    function: must be picklable. count: approximate number of items; below MANY they are mapped in
+    this process, since starting workers takes seconds. (Threads are no faster for decoding.)
     """
     if count < MANY:
         yield from map(function, items)
@@ -37,12 +36,11 @@ def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
     from joblib.externals.loky import get_reusable_executor
 
     items, under_way = iter(items), collections.deque()
-    chunks = iter(lambda: list(itertools.islice(items, CHUNK)), [])
-    with ends_with_us(), warnings.catch_warnings():  # idle processes have ended: others are started
+    with ends_with_us(), warnings.catch_warnings():  # idle workers stop and are replaced
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
         pool = get_reusable_executor(os.cpu_count(), timeout=20)
         try:
-            for chunk in chunks:
+            while chunk := list(itertools.islice(items, CHUNK)):
                 under_way.append(pool.submit(_each, function, chunk))
                 if len(under_way) == AHEAD * os.cpu_count():
                     yield from under_way.popleft().result()
@@ -57,7 +55,7 @@ def _each(function: Callable, chunk: list) -> list:
     return [function(item) for item in chunk]
 
 
-# Environment variables, all alike: a process that gives itself a title overwrites some of them.
+# Redundant environment variables, as a process that sets its title overwrites some of them.
 MARKS = [f"UTKCMP_ENDS_WITH_{number}" for number in range(8)]
 WATCHER = "nothing"  # a watcher's own mark
 _numbers = itertools.count()
@@ -65,9 +63,9 @@ _numbers = itertools.count()
 
 @contextlib.contextmanager
 def ends_with_us() -> Iterator[str]:
-    """What is started in this block, and what that starts, ends at the latest with this process.
+    """Processes started in this block, and their descendants, die with this process.
 
-    Gives the block's mark, for ``end_marked``.
+    Yields the block's mark, for ``end_marked``.
     """
     before = {name: os.environ[name] for name in MARKS if name in os.environ}
     mark = f"{_watcher(os.getpid())}/{next(_numbers)}/"
@@ -81,9 +79,9 @@ def ends_with_us() -> Iterator[str]:
 
 
 def end_marked(mark: str) -> None:
-    """Kill all processes that were started with a mark that begins so, and what they have started.
+    """Kill all processes whose mark begins with ``mark``, and their descendants.
 
-    A process shows no mark while it is being started, so a few rounds must find nothing.
+    A starting process shows no mark yet, so several rounds in a row must find nothing.
     """
     empty, end = 0, time.monotonic() + 60
     while empty < 5 and time.monotonic() < end:
@@ -103,15 +101,17 @@ def end_marked(mark: str) -> None:
 def _carries(process: psutil.Process, mark: str) -> bool:
     try:
         environment = process.environ()
-    except (psutil.Error, OSError):  # it has ended, or is not ours
+    except (psutil.Error, OSError):  # ended, or another user's
         return False
     return any(environment.get(name, "\0").startswith(mark) for name in MARKS)
 
 
 @functools.cache
 def _watcher(pid: int) -> str:
-    """The token of this process, whose number is ``pid``, once it has a watcher: one, however often
-    asked. The open end of the watcher's pipe is kept for as long as the process lives."""
+    """Start the watcher of this process, once per ``pid`` as forks inherit the cache; its token.
+
+    The pipe stays open for as long as this process lives.
+    """
     token = uuid.uuid4().hex
     if psutil.LINUX:
         _watcher.pipe = subprocess.Popen(
@@ -120,7 +120,7 @@ def _watcher(pid: int) -> str:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=os.environ | dict.fromkeys(MARKS, WATCHER),
-            start_new_session=True,  # not killed with the group of the one it watches
+            start_new_session=True,  # survives a kill of the parent's process group
         )
     return token
 

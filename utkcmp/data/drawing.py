@@ -1,15 +1,15 @@
-"""Drawing one synthetic face that shows its age.
+"""Drawing synthetic faces that show their age.
 
-A face shows its age by several cues (proportions, wrinkles, grey or missing hair, ...), and each
-cue errs by some years of its own, as in life.
-Shapes are in pixels of the finished 200 x 200 picture, from its middle, x right and y down.
+Several cues (proportions, wrinkles, grey or missing hair, ...) depend on age, each with an
+independent error. Coordinates are pixels of the final 200 x 200 picture, from its centre, x right,
+y down.
 """
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-SIZE, SCALE = 200, 2  # pixels per side; drawn twice as large, then reduced, for smooth edges
-SHARES = [0.43, 0.19, 0.14, 0.17, 0.07]  # shares of White, Black, Asian, Indian, Others
+SIZE, SCALE = 200, 2  # pixels per side; factor of supersampling
+SHARES = [0.43, 0.19, 0.14, 0.17, 0.07]  # White, Black, Asian, Indian, Others
 SKIN = [(240, 202, 178), (124, 83, 60), (236, 198, 158), (184, 132, 94), (212, 166, 132)]
 HAIR = [(38, 30, 28), (62, 42, 32), (104, 70, 44), (206, 164, 98), (158, 78, 42)]
 IRIS = [(64, 42, 30), (92, 62, 38), (96, 112, 72), (92, 128, 158)]
@@ -17,22 +17,19 @@ CLOTHES = [(198, 84, 74), (66, 104, 150), (92, 140, 108), (226, 178, 84), (120, 
 GREY, INK, WHITE = (214, 213, 210), (44, 32, 32), (250, 248, 244)
 
 
-# ---- what a face is like -------------------------------------------------------------------------
-
-
 class DrawnFace:
-    """A face of random looks: its label, its age cues (each with its own error), all else."""
+    """The random attributes of a face: label, age cues, looks."""
 
     def __init__(self, rng: np.random.Generator, age: int | None = None):
         self.rng, self.age = rng, _age(rng) if age is None else age
         self.gender, self.ethnicity = int(rng.random() < 0.48), int(rng.choice(5, p=SHARES))
         cue, man, adult, white = self._cue, not self.gender, self.age >= 18, self.ethnicity == 0
-        grey = cue(32, 34) * (0.15 if not man and rng.random() < 0.35 else 1)  # some dye it
+        grey = cue(32, 34) * (0.15 if not man and rng.random() < 0.35 else 1)  # some is dyed
         hair = HAIR[rng.choice(5, p=[0.15, 0.25, 0.3, 0.2, 0.1] if white else [0.7, 0.3, 0, 0, 0])]
         styles = ["short", "side", "curly"] if man else ["long", "bob", "bun", "fringe", "curly"]
         styles = ["curly", "curly", styles[0]] if self.ethnicity == 1 else styles
-        # Cues, 0 to 1: an adult's proportions; wrinkles' depth; jowls, lids, bags, long ears and
-        # nose, thin lips; the hairline's place; and the number of age spots. Hair greys, too.
+        # Cues from 0 to 1: adult proportions; depth of wrinkles; sagging jowls, lids and bags, long
+        # ears and nose, thin lips; receding hairline. Also the number of age spots, and grey hair.
         self.growth = 1 - np.exp(-10 * cue(0, 100, 4) - 0.02)
         self.wrinkles, self.sag = cue(20, 54), cue(24, 56)
         self.bald = cue(22, 42) * rng.beta(1.4, 1.4) * (1.2 if man else 0.25)
@@ -41,30 +38,30 @@ class DrawnFace:
         beards = ["", "", "stubble", "full", "moustache"] if man and adult else [""]
         self.beard = rng.choice(beards)
         skin = np.multiply(SKIN[self.ethnicity], rng.normal(1, 0.06)) + rng.normal(0, 3, 3)
-        self.skin = np.clip(skin, 30, 248)  # RGB, as are hair and iris
+        self.skin = np.clip(skin, 30, 248)  # RGB
         hair = np.multiply(hair, rng.normal(1, 0.1) * (1 - grey)) + np.multiply(GREY, grey)
         self.hair, self.iris = hair, IRIS[rng.integers(4 if white else 2)]
         self.style, self.smile = rng.choice(styles), rng.uniform(-0.1, 1)
-        self.turn = rng.normal(0, 3)  # pixels from the middle of the head to that of the features
-        self.light = rng.normal(0, 0.08, 2)  # change of brightness to the (right, lower) edge
+        self.turn = rng.normal(0, 3)  # horizontal offset of the features
+        self.light = rng.normal(0, 0.08, 2)  # brightness gradient, (right, down)
         self.eyes = self.mix(36, 37), self.mix(-2, -30)  # x of the right one, y of both
         self.outline = self._outline()
 
     def _cue(self, start: float, years: float, error: float = 6) -> float:
-        """0 up to the age of ``start``, 1 ``years`` later, as the face seems give or take error."""
+        """0 up to age ``start``, rising to 1 after ``years``; the age has a normal error."""
         seems = self.age + self.rng.normal(0, error) * self.age / (self.age + 10)
         return min(max((seems - start) / years, 0.0), 1.0)
 
     def mix(self, baby: float, adult: float) -> float:
-        """A measure of this face, between a baby's and an adult's."""
+        """Interpolate between a baby's and an adult's measure."""
         return baby + (adult - baby) * self.growth
 
     def shade(self, factor: float) -> np.ndarray:
-        """The skin colour, darker or lighter."""
+        """The skin colour times ``factor``."""
         return np.minimum(self.skin * factor, 255)
 
     def _outline(self) -> np.ndarray:
-        """The right half of the head, crown to chin: round for a baby, long for an adult."""
+        """The right half of the head's outline, crown to chin."""
         jaw, m = (62, 55)[self.gender], self.mix
         crown = [(0, m(-86, -92)), (m(50, 44), m(-76, -82)), (m(80, 71), m(-36, -46))]
         cheek = [(m(84, 75), m(6, -10)), (m(81, 71), m(36, 26)), (m(66, jaw), m(60, 57))]
@@ -73,14 +70,14 @@ class DrawnFace:
 
 
 def random_face(rng: np.random.Generator, age: int | None = None) -> DrawnFace:
-    """Choose a face's gender, ethnicity, looks and, unless given, age, spread as in UTKFace."""
+    """Draw a face's attributes, distributed as in UTKFace; age may be given, in years."""
     return DrawnFace(rng, age)
 
 
 class StandIns:
-    """Drawn faces that stand for photographs which may not be shown: by row, one of the same age.
+    """Drawn faces in place of photographs: by row, one of the same age, uint8 (3, 100, 100).
 
-    ages: (N,) years. Gives uint8 (3, 100, 100).
+    ages: (N,) years.
     """
 
     def __init__(self, ages: np.ndarray):
@@ -101,10 +98,8 @@ def _age(rng) -> int:
     return int(rng.triangular(18, 26, 42) if part == 2 else 36 + 64.9 * rng.beta(1.1, 1.9))
 
 
-# ---- the brush -----------------------------------------------------------------------------------
-
 _T = np.linspace(0, 1, 9)[:8]
-_SPLINE = np.array(  # Catmull-Rom: 8 steps between the middle two of 4 points
+_SPLINE = np.array(  # Catmull-Rom: 8 steps between the inner two of 4 points
     [2 * _T**2 - _T**3 - _T, 2 - 5 * _T**2 + 3 * _T**3, _T + 4 * _T**2 - 3 * _T**3, _T**3 - _T**2]
 ).T
 _U = np.linspace(0, 1, 12)[:, None]
@@ -115,7 +110,7 @@ _RING = np.exp(1j * np.linspace(0, 2 * np.pi, 37)[:36]).view(float).reshape(-1, 
 
 
 class _Canvas:
-    """A picture to paint on; every shape goes through the tilt, size and place of the head."""
+    """A picture to draw on, with the pose of the head: rotation, scale and position."""
 
     def __init__(self, background, rng):
         self.image = Image.new("RGB", (SIZE * SCALE,) * 2, tuple(map(int, background)))
@@ -133,7 +128,7 @@ class _Canvas:
             self.glaze.polygon(corners, (*map(int, colour), int(255 * alpha)))
 
     def blob(self, points, colour, alpha=1.0, mirror=False):
-        """A smooth closed shape through ``points``, and their mirror image if so wished."""
+        """A smooth closed shape through ``points`` and, if ``mirror``, their mirror images."""
         points = np.asarray(points, dtype=float)
         if mirror:
             points = np.concatenate([points, points[::-1] * (-1, 1)])
@@ -145,19 +140,16 @@ class _Canvas:
         self.polygon(_RING * (width, height) + (x, y), colour, alpha)
 
     def glow(self, x, y, width, height, colour, alpha):
-        """An oval that fades out."""
+        """A soft oval."""
         for part in (1, 0.75, 0.5):
             self.oval(x, y, width * part, height * part, colour, alpha / 3)
 
     def stroke(self, points, width, colour, alpha=1.0):
-        """A curve through three ``points``, thin at both ends."""
+        """A curve through three ``points``, tapered at both ends."""
         points = np.asarray(points, dtype=float)
         line, slope = _ARC @ points, _ARC_SLOPE @ points
         across = slope[:, ::-1] * (-1, 1) * (width * _TAPER / np.hypot(*slope.T)[:, None])
         self.polygon(np.concatenate([line + across, (line - across)[::-1]]), colour, alpha)
-
-
-# ---- the picture, from back to front -------------------------------------------------------------
 
 
 def draw_face(face: DrawnFace) -> Image.Image:
@@ -215,7 +207,7 @@ def _head(canvas, face):
 
 
 def _wrinkles(canvas, face):
-    """Lines of the forehead, between the brows, crow's feet, nose to mouth to chin; eye bags."""
+    """Eye bags, lines of forehead, brows, eyes (crow's feet), nose to mouth, mouth to chin."""
     (x, y), rng, turn = face.eyes, face.rng, (face.turn, 0)
     lines = [[(-34, y - up), (0, y - up - 3), (34, y - up)] for up in (24, 32, 40)]
     for s in (-1, 1):
@@ -269,7 +261,7 @@ def _nose(canvas, face):
 
 
 def _eye(canvas, face, s):
-    """The right eye and brow for ``s`` = 1, the left for -1."""
+    """The right eye and brow for ``s`` = 1, the left ones for -1."""
     x, y, droop = s * face.eyes[0] + face.turn, face.eyes[1], 4 * face.sag
     h = face.mix(12, 9.5) * (1 - 0.3 * face.sag) * (0.85 if face.ethnicity == 2 else 1)
     lid = [(x - s * 16, y + 2), (x - s * 5, y - h + 1), (x + s * 7, y - h + droop / 2)]
@@ -327,7 +319,7 @@ def _glasses(canvas, face):
 
 
 def _photograph(image: Image.Image, face: DrawnFace) -> Image.Image:
-    """Reduce to the final size and add a blur, light from one side and the grain of a camera."""
+    """Reduce to the final size; add blur, directional light and camera grain."""
     rng, side = face.rng, np.linspace(-1, 1, SIZE, dtype=np.float32)
     image = image.reduce(SCALE).filter(ImageFilter.BoxBlur(rng.uniform(0, 1.4)))
     right, low = face.light.tolist()

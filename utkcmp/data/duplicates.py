@@ -1,11 +1,11 @@
-"""Which files are the same picture: equal bytes, or nearly equal looks.
+"""Duplicates and near-duplicates among files.
 
-A perceptual hash (imagehash's pHash, 256 bits) finds candidates. Looking at pairs of UTKFace, all
-that differ in up to 40 bits are one picture (cropped, blurred, recoloured or watermarked anew),
-strangers begin at 44 and groups chain from 52 on. Drawn faces are more alike: strangers begin at
-16. So above SURE_BITS the thumbnails must agree too, whatever their brightness and contrast. That
-misses about one near-duplicate of UTKFace in fourteen, those cropped or recoloured most, and joins
-no strangers that were seen.
+Candidates come from a perceptual hash (imagehash's pHash, 256 bits). By inspection of UTKFace,
+pairs up to 40 bits apart are the same picture (cropped, blurred, recoloured or watermarked),
+different people appear from 44 bits, and groups chain from 52; of drawn faces, which are more
+alike, different ones appear from 16. So above SURE_BITS the thumbnails, normalised for brightness
+and contrast, must agree too. This misses about one in fourteen near-duplicates of UTKFace, the most
+heavily cropped or recoloured, and no false match was seen.
 """
 
 import imagehash
@@ -15,18 +15,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 HASH_SIDE = 16  # bits per side
-HASHED_SIDE = 4 * HASH_SIDE  # pixels per side that both hash and thumbnail are made from
+HASHED_SIDE = 4 * HASH_SIDE  # pixels per side of the image that is hashed
 SURE_BITS, MAX_BITS = 14, 46
-THUMB_SIDE, MAX_DIFFERENCE = 16, 0.14  # pixels; standard deviations of the thumbnail, on average
-MIN_CONTRAST = 16  # of 255; a blank picture looks like any other blank one and gets no hash
+THUMB_SIDE, MAX_DIFFERENCE = 16, 0.14  # pixels; mean absolute difference, in standard deviations
+MIN_CONTRAST = 16  # of 255; below it a picture is blank and gets no hash
 BLOCK = 2**22  # pairs of hashes compared at a time
 THUMBS = 2**12  # pairs of thumbnails compared at a time
 
 
 def perceptual_hash(image: Image.Image) -> tuple[str, np.ndarray]:
-    """How an RGB image looks: its perceptual hash (64 hex digits) and its thumbnail.
-
-    The thumbnail is uint8 (16, 16, 3). The hash is "" for a picture that is blank.
+    """The perceptual hash (64 hex digits, "" if blank) and the thumbnail, uint8 (16, 16, 3), of an
+    RGB image.
     """
     small = image.resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.BOX)
     thumb = np.asarray(small.reduce(HASHED_SIDE // THUMB_SIDE))
@@ -38,27 +37,26 @@ def perceptual_hash(image: Image.Image) -> tuple[str, np.ndarray]:
 
 
 def same_pictures(contents: list[str], hashes: list[str], thumbs: np.ndarray) -> np.ndarray:
-    """Give all files of one picture one label: int (N,).
+    """Label files by picture: int (N,). Near-duplicates count transitively.
 
-    contents: N content hashes, equal for equal bytes. hashes, thumbs: what ``perceptual_hash``
-    gave for each, thumbs as uint8 (N, 16, 16, 3). Near-duplicates of near-duplicates are
-    one picture as well.
+    contents: N content hashes; hashes, thumbs: from ``perceptual_hash``, thumbs stacked to uint8
+    (N, 16, 16, 3).
     """
     _, first, content = np.unique(contents, return_index=True, return_inverse=True)
     hashed = np.array([k for k, i in enumerate(first) if hashes[i]], dtype=int)
     if not len(hashed):
         return content
     near = _near([hashes[i] for i in first[hashed]], thumbs[first[hashed]])
-    label = len(first) + np.arange(len(first))  # above those of the hashed ones: alone
+    label = len(first) + np.arange(len(first))  # above the labels of hashed ones: unique
     label[hashed] = near
     return label[content]
 
 
 def _near(hashes: list[str], thumbs: np.ndarray) -> np.ndarray:
-    """One label for all near-duplicates among M different files: int (M,).
+    """Labels, int (M,), equal for near-duplicates among M files of different content.
 
-    Pairs that have one label already are passed over, and no more than BLOCK are held: thousands
-    of files that are all alike have millions of pairs.
+    Works in blocks and skips pairs that share a label, as thousands of similar files make millions
+    of pairs.
     """
     packed = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)
     signs = np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1  # (M, 256) of -1 and 1
@@ -81,14 +79,14 @@ def _near(hashes: list[str], thumbs: np.ndarray) -> np.ndarray:
 
 
 def _joined(label: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Labels (M,) after the files of these pairs, (2, K), were found to be one picture."""
+    """Labels (M,) with those of each pair, (2, K), merged."""
     edges = (np.ones(pairs.shape[1], bool), label[pairs])
     graph = coo_array(edges, shape=(len(label), len(label)))
     return connected_components(graph, directed=False)[1][label]
 
 
 def _alike(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Whether thumbnails (K, S, S, 3) agree but for brightness and contrast: bool (K,)."""
+    """Whether thumbnails (K, S, S, 3) agree up to brightness and contrast: bool (K,)."""
     both = np.stack([left, right]).astype(np.float32)
     both -= both.mean((2, 3, 4), keepdims=True)
     both /= both.std((2, 3, 4), keepdims=True)

@@ -1,4 +1,4 @@
-"""Faces decoded and resized once: a uint8 array on disk, memory-mapped, keyed by its content."""
+"""A cache of decoded and resized faces: a memory-mapped uint8 array, keyed by content."""
 
 import hashlib
 import os
@@ -16,20 +16,19 @@ from utkcmp.data.index import fingerprint
 from utkcmp.files import atomic
 from utkcmp.processes import in_processes
 
-IMAGES_VERSION = 1  # raise it with every change here that changes a pixel
+IMAGES_VERSION = 1  # increment when a change alters pixels
 
 
 def cache_images(
     source: str | Path, faces: pd.DataFrame, size: int, cache: str | Path | None = None
 ) -> np.ndarray:
-    """The valid faces as uint8 (N, 3, size, size), RGB: row i is the i-th valid row of ``faces``.
+    """The valid faces as RGB, uint8 (N, 3, size, size): row i is the i-th valid row of ``faces``.
 
-    faces: the index (columns file, sha256, status), sorted by file. size: pixels per side.
-    cache: the folder that keeps the array for the next call, which then reads nothing else. It is
-    memory-mapped, and what is written to it stays in memory and never reaches the file. A file that
-    is not whole is built anew. None keeps nothing and gives an array in memory.
+    faces: the index (columns file, sha256, status), sorted by file. size: pixels per side. cache:
+    folder of the memory-mapped array, which is copy-on-write and rebuilt if damaged; None for an
+    array in memory.
     Raises DataError if a face has vanished or changed since it was indexed, or the source cannot be
-    read; OSError if the disk is full, and then nothing is left behind.
+    read; OSError if the disk is full, and then leaves no file behind.
     """
     valid = faces[faces.status == "ok"].sort_values("file")
     if valid.empty:
@@ -46,7 +45,7 @@ def cache_images(
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The array in a file; None if the file is missing, cut, too long or of another shape."""
+    """The array in a file; None if it is missing, of the wrong length or of another shape."""
     try:
         images = np.load(path, mmap_mode="c")
     except (OSError, ValueError, EOFError):
@@ -56,7 +55,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _write(path: Path, shape: tuple[int, ...], pixels: Iterable[np.ndarray]) -> None:
-    """Write an .npy file row by row: on a full disk that fails, where a memory map would crash."""
+    """Write an .npy file row by row: on a full disk, writing to a memory map would crash."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -67,7 +66,7 @@ def _write(path: Path, shape: tuple[int, ...], pixels: Iterable[np.ndarray]) -> 
 
 
 def _resized(source: str | Path, valid: pd.DataFrame, size: int) -> Iterator[np.ndarray]:
-    """The pixels of each valid face in turn, uint8 (3, size, size)."""
+    """Yield each valid face, uint8 (3, size, size)."""
     paths = files_of(source)
     items = zip(map(paths.get, valid.file), valid.sha256, strict=True)
     converted = in_processes(partial(_convert, size), items, len(valid))
@@ -87,7 +86,7 @@ def _resized(source: str | Path, valid: pd.DataFrame, size: int) -> Iterator[np.
 
 
 def _convert(size: int, item: tuple[Path | None, str]) -> np.ndarray | None:
-    """A file's pixels; None if it is gone, or its content has not the digest that is expected."""
+    """A file's pixels; None if it is missing or its digest differs."""
     path, sha256 = item
     data = read_file(path) if path else b""
     if hashlib.sha256(data).hexdigest() != sha256:

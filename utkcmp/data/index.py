@@ -1,8 +1,8 @@
-"""The table of faces: what each file name says, what each file holds, which are the same picture.
+"""The index of faces: labels from file names, properties of files, groups of duplicates.
 
-One row a file, rejected ones included with their reason, so that nothing is dropped silently.
-File names follow UTKFace, ``[age]_[gender]_[ethnicity]_[date and time].jpg.chip.jpg``. Hidden files
-and folders (``.DS_Store``, ``.sample.json``, ``__MACOSX``) are not part of the data and get no row.
+One row per file; rejected files stay, with the reason. File names follow UTKFace,
+``[age]_[gender]_[ethnicity]_[date and time].jpg.chip.jpg``. Hidden files and folders
+(``.DS_Store``, ``.sample.json``, ``__MACOSX``) are ignored.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from utkcmp.processes import in_processes
 GENDERS = ("male", "female")
 ETHNICITIES = ("White", "Black", "Asian", "Indian", "Others")
 
-INDEX_VERSION = 2  # raise it with every change that changes a row, here or in duplicates
+INDEX_VERSION = 2  # increment when a change here or in duplicates alters a row
 MAX_AGE = 116  # years; UTKFace states 0 to 116
 HIGH_AGE = 110  # years; above it an age is accepted but noted
 
-# UTKFace has 14 to 18 digits for date and time, drops the gender or the ethnicity at times, and
-# once each the dot before jpg and a blank too many.
+# UTKFace's dates have 14 to 18 digits. Some names lack the gender or the ethnicity, one the dot
+# before jpg; one has a blank too many.
 SUFFIX = re.compile(
     r"(\s*)(\.?)(jpe?g|png|webp|bmp|tiff?|avif|hei[cf]|mpo)(\.chip\.(jpe?g|png))?\Z", re.IGNORECASE
 )
@@ -59,14 +59,14 @@ def index_faces(
 ) -> pd.DataFrame:
     """Index the faces of a folder (with subfolders) or an archive (see ``files_of``).
 
-    cache: a folder that keeps the index for the next call, which decodes nothing as long as no
-    file's name, size or time has changed; None keeps nothing. progress: show a progress bar.
-    Returns one row a file, sorted by ``file`` (posix path within the source): ``age`` (years),
-    ``gender`` and ``ethnicity`` (places in GENDERS and ETHNICITIES; NA if unknown), ``taken`` (in
-    the name), ``width`` and ``height`` (pixels, as stored), ``bytes``, ``sha256``, ``phash`` (hex),
-    ``group`` (files of one picture share a number; numbered by first file), ``conflict`` (years
-    between the oldest and the youngest label of the group's valid files), ``status`` ("ok" or the
-    reason of rejection) and ``notes`` (what is odd about a file, separated by "; ").
+    cache: a folder for the index, reused until a file's name, size or time changes; None for no
+    cache. progress: show a progress bar.
+    Returns one row per file, sorted by ``file`` (posix path within the source): ``age`` (years),
+    ``gender`` and ``ethnicity`` (indices into GENDERS and ETHNICITIES; NA if unknown), ``taken``
+    (as in the name), ``width`` and ``height`` (pixels, as stored), ``bytes``, ``sha256``, ``phash``
+    (hex), ``group`` (of duplicates, numbered by first file), ``conflict`` (years between the oldest
+    and the youngest label of the group), ``status`` ("ok" or the reason of rejection) and ``notes``
+    (oddities, separated by "; ").
     Raises DataError for a source that cannot be read (see ``files_of``) or has no valid face.
     """
     if cache is None:
@@ -82,9 +82,9 @@ def index_faces(
 
 
 def fingerprint(faces: pd.DataFrame) -> str:
-    """The content of the valid faces as sha256 (hex), whatever the order of the rows.
+    """SHA-256 (hex) of the valid faces' names, hence labels, and contents, in any order of rows.
 
-    faces: columns file, sha256, status. Ages are part of it, since the file names say them.
+    faces: columns file, sha256, status.
     """
     valid = faces[faces.status == "ok"]
     lines = sorted(valid.file + "\0" + valid.sha256 + "\n")
@@ -92,20 +92,18 @@ def fingerprint(faces: pd.DataFrame) -> str:
 
 
 def shown_files(faces: pd.DataFrame, show_faces: bool = True) -> pd.Series:
-    """What pages call the files of ``faces`` (columns file, sha256), (N,) str.
+    """Identifiers of ``faces`` (columns file, sha256) on pages, (N,) str.
 
-    That is their names, or, where no face may be shown, the first 12 digits of their contents'
-    SHA-256: whoever has the data finds them in the column ``sha256`` of faces.csv.
+    These are file names or, without ``show_faces``, the first 12 digits of ``sha256``.
     """
     return faces.file if show_faces else faces.sha256.str[:12].rename("file")
 
 
 def parse_name(name: str) -> dict:
-    """What a file name says: age (years), gender and ethnicity (codes or None), taken, notes.
+    """Parse a file name: age (years), gender and ethnicity (codes or None), taken, notes (list).
 
-    name: the last part of a path. Where only one digit stands between age and date, it is the
-    gender if it can be one (as in UTKFace's own such names), else the ethnicity. ``notes`` lists
-    what is odd. Raises ImageError with the reason where no plausible age can be read.
+    name: without folders. A single digit between age and date is the gender if valid as such (as
+    in UTKFace), else the ethnicity. Raises ImageError if no plausible age can be read.
 
     >>> parse_name("61_1_20170109142408075.jpg.chip.jpg")["notes"]
     ['ethnicity missing']
@@ -154,7 +152,7 @@ def _index(source: str | Path, progress: bool) -> pd.DataFrame:
         reasons += f"; {packed} is an archive to be unpacked" if packed else ""
         raise DataError(f"{source} holds no valid face ({reasons}): expected {KINDS}")
     ok = faces[faces.status == "ok"]
-    label = -1 - np.arange(len(faces))  # below 0: a rejected file is alone
+    label = -1 - np.arange(len(faces))  # rejected files: unique negative labels
     label[ok.index] = same_pictures(
         ok.sha256.tolist(), ok.phash.tolist(), np.stack([thumbs[i] for i in ok.index])
     )
@@ -165,7 +163,7 @@ def _index(source: str | Path, progress: bool) -> pd.DataFrame:
 
 
 def _examine(item: tuple[str, Path]) -> tuple[dict, np.ndarray | None]:
-    """One row of the index, without its group, and the thumbnail of a valid picture."""
+    """One row of the index, without ``group`` and ``conflict``, and the thumbnail if valid."""
     file, path = item
     data, thumb = read_file(path), None
     row = {"file": file, "taken": "", "bytes": len(data), "phash": "", "notes": [], "status": "ok"}
@@ -183,7 +181,7 @@ def _examine(item: tuple[str, Path]) -> tuple[dict, np.ndarray | None]:
 
 
 def _load(path: Path) -> pd.DataFrame | None:
-    """A stored index; None if there is none or if it is not the one that was stored."""
+    """A cached index; None if it is missing or its digest differs."""
     digest, _, body = path.read_bytes().partition(b"\n") if path.exists() else (b"", b"", b"")
     if _digest(body) != digest:
         return None
@@ -196,6 +194,6 @@ def _digest(body: bytes) -> bytes:
 
 
 def read_crops(data, rows: np.ndarray) -> list:
-    """The faces of some rows as they are in the source, upright RGB, in the order of ``rows``."""
+    """The faces of ``rows`` at their size in the source, as RGB images."""
     paths = files_of(archives.data_source(data.params))
     return [decode(read_file(paths[file])) for file in data.faces.file.iloc[rows]]

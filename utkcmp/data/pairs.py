@@ -1,12 +1,12 @@
-"""Relation-labelled pairs: which of two faces is older, in time and memory of N + K.
+"""Pairs of faces labelled by which is older, sampled in O(N + K) memory.
 
-Faces are sorted by age once. Face i of that order may be the older one of a pair with each of the
-first c[i] faces, where c[i] counts those at least ``year_diff`` younger. So all valid pairs are
-numbered 0 to sum(c) - 1, a sample of pairs is a sample of numbers, and a binary search turns a
-number into its pair. No matrix of faces by faces exists.
+Sorted by age, face i can be the older one of a pair with each of the first c[i] faces, those at
+least ``year_diff`` years younger. This numbers all valid pairs from 0 to sum(c) - 1; sampling pairs
+means sampling numbers, and a binary search maps a number to its pair.
 """
 
 import warnings
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +15,15 @@ from scipy.special import ndtr
 
 from utkcmp.data.split import SPLITS, split_rows
 
-MIXING_ROUNDS = 24  # after five the gaps of 16,500 faces are those of chance
+MIXING_ROUNDS = 24  # for 16,500 faces, gaps are random after five
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """K pairs of faces: indexing by a slice, a mask or numbers gives some of them.
+    """K pairs of faces, indexed by a slice, a mask or an array.
 
-    left, right: int64 (K,), which faces; label: int8 (K,), 1 where the left face is older and 0
-    where the right one is. Faces of equal age make no pair.
+    left, right: int64 (K,), indices of faces; label: int8 (K,), 1 if the left face is older, 0 if
+    the right one is. Faces of equal age make no pair.
     """
 
     left: np.ndarray
@@ -37,17 +37,16 @@ class Pairs:
         return Pairs(*(np.atleast_1d(part[some]) for part in (self.left, self.right, self.label)))
 
     def take(self, rows: np.ndarray) -> "Pairs":
-        """The same pairs of faces that are numbered anew: each index i becomes rows[i]."""
+        """The same pairs with each index i replaced by rows[i]."""
         return Pairs(rows[self.left], rows[self.right], self.label)
 
     def by_face(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The faces that the pairs hold, each once, int64 (N,), and both sides, int64 (K,), as
-        places among them."""
+        """The distinct faces, int64 (N,), and left and right as indices into them, int64 (K,)."""
         faces, places = np.unique(np.concatenate([self.left, self.right]), return_inverse=True)
         return faces, *np.split(places, 2)
 
     def mirrored(self) -> "Pairs":
-        """The same pairs with left and right exchanged."""
+        """The same pairs with left and right swapped."""
         return Pairs(self.right, self.left, 1 - self.label)
 
     def table(self, faces: pd.DataFrame) -> pd.DataFrame:
@@ -63,11 +62,10 @@ class Pairs:
 
 
 class AllPairs:
-    """Every pair at least ``year_diff`` years apart, each once, without holding any of them.
+    """Every pair at least ``year_diff`` years apart, each once, generated on demand.
 
-    ages: (N,) years. Has a length; a slice of it is Pairs. Which of the two faces stands on the
-    left depends on the pair's number, about half and half. Holds four arrays of N numbers.
-    Raises ValueError as ``sample_pairs`` does.
+    ages: (N,) years. Has a length; a slice gives Pairs. A hash of a pair's number decides which
+    face is on the left. Raises ValueError as ``sample_pairs`` does.
 
     >>> every = AllPairs(np.array([20, 30, 30]))
     >>> len(every), sorted(every[:1].left.tolist() + every[:1].right.tolist())
@@ -79,9 +77,8 @@ class AllPairs:
         self.year_diff = year_diff
         self.order = np.argsort(ages, kind="stable")  # (N,) youngest first
         self.sorted_ages = ages[self.order]
-        # Of how many faces each may be the older one, and the number of its first pair.
         self.younger = np.searchsorted(self.sorted_ages, self.sorted_ages - year_diff, "right")
-        self.ends = np.cumsum(self.younger)
+        self.ends = np.cumsum(self.younger)  # pairs with face i as the older one end here
         if not len(self):
             raise ValueError(
                 f"no two of the {len(ages)} faces are {year_diff} or more years apart (the ages "
@@ -96,25 +93,26 @@ class AllPairs:
         return _placed(*self.decode(numbers), _coins(numbers))
 
     def possible(self, unique_images: bool = False) -> int:
-        """How many pairs there are, or how many of which no two share a face.
+        """The number of pairs or, with ``unique_images``, of pairs without common faces.
 
-        Of those m are possible if the m youngest faces, in order, are far enough from the m oldest.
+        m of these exist if the m youngest faces, in order, are far enough from the m oldest.
         """
-        low, high = 0, len(self.order) // 2
-        while unique_images and low < high:
-            middle = (low + high + 1) // 2
-            apart = self.sorted_ages[-middle:] - self.sorted_ages[:middle] >= self.year_diff
-            low, high = (middle, high) if apart.all() else (low, middle - 1)
-        return low if unique_images else len(self)
+
+        def too_many(m: int) -> bool:
+            return bool((self.sorted_ages[-m:] - self.sorted_ages[:m] < self.year_diff).any())
+
+        if not unique_images:
+            return len(self)
+        return bisect_left(range(1, len(self.order) // 2 + 1), True, key=too_many)
 
     def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The older and the younger face of the pairs of these numbers, each int64 (K,)."""
+        """The older and the younger faces of numbered pairs, each int64 (K,)."""
         place = np.searchsorted(self.ends, numbers, side="right")
         return self.order[place], self.order[numbers - (self.ends[place] - self.younger[place])]
 
 
 def _checked(ages: np.ndarray, year_diff: int) -> np.ndarray:
-    """Ages as float64, whatever holds them, so that differences do not wrap round."""
+    """Validated ages as float64, so that differences do not overflow."""
     if np.ndim(ages) != 1:
         raise ValueError(f"ages have shape {np.shape(ages)}, expected one number for each face")
     ages = pd.Series(ages).astype(float).to_numpy()
@@ -129,7 +127,7 @@ def _checked(ages: np.ndarray, year_diff: int) -> np.ndarray:
 
 
 def _coins(numbers: np.ndarray) -> np.ndarray:
-    """A fair coin for each number: one bit of a mixed 64-bit integer (splitmix64's finish)."""
+    """A fair coin per number: one bit of splitmix64's finaliser."""
     mixed = numbers.astype(np.uint64) + np.uint64((42 * 0x9E3779B97F4A7C15 + 1) % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
@@ -142,7 +140,7 @@ def _placed(older: np.ndarray, younger: np.ndarray, older_left: np.ndarray) -> P
 
 
 def count_pairs(ages: np.ndarray, year_diff: int = 1, unique_images: bool = False) -> int:
-    """How many pairs ``sample_pairs`` can give. Raises ValueError as it does.
+    """The number of pairs that ``sample_pairs`` can draw. Raises ValueError as it does.
 
     >>> count_pairs(np.array([10, 20, 30, 40])), count_pairs(np.array([10, 20, 30]), 1, True)
     (6, 1)
@@ -159,18 +157,15 @@ def sample_pairs(
     unique_images: bool = False,
     seed: int = 42,
 ) -> Pairs:
-    """Draw relation-labelled pairs of faces.
+    """Draw pairs of faces without replacement, reproducibly.
 
-    ages: (N,) years. data_size: number of pairs, None or negative for all possible ones; a size
-    that cannot be reached is a warning that says the size reached. year_diff: least difference of
-    age, years. duplicate_probability: chance of each pair to be there a second time with the faces
-    exchanged, which adds to ``data_size``. unique_images: each face in one pair at most, and as
-    many pairs as that allows, if asked for.
-    No pair comes twice (but for the exchanged ones), all are equally likely (unless unique_images
-    ties them), and half of them, to within one, have the older face on the left. Returns Pairs of
-    indices into ``ages``, in random order, the exchanged ones last. The same arguments give the
-    same pairs. Takes time and memory of N + K.
-    Raises ValueError for an option out of range or ages of which no pair can be made.
+    ages: (N,) years. data_size: number of pairs, None or negative for all; if there are fewer, a
+    warning says how many. year_diff: least age difference, years. duplicate_probability: chance of
+    each pair to be repeated with the faces swapped, beyond ``data_size``. unique_images: use each
+    face in at most one pair.
+    All pairs are equally likely (except with unique_images), and half of them, to within one, have
+    the older face on the left. Returns Pairs of indices into ``ages``, in random order, swapped
+    repeats last. Raises ValueError for options out of range or ages that allow no pair.
 
     >>> pairs = sample_pairs(np.array([10, 20, 30, 40]), data_size=4)
     >>> len(pairs), int(pairs.label.sum())
@@ -199,11 +194,11 @@ def sample_pairs(
 
 
 def _distinct(total: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """``size`` distinct numbers below ``total`` in random order, in time and memory of ``size``."""
+    """``size`` distinct numbers below ``total``, in random order, in O(size) memory."""
     if 4 * size >= total:
         return rng.permutation(total)[:size]
     numbers = np.empty(0, dtype=np.int64)
-    while len(numbers) < size:  # once, as a rule: at most a quarter of the draws collide
+    while len(numbers) < size:  # usually once: at most a quarter collide
         drawn = rng.integers(0, total, size + size // 4 + 16)
         numbers = np.sort(np.concatenate([numbers, drawn]))  # np.unique takes 60 times as long
         numbers = numbers[np.diff(numbers, prepend=-1) > 0]
@@ -211,11 +206,11 @@ def _distinct(total: int, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _disjoint(every: AllPairs, count: int, rng: np.random.Generator) -> np.ndarray:
-    """``count`` pairs of which no two share a face, (count, 2), the older first, in random order.
+    """``count`` pairs without common faces, (count, 2), the older first, in random order.
 
-    The youngest are paired with the oldest, which gives the most pairs but wide gaps only. Then two
-    pairs at a time, or a pair and a face left over, exchange a face at random where the ages allow
-    it, until the gaps are those of chance.
+    Starts with the youngest faces paired with the oldest, which allows the most pairs but only wide
+    gaps. Then random pairs swap faces with each other and with unused faces where the ages allow,
+    until the gaps are random.
     """
     ages = every.sorted_ages
     pairs = np.stack([np.arange(count), np.arange(len(ages) - count, len(ages))], axis=1)
@@ -241,13 +236,11 @@ def _disjoint(every: AllPairs, count: int, rng: np.random.Generator) -> np.ndarr
 def split_pairs(
     faces: pd.DataFrame, split: str, *, duplicates: str = "keep", seed: int = 42, **options
 ) -> Pairs:
-    """The pairs of one split, as row numbers of ``faces``; other options as ``sample_pairs``.
+    """The pairs of one split, as row numbers of ``faces``; other options as in ``sample_pairs``.
 
-    faces: the valid rows of faces.csv (columns age, split, evaluate, group, file). Validation and
-    test take the rows marked ``evaluate``, training those that ``duplicates`` leaves (see
-    ``split_rows``). Each split draws with a seed of its own. Only for training is it worth
-    a warning if there are fewer pairs than ``data_size``: the others then simply use all.
-    Raises ValueError for a split of another name, and as ``sample_pairs`` does.
+    faces: the valid rows of faces.csv (columns age, split, evaluate, group, file), of which
+    ``split_rows`` selects. Each split has its own seed. Only training warns if there are fewer
+    pairs than ``data_size``. Raises ValueError for an unknown split and as ``sample_pairs`` does.
     """
     rows = split_rows(faces, split, duplicates)
     with warnings.catch_warnings():
@@ -258,10 +251,9 @@ def split_pairs(
 
 
 def chance_right(gaps: np.ndarray, error: float) -> np.ndarray:
-    """How often a judge who misses each age by ``error`` years orders pairs correctly.
+    """The probability that a judge with normal errors of age orders pairs correctly.
 
-    gaps: (K,) years; error: standard deviation, years, normal and independent for the two faces.
-    Returns (K,) in 0.5 to 1.
+    gaps: (K,) years; error: standard deviation of each age, years. Returns (K,) in 0.5 to 1.
 
     >>> chance_right(np.array([0, 5, 20]), error=5).round(2)
     array([0.5 , 0.76, 1.  ])

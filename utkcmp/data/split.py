@@ -1,12 +1,11 @@
-"""Train, validation and test faces: a picture stays on one side, and no face ever moves.
+"""The split into training, validation and test faces: free of leaks and stable.
 
-Every picture (a group of duplicates) draws a number from a hash of its content and the seed, and
-the number decides its split: that of all its files, whatever their names and labels and whatever
-other faces there are. So each age is divided 70/20/10 in expectation only, and an age of n faces
-misses its share by about sqrt(0.7 * 0.3 / n): with exact shares a face would move when others are
-added. Where a new file turns out to be an old picture saved again, ``previous`` tells which of them
-was first, and the old face stays. Where one shows that pictures of different splits are one,
-training wins, then validation: what a model may have learnt from is never tested on.
+A hash of its content and the seed decides the split of every picture (a group of duplicates), so
+duplicates stay together and faces never change sides when others are added. The price: each age is
+split 70/20/10 only in expectation, with an error of about sqrt(0.7 * 0.3 / n) for n faces. With
+``previous``, known faces also stay where they are if a new file joins their group. If it joins
+groups of different splits, training takes precedence, then validation, as no model may be tested on
+what it has learnt.
 """
 
 import hashlib
@@ -31,13 +30,12 @@ def split_faces(
 ) -> pd.Series:
     """Assign every valid face to "train", "val" or "test"; rejected files get "".
 
-    faces: (N,) rows with columns file, age, sha256, group, status. train, val, test: per cent of
-    the faces, sum 100. previous: an earlier table (columns sha256, split) made with the same
-    percentages and seed; its faces keep their split, see above. leaky: the course project's plain
-    split instead, a random draw within each age that lets duplicates part; it moves faces when
-    others are added. Returns (N,) str with the index of ``faces``.
-    Raises ValueError for percentages out of range and for too few faces to give each split two
-    distinct ages, without which it has no pair.
+    faces: N rows with columns file, age, sha256, group, status. train, val, test: per cent of the
+    faces, sum 100. leaky: the course project's random split within each age instead, which ignores
+    duplicates. previous: an earlier table (columns sha256, split) of the same percentages and seed,
+    whose faces keep their split. Returns (N,) str with the index of ``faces``.
+    Raises ValueError for invalid percentages, or if a split has fewer than two distinct ages, thus
+    no pair.
 
     >>> names = list("abcdefghijklmnopqrstuvwxyz")
     >>> faces = pd.DataFrame({"file": names, "sha256": names, "age": range(26), "group": range(26)})
@@ -74,13 +72,13 @@ def split_faces(
 
 
 def _uniform(text: str, seed: int) -> float:
-    """A number in [0, 1) that depends on ``text`` and the seed alone."""
+    """A hash of ``text`` and the seed as a number in [0, 1)."""
     digest = hashlib.sha256(f"{seed}:{text}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
 def _plain_draws(valid: pd.DataFrame, seed: int) -> np.ndarray:
-    """Numbers spread evenly over [0, 1) within each age, in random order, duplicates ignored."""
+    """Numbers stratified over [0, 1) within each age, in random order, ignoring duplicates."""
     rng = np.random.default_rng(seed)
     shuffled = valid.sort_values("file").sample(frac=1, random_state=rng)
     by_age = shuffled.groupby("age").age
@@ -89,22 +87,21 @@ def _plain_draws(valid: pd.DataFrame, seed: int) -> np.ndarray:
 
 
 def keep_for_evaluation(faces: pd.DataFrame, max_conflict: int = 5) -> pd.Series:
-    """Whether a face may be tested on: (N,) bool, False where its age is not known.
+    """Whether a face is fit for evaluation: (N,) bool.
 
-    That is a rejected file, or one of a picture whose labels are more than ``max_conflict`` years
-    apart. faces: columns status, conflict (years).
+    Excluded are rejected files and faces with labels more than ``max_conflict`` years apart.
+    faces: columns status, conflict (years).
     """
     evaluate = (faces.status == "ok") & (faces.conflict.fillna(0) <= max_conflict)
     return evaluate.astype(bool).rename("evaluate")
 
 
 def training_rows(faces: pd.DataFrame, duplicates: str = "keep") -> np.ndarray:
-    """Row numbers, int64, of the faces to train on. faces: the valid rows of faces.csv.
+    """Row numbers, int64, of the training faces. faces: the valid rows of faces.csv.
 
-    duplicates: "keep" takes all; "drop_conflicts" leaves out pictures of unknown age (those not
-    marked ``evaluate``); "drop_all_but_one" takes one file of each picture, drawn by a hash of its
-    name, since the first in order would be the one with the lower age.
-    Raises ValueError for any other word.
+    duplicates: "keep" takes all; "drop_conflicts" excludes faces not marked ``evaluate``;
+    "drop_all_but_one" takes one file per picture, by a hash of its name, since the first by name
+    would have the lowest age. Raises ValueError for other values.
     """
     chosen = np.flatnonzero(faces.split == "train")
     if duplicates == "drop_conflicts":
@@ -121,9 +118,9 @@ def training_rows(faces: pd.DataFrame, duplicates: str = "keep") -> np.ndarray:
 
 
 def split_rows(faces: pd.DataFrame, split: str, duplicates: str = "keep") -> np.ndarray:
-    """Row numbers, int64, of one split's faces: ``training_rows``, or those to be tested on.
+    """Row numbers, int64, of one split: ``training_rows``, else the faces marked ``evaluate``.
 
-    faces: the valid rows of faces.csv. Raises ValueError for a split of another name.
+    faces: the valid rows of faces.csv. Raises ValueError for an unknown split.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
@@ -133,7 +130,7 @@ def split_rows(faces: pd.DataFrame, split: str, duplicates: str = "keep") -> np.
 
 
 def parted_pictures(faces: pd.DataFrame, split: pd.Series) -> int:
-    """How many pictures have files in more than one split: 0, unless the split is a leaky one.
+    """The number of pictures with files in more than one split: 0, unless the split is leaky.
 
     faces: columns group, status; split: as ``split_faces`` returns it.
     """
@@ -142,7 +139,7 @@ def parted_pictures(faces: pd.DataFrame, split: pd.Series) -> int:
 
 
 def leaked_faces(faces: pd.DataFrame, split: pd.Series) -> pd.Series:
-    """Which validation and test faces are pictures that training has too: (N,) bool.
+    """Which validation and test faces have a duplicate in training: (N,) bool.
 
     faces: columns group, status; split: as ``split_faces`` returns it.
     """
@@ -151,10 +148,10 @@ def leaked_faces(faces: pd.DataFrame, split: pd.Series) -> pd.Series:
 
 
 def age_shares(ages: pd.Series, split: pd.Series) -> pd.DataFrame:
-    """The share of each split by age, ten years a band, all from 80 on in one.
+    """The share of each split by age, in bands of ten years, the last from 80 on.
 
-    ages: (N,) years; split: (N,) of SPLITS, same index. Returns one row a band, by its first year,
-    with columns faces, train, val and test (shares of the band's faces).
+    ages: (N,) years; split: (N,) of SPLITS, same index. Returns a row per band, indexed by its
+    first year, with columns faces (count), train, val and test (shares).
     """
     band = (ages // 10 * 10).clip(upper=80).astype(int).rename("from age")
     shares = {name: (split == name).groupby(band).mean() for name in SPLITS}
@@ -162,13 +159,13 @@ def age_shares(ages: pd.Series, split: pd.Series) -> pd.DataFrame:
 
 
 def write_split(run: Run, faces: pd.DataFrame, **settings) -> None:
-    """Write faces.csv and, into run.json, the settings it was made with."""
+    """Write faces.csv, and its settings to run.json."""
     write_csv(faces, run.faces_csv)
     run.record("split", settings=settings, table=_digest(run))
 
 
 def earlier_split(run: Run, **settings) -> pd.DataFrame | None:
-    """The run's faces.csv, if there is one that was made with these settings; else None."""
+    """The run's faces.csv if it was made with these settings, else None."""
     recorded = run.read_record().get("split", {})
     if not run.faces_csv.exists() or recorded.get("settings") != settings:
         return None

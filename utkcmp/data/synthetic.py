@@ -1,8 +1,4 @@
-"""Drawn faces in UTKFace's own format, so that everything runs without the real data set.
-
-UTKFace's real flaws are planted among them: bad names, copies, copies with another age, files that
-are not pictures. The faces themselves are drawn by ``drawing``.
-"""
+"""A synthetic stand-in for UTKFace: drawn faces (see ``drawing``) in its format, with its flaws."""
 
 import contextlib
 import io
@@ -16,11 +12,11 @@ from PIL import Image
 from utkcmp.data.drawing import draw_face, random_face
 from utkcmp.files import read_json, replaced
 
-DRAWING = 1  # raise it with every change here or in drawing.py that changes the files
+DRAWING = 1  # increment when a change here or in drawing.py alters the files
 MARKER = ".sample.json"
 LEAST = 50  # good faces
-FIRST_TAKEN, TAKEN_WITHIN = datetime(2016, 12, 19), 33 * 86_400_000  # UTKFace's weeks, in ms
-FLAWS = {  # kind: how many at least, and one per how many faces
+FIRST_TAKEN, TAKEN_WITHIN = datetime(2016, 12, 19), 33 * 86_400_000  # ms, as in UTKFace
+FLAWS = {  # kind: least number, and one per so many faces
     "missing_field": (1, 200),  # no ethnicity in the name, 39_1_20170116174525125.jpg...
     "blank_in_name": (1, 4000),  # a blank before .jpg.chip.jpg
     "missing_dot": (1, 4000),  # ...357jpg.chip.jpg
@@ -36,7 +32,7 @@ FLAWS = {  # kind: how many at least, and one per how many faces
 
 
 def planted_flaws(n: int = 400) -> dict[str, int]:
-    """How many flawed files ``draw_sample`` adds to ``n`` good faces, by kind of flaw.
+    """The number of flawed files that ``draw_sample`` adds to ``n`` good faces, by kind of flaw.
 
     >>> planted_flaws(400)["copy_other_age"], sum(planted_flaws(400).values())
     (6, 22)
@@ -45,14 +41,13 @@ def planted_flaws(n: int = 400) -> dict[str, int]:
 
 
 def draw_sample(folder: str | Path, n: int = 400, seed: int = 42) -> Path:
-    """Draw ``n`` synthetic faces and some flawed files into ``folder``, named as in UTKFace.
+    """Draw ``n`` synthetic faces into ``folder``, named as in UTKFace, and ``planted_flaws(n)``.
 
-    Good faces are 200 x 200 RGB JPEGs of ages 1 to 100, spread roughly as in UTKFace. The flawed
-    files come on top, ``planted_flaws(n)`` of each kind. The same ``n`` (50 or more) and ``seed``
-    (0 or more) give the same bytes (with the same numpy and Pillow), and face k does not depend on
-    ``n``. A folder that holds this very sample is left alone, one that holds another is replaced;
-    nothing half-drawn is ever left there. Returns ``folder`` as a Path. Raises ValueError where
-    ``n`` or ``seed`` is too small or ``folder`` holds anything that this function did not draw.
+    Good faces are 200 x 200 RGB JPEGs, aged 1 to 100 roughly as in UTKFace. ``n`` (50 or more) and
+    ``seed`` (0 or more) determine all bytes (given the versions of numpy and Pillow); face k does
+    not depend on ``n``. An existing sample is kept if it is the same one, else replaced atomically.
+    Returns ``folder`` as a Path. Raises ValueError if ``n`` or ``seed`` is too small or ``folder``
+    contains other files.
 
     >>> import tempfile
     >>> folder = draw_sample(Path(tempfile.mkdtemp(), "faces"), n=50)
@@ -64,7 +59,7 @@ def draw_sample(folder: str | Path, n: int = 400, seed: int = 42) -> Path:
         raise ValueError(f"sample of n={n}, seed={seed}: expected n >= {LEAST} and seed >= 0")
     files = n + sum(planted_flaws(n).values())
     marker = {"drawing": DRAWING, "n": n, "seed": seed, "files": files}
-    found, drawn = None, -1  # the marker that is there, and how many files it tells of
+    found, drawn = None, -1  # the existing marker and its number of files
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         found = read_json(folder / MARKER)
         drawn = int(found["files"])
@@ -87,7 +82,7 @@ def _write_files(folder: Path, n: int, seed: int) -> None:
         label, data = _face_file(seed, k)
         (folder / _name(*label, k)).write_bytes(data)
     rng = np.random.default_rng([seed, 1])
-    sources = rng.permutation(n)  # no good face is copied twice
+    sources = rng.permutation(n)  # so that no face is copied twice
     flaws = [kind for kind, count in planted_flaws(n).items() for _ in range(count)]
     for i, kind in enumerate(flaws):
         copied = kind.startswith(("copy", "near"))
@@ -97,7 +92,7 @@ def _write_files(folder: Path, n: int, seed: int) -> None:
 
 
 def _face_file(seed: int, k: int) -> tuple[tuple[int, int, int], bytes]:
-    """Face ``k``: its (age, gender, ethnicity) and its JPEG, from ``seed`` and ``k`` alone."""
+    """The (age, gender, ethnicity) and the JPEG of face ``k``."""
     rng = np.random.default_rng([seed, 0, k])
     face = random_face(rng)
     picture = draw_face(face)
@@ -111,13 +106,13 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def _name(age: int, gender: int, ethnicity: int, k: int) -> str:
-    taken = FIRST_TAKEN + timedelta(milliseconds=k * 1_762_064_483 % TAKEN_WITHIN)  # no two alike
+    taken = FIRST_TAKEN + timedelta(milliseconds=k * 1_762_064_483 % TAKEN_WITHIN)  # all distinct
     when = f"{taken:%Y%m%d%H%M%S}{taken.microsecond // 1000:03}"
     return f"{age}_{gender}_{ethnicity}_{when}.jpg.chip.jpg"
 
 
 def _flawed(kind: str, label: tuple[int, int, int], data: bytes, k: int, rng) -> tuple[str, bytes]:
-    """Make a flawed file of that ``kind`` out of a good face: its name and its bytes."""
+    """The name and bytes of a flawed file made from a good face."""
     age, gender, ethnicity = label
     if kind.endswith("other_age"):
         gap = rng.integers(2, 5) if kind.startswith("near") or k % 2 else rng.integers(8, 26)

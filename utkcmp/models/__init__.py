@@ -1,4 +1,4 @@
-"""The networks: building, storing, and asking them."""
+"""Networks: construction, storage, inference."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Networks without their classifiers: an image in, a feature vector out."""
+"""Backbones: networks without their classifiers, from images to feature vectors."""
 
 import torch
 import torchvision
@@ -17,11 +17,11 @@ def make_backbone(
 ) -> tuple[nn.Module, int]:
     """Build a network without its classifier.
 
-    name: one of ``params.BACKBONES``; weights: torchvision's own name of pretrained weights,
-    ``faceres``, a file (``read_start``), or None. With in_channels = 6 the first convolution is
-    widened: its weights are repeated and halved, so that two equal images give what one image gave.
+    name: one of ``params.BACKBONES``; weights: torchvision's name of pretrained weights,
+    ``faceres``, a file (``read_start``), or None; in_channels: 3, or 6 to repeat and halve the
+    first convolution's weights, so that two equal images give the features of one.
     Returns the network, which maps (B, in_channels, H, W) to (B, D), and D.
-    Raises ValueError for an unknown name, with the known ones, and as ``read_start`` does.
+    Raises ValueError for unknown names, RunError for weights that are missing or do not fit.
     """
     check_backbone(name)
     check_weights(weights, name)
@@ -30,21 +30,21 @@ def make_backbone(
     else:
         network, features = _of_torchvision(name, weights if weights in WEIGHTS else None)
     if weights not in (None, *WEIGHTS):
-        start = read_start(weights)
-        expected = network.state_dict()
-        if wrong := misfit(expected, {name: start[name] for name in expected if name in start}):
+        start, expected = read_start(weights), network.state_dict()
+        found = {key: start[key] for key in expected if key in start}
+        if wrong := misfit(expected, found):
             raise RunError(f"the weights {weights} are not of {name}: {wrong}")
-        network.load_state_dict({name: start[name] for name in expected})
+        network.load_state_dict(found)
     if in_channels != 3:
         _widen_first_convolution(network, in_channels)
     return network, features
 
 
 def read_start(weights: str) -> dict[str, Tensor]:
-    """The tensors in a file of pretrained weights, without those that no backbone has.
+    """The tensors of a file of weights, named as in a backbone.
 
-    weights: ``faceres``, or the path of a .safetensors file: the weights of a backbone, or the
-    ``model.safetensors`` of a model that was trained here. Raises RunError in one sentence.
+    weights: ``faceres``, or the path of a .safetensors file with the weights of a backbone or of a
+    model trained here. Raises RunError.
     """
     path = find_weights(weights)
     try:
@@ -62,7 +62,7 @@ def _of_torchvision(name: str, weights: str | None) -> tuple[nn.Module, int]:
     if hasattr(network, "fc"):
         features = network.fc.in_features
         network.fc = nn.Identity()
-    else:  # the convolutions alone: VGG's own classifier holds 9 of 10 of its weights
+    else:  # convolutions only: VGG's classifier holds 90% of its weights
         last = [m for m in network.features.modules() if isinstance(m, nn.Conv2d)][-1]
         features = last.out_channels
         network = nn.Sequential(network.features, nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -70,7 +70,7 @@ def _of_torchvision(name: str, weights: str | None) -> tuple[nn.Module, int]:
 
 
 def misfit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
-    """What is wrong with stored tensors, in a few words; None if they fit a network's own."""
+    """Why stored tensors do not fit those of a network; None if they do."""
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
             return f"{name} is missing"
@@ -90,14 +90,8 @@ def misfit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
 def _widen_first_convolution(network: nn.Module, in_channels: int) -> None:
     name, old = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
     copies = in_channels // old.in_channels
-    new = nn.Conv2d(
-        in_channels,
-        old.out_channels,
-        old.kernel_size,
-        old.stride,
-        old.padding,
-        bias=old.bias is not None,
-    )
+    shape = in_channels, old.out_channels, old.kernel_size, old.stride, old.padding
+    new = nn.Conv2d(*shape, bias=old.bias is not None)
     with torch.no_grad():
         new.weight.copy_(old.weight.repeat(1, copies, 1, 1) / copies)
         if old.bias is not None:

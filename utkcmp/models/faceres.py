@@ -1,25 +1,25 @@
-"""HSE-FaceRes: a MobileNet that learnt whose face it sees, and then how old, as a backbone.
+"""HSE-FaceRes, a MobileNet for face identity and age, as a backbone.
 
 Savchenko 2019, "Efficient facial representations for age, gender and identity recognition in
 organizing photo albums using multi-output ConvNet", PeerJ Computer Science 5:e197. Its MobileNet-v1
-(Howard et al. 2017) was trained on VGGFace2 to tell people apart, and with its age head on
-IMDB-WIKI. ``weights.py`` fetches and converts the weights, and says what is known of their licence.
+(Howard et al. 2017) was trained to identify people on VGGFace2, its age head on IMDB-WIKI.
+``weights.py`` fetches and converts the weights, and notes their licence.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-AGES = range(1, 101)  # years, the classes of its age head
+AGES = range(1, 101)  # years, the classes of the age head
 BLOCKS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5]
 BLOCKS += [(1024, 2), (1024, 1)]  # channels and stride
 
 
 class FaceRes(nn.Module):
-    """(B, 3, H, W) images, normalised as by ``to_float``, to the (B, 256) features of the age head.
+    """(B, 3, H, W) images, normalised by ``to_float``, to (B, 256) features for the age head.
 
-    It has no batch norm: that is folded into the convolutions. So is what makes its own input of
-    ours, but for a shift by half a grey level, which must come before the padding with zeros.
+    Batch norms are folded into the convolutions. So is the conversion from our normalisation to the
+    original one, except for a shift by half a grey level, which must precede the zero padding.
     """
 
     features = 256
@@ -33,23 +33,20 @@ class FaceRes(nn.Module):
             width = channels
         self.layers = nn.Sequential(*layers)
         self.describe = nn.Linear(width, self.features)
-        for layer in self.modules():  # without batch norm a deep network needs all its variance
+        for layer in self.modules():  # without batch norm, the init must preserve variance
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
         self.register_buffer("shift", torch.zeros(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        shift = self.shift.repeat(images.shape[1] // 3, 1, 1)  # for two faces at once, twice
+        shift = self.shift.repeat(images.shape[1] // 3, 1, 1)  # six channels: two faces
         maps = self.layers(images + shift)  # (B, 1024, H/32, W/32)
         return self.describe(maps.mean((2, 3))).relu()
 
 
 class SamePadding(nn.Module):
-    """TensorFlow's "same" padding for a 3 x 3 convolution of stride 2.
-
-    An odd side gets a zero at both ends, an even one at its end only.
-    """
+    """TensorFlow's "same" padding for a 3 x 3 convolution of stride 2: uneven for even sides."""
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]

@@ -1,4 +1,4 @@
-"""Asking networks in evaluation mode, in batches: features, logits of pairs, ages."""
+"""Batched inference: features, logits of pairs, ages."""
 
 import contextlib
 
@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from utkcmp.data.pairs import Pairs
 from utkcmp.models.networks import FaceByFace
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as torchvision's pretrained weights expect
+MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as torchvision's pretrained weights expect
 STD = (0.229, 0.224, 0.225)
+BATCH, CHUNK = 256, 2**16  # images and pairs per step
 
 
 def to_float(batch: Tensor) -> Tensor:
-    """Normalise uint8 images (B, 3, H, W) to float32 on their device: mean near 0, spread near 1.
+    """Normalise uint8 images (B, 3, H, W) to float32 by ImageNet's mean and standard deviation.
 
     >>> to_float(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))[0, :, 0, 0].round(decimals=2)
     tensor([2.2500, 2.4300, 2.6400])
@@ -28,26 +29,26 @@ def _normalised(batch: Tensor) -> Tensor:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """``auto`` is the first CUDA GPU if there is one, else the CPU."""
+    """The device of that name; ``auto``: CUDA if available, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
 def embeds_once(model: nn.Module) -> bool:
-    """Whether the model looks at each face by itself (see models.py)."""
+    """Whether the model embeds each face separately (``FaceByFace``)."""
     return isinstance(model, FaceByFace)
 
 
 @torch.no_grad()
-def apply_rows(function, images: Tensor, rows: np.ndarray, batch_size: int = 256) -> Tensor:
-    """Apply a network to the given rows of (N, 3, S, S) uint8 images, in batches.
+def apply_rows(function, images: Tensor, rows: np.ndarray) -> Tensor:
+    """Apply a network, or a method of one, to the given rows of (N, 3, S, S) uint8 images.
 
-    Returns the (len(rows), ...) float32 outputs on the CPU; the network must be in evaluation mode.
+    Returns (len(rows), ...) float32 on the CPU. The network must be in evaluation mode.
     """
     device = _device_of(function)
     parts = []
-    for chosen in torch.from_numpy(rows).split(batch_size):
+    for chosen in torch.from_numpy(rows).split(BATCH):
         batch = images[chosen.to(images.device)].to(device)
         parts.append(function(to_float(batch)).float().cpu())
     return torch.cat(parts)
@@ -60,23 +61,18 @@ def _device_of(function) -> torch.device:
 
 @torch.no_grad()
 def pair_logits(
-    model: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    batch_size: int = 256,
-    embedding=contextlib.nullcontext,
+    model: nn.Module, images: Tensor, pairs: Pairs, embedding=contextlib.nullcontext
 ) -> np.ndarray:
-    """Logits of all pairs, float64 (K,), in evaluation mode; the model's mode is put back.
+    """Logits of all pairs, float64 (K,), in evaluation mode; the model's mode is restored.
 
-    images: uint8 (N, 3, S, S); pairs: rows into images. A model that embeds faces sees each face
-    once, any other sees each pair. embedding: makes the context, e.g. ``torch.autocast``, in which
-    faces or pairs are embedded.
+    images: uint8 (N, 3, S, S); pairs: rows into images. A ``FaceByFace`` model embeds each face
+    once. embedding: makes the context, e.g. ``torch.autocast``, of the forward passes.
     """
     with _evaluating(model):
         if not embeds_once(model):
-            return _paired_logits(model, images, pairs, batch_size, embedding)
+            return _paired_logits(model, images, pairs, embedding)
         rows, *sides = pairs.by_face()
-        contributed = contributions(model, images, rows, batch_size, embedding)
+        contributed = contributions(model, images, rows, embedding)
         return compared_logits(model, contributed, *sides)
 
 
@@ -92,42 +88,34 @@ def _evaluating(model: nn.Module):
 
 @torch.no_grad()
 def contributions(
-    model: FaceByFace,
-    images: Tensor,
-    rows: np.ndarray,
-    batch_size: int = 256,
-    embedding=contextlib.nullcontext,
+    model: FaceByFace, images: Tensor, rows: np.ndarray, embedding=contextlib.nullcontext
 ) -> Tensor:
-    """What each face brings to a pair, float32 (len(rows), 2*C) on the CPU; each is embedded once.
+    """Each face's contribution to any pair, float32 (len(rows), 2*C) on the CPU.
 
     The model must be in evaluation mode. embedding: as for ``pair_logits``.
     """
     with embedding():
-        features = apply_rows(model.embed, images, rows, batch_size)
+        features = apply_rows(model.embed, images, rows)
     return model.contribute(features.to(_device_of(model))).cpu()
 
 
 @torch.no_grad()
 def compared_logits(
-    model: FaceByFace,
-    contributed: Tensor,
-    left: np.ndarray,
-    right: np.ndarray,
-    chunk: int = 1 << 16,
+    model: FaceByFace, contributed: Tensor, left: np.ndarray, right: np.ndarray
 ) -> np.ndarray:
-    """Logits, float64 (K,), of pairs of rows of ``contributions``."""
+    """Logits, float64 (K,), of pairs given as rows of ``contributions``, each (K,)."""
     contributed, parts = contributed.to(_device_of(model)), []
-    for start in range(0, len(left), chunk):
-        sides = (torch.from_numpy(side[start : start + chunk]) for side in (left, right))
+    for start in range(0, len(left), CHUNK):
+        sides = (torch.from_numpy(side[start : start + CHUNK]) for side in (left, right))
         chosen = (contributed[side.to(contributed.device)] for side in sides)
         parts.append(model.compare(*chosen).double().cpu().numpy())
     return np.concatenate(parts)
 
 
-def _paired_logits(model, images: Tensor, pairs: Pairs, batch_size: int, embedding) -> np.ndarray:
+def _paired_logits(model, images: Tensor, pairs: Pairs, embedding) -> np.ndarray:
     device, parts = _device_of(model), []
-    for start in range(0, len(pairs), batch_size):
-        some = pairs[start : start + batch_size]
+    for start in range(0, len(pairs), BATCH):
+        some = pairs[start : start + BATCH]
         rows = (torch.from_numpy(side).to(images.device) for side in (some.left, some.right))
         sides = (to_float(images[side].to(device)) for side in rows)
         with embedding():

@@ -1,14 +1,14 @@
-"""The networks. A pair model maps two image batches to one logit a pair, positive: left is older.
+"""The networks. A pair model maps two batches of images to logits (B,), positive if left is older.
 
-Models that look at each face by itself (``FaceByFace``) do so in two steps: ``embed`` turns a face
-into features, ``contribute`` features into all that the face brings to any pair. What is left for a
-pair, ``compare``, is a sum and the rest of the head, so that millions of pairs cost little more
-than their faces. The six-channel model, which must see both faces at once, has only ``forward``.
-No model holds a sigmoid: losses take logits.
+Models that process each face separately (``FaceByFace``) split the work: ``embed`` maps a face to
+features, ``contribute`` maps features to the face's part of any pair's logit. For a pair, only a
+sum and the rest of the head remain (``compare``), so millions of pairs cost little more than their
+faces.
 """
 
 import copy
 import inspect
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,13 @@ from utkcmp.models.faceres import AGES
 from utkcmp.params import FACERES
 
 AGE_LOSSES = ("mse", "distribution")
-UNHEARD_OF = -10.0  # logit of an age that a pretrained head does not know
+UNHEARD_OF = -10.0  # initial logit of ages that the pretrained head lacks
 
 
 def make_head(
     in_features: int, hidden_layers: list[int], use_dropout: bool, dropout_prob: float
 ) -> nn.Sequential:
-    """Fully connected layers from (B, in_features) to (B, 1), ReLU and dropout between them."""
+    """Fully connected layers from (B, in_features) to (B, 1), with ReLU and dropout between."""
     layers: list[nn.Module] = []
     for width in hidden_layers:
         layers += [nn.Linear(in_features, width), nn.ReLU()]
@@ -35,33 +35,31 @@ def make_head(
     return nn.Sequential(*layers, nn.Linear(in_features, 1))
 
 
-def _features_of(model: nn.Module, images: Tensor) -> Tensor:
-    """(B, C, H, W) images to (B, D) features of ``model.backbone``.
+class _Embedding(nn.Module):
+    """A model with a ``backbone``; mirror: average features over flips in evaluation mode."""
 
-    Where the model has ``mirror``, features in evaluation mode are the mean of those of the image
-    and of its mirror image (flip averaging), at twice the cost.
-    """
-    features = model.backbone(images)
-    if model.mirror and not model.training:
-        features = (features + model.backbone(images.flip(-1))) / 2
-    return features
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised images to (B, D) features."""
+        features = self.backbone(images)
+        if self.mirror and not self.training:
+            features = (features + self.backbone(images.flip(-1))) / 2
+        return features
 
 
 class FaceByFace(nn.Module):
-    """A pair model whose ``forward`` is ``compare`` of what each face contributes by itself.
+    """A pair model that processes each face separately.
 
-    A subclass has ``embed``, (B, 3, H, W) normalised images to (B, D) features, ``contribute``,
-    (B, D) features to (B, 2*C), what the face brings as the left one beside what it brings as the
-    right one, and ``join``, (B, C) of the left face and (B, C) of the right to (B,) logits, by
-    default their sum.
-    symmetric: answer by both orders, ``(f(left, right) - f(right, left)) / 2``, so that the answer
-    does not depend on which face comes first.
+    A subclass has ``embed``, (B, 3, H, W) normalised images to (B, D) features; ``contribute``,
+    (B, D) features to (B, 2*C), the face's contributions as the left and as the right one; and
+    ``join``, contributions of the left and the right face, (B, C) each, to (B,) logits, by default
+    their sum.
+    symmetric: antisymmetrise the logit, ``(f(left, right) - f(right, left)) / 2``.
     """
 
     symmetric = False
 
     def compare(self, left: Tensor, right: Tensor) -> Tensor:
-        """Contributions of the left faces and of the right ones, (B, 2*C) each, to (B,) logits."""
+        """Contributions of the left and the right faces, (B, 2*C) each, to (B,) logits."""
         (left_first, left_second), (right_first, right_second) = left.chunk(2, 1), right.chunk(2, 1)
         logits = self.join(left_first, right_second)
         if self.symmetric:
@@ -72,18 +70,16 @@ class FaceByFace(nn.Module):
         return (left + right).squeeze(1)
 
     def score_pairs(self, left: Tensor, right: Tensor) -> Tensor:
-        """Features of the left faces and of the right ones, (B, D) each, to (B,) logits."""
+        """Features of the left and the right faces, (B, D) each, to (B,) logits."""
         return self.compare(self.contribute(left), self.contribute(right))
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        contributions = self.contribute(
-            self.embed(torch.cat([left, right]))
-        )  # one pass: (2*B, 2*C)
+        contributions = self.contribute(self.embed(torch.cat([left, right])))  # (2*B, 2*C)
         return self.compare(*contributions.chunk(2))
 
 
 class _ConcatenatedHead(FaceByFace):
-    """A head on two concatenated feature vectors; its first layer is a sum over the two faces."""
+    """A head on two concatenated feature vectors, its first layer split into one per face."""
 
     head: nn.Sequential
 
@@ -96,15 +92,15 @@ class _ConcatenatedHead(FaceByFace):
         return self.head[1:](left + right).squeeze(1)
 
 
-class _BackboneAndHead(nn.Module):
-    """What pair models that train their backbone are made of, and their options.
+class _BackboneAndHead(_Embedding):
+    """A backbone and a head, trained together.
 
-    symmetric: as in ``FaceByFace``; mirror: see ``_features_of``; image_size: pixels per side of
-    the faces that the model was trained on, None before.
+    symmetric: as in ``FaceByFace``; mirror: as in ``_Embedding``; image_size: pixels per side of
+    the training faces, None before training.
     """
 
-    channels = 3  # that the backbone sees
-    vectors = 1  # of features that the head sees
+    channels = 3  # of the backbone's input
+    vectors = 1  # feature vectors in the head's input
 
     def __init__(
         self,
@@ -123,39 +119,33 @@ class _BackboneAndHead(nn.Module):
         width = self.vectors * self.features
         self.head = make_head(width, hidden_layers, use_dropout, dropout_prob)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images to (B, D) features."""
-        return _features_of(self, images)
-
 
 class SiameseResNet(_BackboneAndHead, _ConcatenatedHead):
-    """One shared backbone, the two feature vectors concatenated, fully connected head."""
+    """A shared backbone, the two feature vectors concatenated, a fully connected head."""
 
     vectors = 2
 
 
 class ResNetClassifier(_BackboneAndHead):
-    """The two images concatenated to six channels, one backbone, fully connected head.
+    """The two images concatenated to six channels, one backbone, a fully connected head.
 
-    ``symmetric`` and ``mirror`` both double the cost: the first sees the pair in both orders, the
-    second the two faces and their mirror images.
+    ``symmetric`` and ``mirror`` each double the cost: both orders of the pair, both flips.
     """
 
     channels = 6
 
     def embed(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
-        """Both faces, (B, 3, H, W) normalised images each, to the (B, D) features of the pair.
-
-        If ``symmetric``, the features of the pair in the other order follow.
+        """Normalised images, (B, 3, H, W) each, to the pair's (B, D) features and, if
+        ``symmetric``, those of the swapped pair.
         """
         both = torch.cat([left, right], dim=1)  # (B, 6, H, W)
         if not self.symmetric:
-            return (_features_of(self, both),)
+            return (super().embed(both),)
         both = torch.cat([both, torch.cat([right, left], dim=1)])  # (2*B, 6, H, W)
-        return _features_of(self, both).chunk(2)
+        return super().embed(both).chunk(2)
 
     def answer(self, features: Tensor, swapped: Tensor | None = None) -> Tensor:
-        """What ``embed`` gives, (B, D) each, to (B,) logits."""
+        """Features from ``embed``, (B, D) each, to (B,) logits."""
         logits = self.head(features).squeeze(1)
         return logits if swapped is None else (logits - self.head(swapped).squeeze(1)) / 2
 
@@ -164,17 +154,16 @@ class ResNetClassifier(_BackboneAndHead):
 
 
 class AgeDistribution(nn.Linear):
-    """Features (B, D) to the logits of a distribution over the ages 0 to ``OLDEST``, (B, A).
+    """(B, D) features to (B, A) logits over the ages 0 to ``OLDEST``.
 
-    Deep label distribution learning: the label becomes a normal distribution around the age, and
-    the expectation of the answer is the age (Gao et al. 2018, "Age Estimation Using Expectation
-    of Label Distribution Learning", IJCAI).
-    weights: those of the backbone; with ``faceres`` the head starts from that network's own, which
-    knows the ages 1 to 100.
+    Label distribution learning: the target is a normal distribution around the age, the prediction
+    the expectation (Gao et al. 2018, "Age Estimation Using Expectation of Label Distribution
+    Learning", IJCAI).
+    weights: the backbone's; ``faceres`` initialises the head too, for the ages 1 to 100.
     """
 
     OLDEST = 120
-    SPREAD = 2.0  # years, of the label's distribution
+    SPREAD = 2.0  # standard deviation of the target, years
 
     def __init__(self, features: int, weights: str | None = None):
         super().__init__(features, self.OLDEST + 1)
@@ -190,7 +179,7 @@ class AgeDistribution(nn.Linear):
         return logits.float().softmax(1) @ self.ages
 
     def loss(self, logits: Tensor, ages: Tensor) -> Tensor:
-        """Mean divergence from the labels' distributions, plus the mean absolute error in decades.
+        """Mean KL divergence from the targets, plus the mean absolute error in decades.
 
         logits: (B, A); ages: (B,) years, 0 to OLDEST.
         """
@@ -199,13 +188,11 @@ class AgeDistribution(nn.Linear):
         return divergence + l1_loss(self.expectation(logits), ages) / 10
 
 
-class ResNetAgeRegressor(nn.Module):
-    """One face to an age in years.
+class ResNetAgeRegressor(_Embedding):
+    """A face to its age in years.
 
-    age_loss: "mse", the squared error in units of the training ages' variance, or "distribution",
-    see ``AgeDistribution``. With "mse" the output is linear around the training ages
-    (``set_ages``): it cannot die at zero, as an output behind a ReLU can.
-    Raises ValueError for another loss.
+    age_loss: "mse", the squared error over the training ages' variance, with a linear output scaled
+    by ``set_ages``, or "distribution" (``AgeDistribution``). Raises ValueError for other losses.
     """
 
     def __init__(
@@ -223,26 +210,20 @@ class ResNetAgeRegressor(nn.Module):
                 f"age_loss {age_loss!r} is not known: expected one of {', '.join(AGE_LOSSES)}"
             )
         self.backbone, self.features = make_backbone(backbone, weights)
-        by_distribution = age_loss == "distribution"
-        self.head = (
-            AgeDistribution(self.features, weights)
-            if by_distribution
-            else nn.Linear(self.features, 1)
-        )
+        if age_loss == "distribution":
+            self.head = AgeDistribution(self.features, weights)
+        else:
+            self.head = nn.Linear(self.features, 1)
         self.register_buffer("age_mean", torch.tensor(33.0))
         self.register_buffer("age_std", torch.tensor(20.0))
 
     def set_ages(self, ages: Tensor) -> None:
-        """Take mean and spread of the training ages, (N,) years, as the output's scale."""
+        """Scale the output by the mean and standard deviation of the training ages, (N,) years."""
         self.age_mean.copy_(ages.float().mean())
         self.age_std.copy_(ages.float().std())
 
-    def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images to (B, D) features."""
-        return _features_of(self, images)
-
     def ages_of(self, output: Tensor) -> Tensor:
-        """The head's output for B faces to (B,) ages, years."""
+        """The head's output, (B, 1) or (B, A), to (B,) ages, years."""
         if isinstance(self.head, AgeDistribution):
             return self.head.expectation(output)
         return output.squeeze(1) * self.age_std + self.age_mean
@@ -251,7 +232,7 @@ class ResNetAgeRegressor(nn.Module):
         return self.ages_of(self.head(self.embed(images)))
 
     def loss(self, images: Tensor, ages: Tensor) -> Tensor:
-        """The training loss of (B, 3, H, W) images and their (B,) ages, years."""
+        """The training loss on (B, 3, H, W) images and (B,) ages, years."""
         output = self.head(self.embed(images))
         if isinstance(self.head, AgeDistribution):
             return self.head.loss(output, ages)
@@ -259,12 +240,11 @@ class ResNetAgeRegressor(nn.Module):
 
 
 class SiameseResNetAge(_ConcatenatedHead):
-    """A frozen age regressor's features of both faces, and a trained head.
+    """A trained head on the features of a frozen age regressor.
 
-    Weights and batch-norm statistics of the regressor never change: it stays in evaluation mode.
-    age_loss: that of the regressor; symmetric: as in ``FaceByFace``; mirror: see ``_features_of``.
-    blind: feed the left face's features in twice, the fault of the course project's code;
-    for the ablation of notebook 06 only.
+    The regressor stays in evaluation mode, so its batch-norm statistics are frozen too.
+    age_loss: the regressor's; symmetric: as in ``FaceByFace``; mirror: as in ``_Embedding``; blind:
+    use the left face's features twice, the course project's bug, for the ablation in notebook 06.
     """
 
     def __init__(
@@ -302,8 +282,7 @@ class SiameseResNetAge(_ConcatenatedHead):
 class AgeRanker(_BackboneAndHead, FaceByFace):
     """A scalar score per face; logit = score(left) - score(right).
 
-    The same answer whichever face comes first, and one order for any number of faces
-    (Bradley and Terry 1952; RankNet, Burges et al. 2005).
+    Antisymmetric and transitive (Bradley and Terry 1952; RankNet, Burges et al. 2005).
     """
 
     def contribute(self, features: Tensor) -> Tensor:
@@ -313,12 +292,10 @@ class AgeRanker(_BackboneAndHead, FaceByFace):
 
 
 class RankingAgeRegressor(FaceByFace):
-    """An age regressor that is trained to rank: logit = score(left) - score(right).
+    """An age regressor trained to rank: logit = score(left) - score(right).
 
-    The score is linear in the features and in the expected age, so the network answers as
-    ``AgeRanker`` does and states ages as well.
-    backbone, weights, mirror, image_size: as for ``ResNetAgeRegressor``, whose ``age_loss`` is
-    "distribution".
+    The score is linear in the features and the expected age. Options: as for ``ResNetAgeRegressor``
+    with ``age_loss`` "distribution".
     """
 
     def __init__(
@@ -351,10 +328,10 @@ class RankingAgeRegressor(FaceByFace):
 
 
 class AgeComparison(FaceByFace):
-    """A trained age regressor as a pair model: whoever is predicted older is answered.
+    """A trained age regressor as a pair model: the face predicted older is the answer.
 
-    error: the regressor's root mean squared error, years. The difference of two such errors is
-    taken as normal, whose probit 1.702 turns into a logit.
+    error: the regressor's root mean squared error, years. Errors are taken as normal; the factor
+    1.702 turns a probit into a logit.
     """
 
     def __init__(self, regressor: ResNetAgeRegressor, error: float):
@@ -372,11 +349,11 @@ class AgeComparison(FaceByFace):
 
 
 class PairEnsemble(FaceByFace):
-    """Trained models that look at each face by itself, answering by the mean of their logits.
+    """The mean logit of several ``FaceByFace`` models (Hansen and Salamon 1990, "Neural Network
+    Ensembles").
 
-    members: the ``config`` of each, as ``build_model`` keeps it; the ensemble takes faces of the
-    largest ``image_size`` among them and reduces these for the others. What single networks get
-    wrong by chance averages out (Hansen and Salamon 1990, "Neural Network Ensembles").
+    members: the ``config`` of each. Faces come at the largest ``image_size`` of the members and are
+    downscaled for the others.
     """
 
     def __init__(self, members: list[dict]):
@@ -396,7 +373,7 @@ class PairEnsemble(FaceByFace):
         self.contributions = [part.shape[1] // 2 for part in brought]
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images to (B, D) features, those of all members."""
+        """(B, 3, H, W) normalised images to the concatenated (B, D) features of all members."""
         features = []
         for number, one in enumerate(self.members):
             matrix = getattr(self, f"reduction{number}")
@@ -416,43 +393,40 @@ class PairEnsemble(FaceByFace):
 
 
 def _reduction(size: int, smaller: int) -> Tensor:
-    """The matrix (smaller, size) that resizes rows of pixels, bilinear with antialiasing.
+    """The (smaller, size) matrix of antialiased bilinear resizing along one axis.
 
-    Multiplied from both sides it does what ``interpolate`` does, of which ONNX knows too little.
+    Applied to both axes it equals ``interpolate``, whose antialiasing ONNX lacks.
     """
     rows = torch.eye(size)[None, None]
     return interpolate(rows, (smaller, size), mode="bilinear", antialias=True)[0, 0]
 
 
-MODELS: dict[str, type[nn.Module]] = {
-    model.__name__: model
-    for model in (
-        *(SiameseResNet, ResNetClassifier, ResNetAgeRegressor, SiameseResNetAge, AgeRanker),
-        *(RankingAgeRegressor, PairEnsemble),
-    )
-}
+CLASSES = [SiameseResNet, ResNetClassifier, ResNetAgeRegressor, SiameseResNetAge, AgeRanker]
+CLASSES += [RankingAgeRegressor, PairEnsemble]
+MODELS: dict[str, type[nn.Module]] = {model.__name__: model for model in CLASSES}
+
+
+def options_of(name: str) -> Mapping[str, inspect.Parameter]:
+    """A model's constructor options. Raises ValueError for an unknown name, listing the known."""
+    if name not in MODELS:
+        raise ValueError(f"model {name!r} is not known: expected one of {', '.join(MODELS)}")
+    return inspect.signature(MODELS[name]).parameters
 
 
 def build_model(name: str, **options) -> nn.Module:
-    """Build a model by its class name and constructor options, and remember both in ``config``.
+    """Build a model from its class name and constructor options, kept in its ``config``.
 
-    Options that the class does not take are left out, so that one parameter set serves all.
-    Raises ValueError for an unknown name, with the known ones.
+    Options that the class does not take are ignored, so one set of parameters serves all models.
+    Raises ValueError for an unknown name, listing the known ones.
     """
-    if name not in MODELS:
-        raise ValueError(f"model {name!r} is not known: expected one of {', '.join(MODELS)}")
-    taken = inspect.signature(MODELS[name]).parameters
-    options = {key: options.get(key, option.default) for key, option in taken.items()}
+    options = {key: options.get(key, one.default) for key, one in options_of(name).items()}
     model = MODELS[name](**options)
     model.config = {"model": name, "options": options}
     return model
 
 
 def resized_copy(model: nn.Module, image_size: int) -> nn.Module:
-    """A copy of a model that takes faces of ``image_size`` pixels per side, its weights the same.
-
-    Convolutions take any size; what a model was trained on is what it answers best.
-    """
+    """A copy of a model, with its weights, for faces of ``image_size`` pixels per side."""
     other = copy.deepcopy(model)
     other.image_size = image_size
     options = model.config["options"] | {"image_size": image_size}

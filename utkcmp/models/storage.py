@@ -1,6 +1,5 @@
-"""A trained model in its folder: written whole, and read with care, since it may be anyone's."""
+"""Saving a trained model to its folder, and loading from untrusted folders."""
 
-import inspect
 import json
 from pathlib import Path
 
@@ -12,14 +11,14 @@ from torch import nn
 
 from utkcmp.files import atomic, read_json, read_table, write_csv
 from utkcmp.models.backbones import misfit
-from utkcmp.models.networks import MODELS, PairEnsemble, build_model
-from utkcmp.params import ParameterError, Params, check
+from utkcmp.models.networks import PairEnsemble, build_model, options_of
+from utkcmp.params import Params, check
 
 
 def save_model(model: nn.Module, folder: Path, *, settings: dict, history: pd.DataFrame) -> None:
-    """Write history.csv, model.safetensors and, last, the config.json that makes them valid."""
+    """Write history.csv, model.safetensors and, last as it marks completion, config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in ("config.json", "calibration.json"):  # what notebook 09 measured of other weights
+    for stale in ("config.json", "calibration.json"):  # of earlier weights
         (folder / stale).unlink(missing_ok=True)
     write_csv(history, folder / "history.csv")
     with atomic(folder / "model.safetensors") as temporary:
@@ -30,10 +29,10 @@ def save_model(model: nn.Module, folder: Path, *, settings: dict, history: pd.Da
 
 
 def load_model(folder: str | Path) -> nn.Module:
-    """Load a model from the folder that ``solver.fit`` wrote, in evaluation mode on the CPU.
+    """Load a model from its folder, in evaluation mode on the CPU.
 
-    Weights of half precision are widened. Nothing in the folder is executed. Raises ValueError in
-    one sentence if it holds no model or its files do not fit each other.
+    Half-precision weights become float32. Nothing in the folder is executed. Raises ValueError if
+    files are missing, damaged or inconsistent.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -52,7 +51,7 @@ def load_model(folder: str | Path) -> nn.Module:
 
 
 def read_config(folder: Path) -> dict:
-    """A model's config.json: ``model`` and ``options`` of its class, checked, and ``settings``.
+    """A model's config.json: its class ``model`` with validated ``options``, and ``settings``.
 
     Raises ValueError as ``load_model`` does.
     """
@@ -66,13 +65,13 @@ def read_config(folder: Path) -> dict:
         raise _unreadable(folder, f"config.json states no {error}") from None
     except (TypeError, AttributeError):
         raise _unreadable(folder, "config.json does not describe a model") from None
-    except (ParameterError, ValueError) as error:
+    except ValueError as error:
         raise _unreadable(folder, f"config.json, {error}") from None
     return config
 
 
 def _size_as_option(config: dict) -> None:
-    """Up to version 0.2, ``image_size`` stood beside the options."""
+    """Convert configs of up to version 0.2, with ``image_size`` beside the options."""
     members = config["options"].get("members", [])
     for member in members:
         _size_as_option(member)
@@ -81,10 +80,7 @@ def _size_as_option(config: dict) -> None:
 
 
 def _check_network(name: str, options: dict) -> None:
-    if name not in MODELS:
-        raise ValueError(f"model {name!r} is not known: expected one of {', '.join(MODELS)}")
-    unknown = sorted(set(options) - set(inspect.signature(MODELS[name]).parameters))
-    if unknown:
+    if unknown := sorted(options.keys() - options_of(name).keys()):
         raise ValueError(f"{name} has no option {unknown[0]!r}")
     if name == PairEnsemble.__name__:
         for member in options["members"]:
@@ -99,7 +95,7 @@ def _check_network(name: str, options: dict) -> None:
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """A model's history.csv, as ``solver.Fitted`` has it. Raises RunError if it is damaged."""
+    """A model's history.csv (see ``solver.Fitted``). Raises RunError if it is damaged."""
     return read_table(folder / "history.csv", ["epoch", "val_loss"], ["epoch", "val_loss"])
 
 

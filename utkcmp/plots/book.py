@@ -12,22 +12,21 @@ INK, PAPER, FROZEN = "#23272e", "#eef2f6", "#d5e6f2"
 
 
 def results_at_a_glance(measured: pd.DataFrame, reported: pd.DataFrame, aside: set[str]) -> Figure:
-    """The AUC of each model with its interval, on an axis that reaches only as far as it must.
+    """The AUC of each model with its interval.
 
-    measured: columns model, auc, auc_low, auc_high, in the order of the rows; reported: model and
-    auc, as the course project gave them; aside: models that the axis need not reach. What lies
-    beyond the axis is an arrow at its edge, with its value.
+    measured: columns model, auc, auc_low, auc_high; reported: model and auc, from the course
+    project; aside: models that do not count for the range of the axis. Values below that range are
+    written at its edge.
     """
     figure, axis = plt.subplots(figsize=(8, 0.42 * len(measured) + 1.5))
     inside = measured[~measured.model.isin(aside)]
     low, high = inside.auc_low.min(), inside.auc_high.max()
     low, high = low - 0.06 * (high - low), high + 0.04 * (high - low)
-    there = reported.set_index("model").auc
+    theirs = reported.set_index("model").auc.reindex(measured.model)
     bars(axis, measured, "auc")
-    for y, row in enumerate(measured.itertuples()):
-        theirs = there.get(row.model, np.nan)
-        axis.plot(theirs, y + 0.3, "D", color=LEFT, markersize=5)
-        for value, shift, colour in ((row.auc, 0.0, RIGHT), (theirs, 0.3, LEFT)):
+    for y, (ours, other) in enumerate(zip(measured.auc, theirs, strict=True)):
+        axis.plot(other, y + 0.3, "D", color=LEFT, markersize=5)
+        for value, shift, colour in ((ours, 0.0, RIGHT), (other, 0.3, LEFT)):
             if value < low:
                 edge = {"facecolor": "white", "edgecolor": "none", "pad": 1}
                 style = {"color": colour, "va": "center", "fontsize": 9, "bbox": edge}
@@ -57,10 +56,10 @@ def network_diagrams() -> Figure:
     return figure
 
 
-def _box(axis, x, y, text, width=2.1, height=1.0, face=PAPER, edge=INK):
-    """A box with its middle at x, y; returns its left and right ends."""
-    corner = (x - width / 2, y - height / 2)
-    shape = FancyBboxPatch(corner, width, height, "round,pad=0,rounding_size=0.15")
+def _box(axis, x, y, text, width=2.1, face=PAPER, edge=INK):
+    """Draw a box centred on (x, y); return the middles of its left and right sides."""
+    corner = (x - width / 2, y - 0.5)
+    shape = FancyBboxPatch(corner, width, 1.0, "round,pad=0,rounding_size=0.15")
     shape.set(facecolor=face, edgecolor=edge, linewidth=1.1)
     axis.add_patch(shape)
     axis.text(x, y, text, ha="center", va="center", fontsize=9, color=INK)
@@ -126,7 +125,7 @@ def _answer(axis, start):
 
 
 def accuracy_by_error(curve: pd.Series, points: pd.DataFrame) -> Figure:
-    """Accuracy on pairs against the mean absolute error of the ages that are compared.
+    """Accuracy on pairs against the mean absolute error of the two ages compared.
 
     curve: by error (years); points: as from ``summary.ages_in_pairs``.
     """
@@ -138,10 +137,7 @@ def accuracy_by_error(curve: pd.Series, points: pd.DataFrame) -> Figure:
         axis.plot(*at, "D" if measured else "o", color=LEFT if measured else RIGHT, markersize=7)
         name = row.model.partition(",")[0] + (", measured" if measured else "")
         axis.annotate(name, at, (8, 6), textcoords="offset points", fontsize=9)
-    axis.set(
-        xlabel="mean absolute error of an age (years)",
-        ylabel="accuracy on pairs",
-        title="What an error in years is worth in pairs",
-    )
+    axis.set(xlabel="mean absolute error of an age (years)", ylabel="accuracy on pairs")
+    axis.set_title("What an error in years is worth in pairs")
     axis.legend(loc="lower left")
     return figure

@@ -1,4 +1,4 @@
-"""Figures of the data: who is in it, how it is divided, what the pairs are like."""
+"""Figures of the data: ages and groups, splits, duplicates, age gaps of pairs."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,16 +13,13 @@ SPLIT_COLOURS = {"train": "#8a8f98", "val": "#c2571a", "test": "#2a6f97"}
 
 
 def _by_gender(faces: pd.DataFrame) -> dict:
-    """Options of seaborn's."""
+    """Arguments of seaborn functions."""
     known = [name for name in PALETTE if (faces.gender == name).any()]
     return {"data": faces, "x": "age", "hue": "gender", "hue_order": known, "palette": PALETTE}
 
 
 def age_histogram(faces: pd.DataFrame) -> Figure:
-    """Faces by age, one bar a year, stacked by gender.
-
-    faces: valid rows with columns age (years) and gender (name).
-    """
+    """Faces by age, stacked by gender. faces: valid rows, columns age (years), gender (name)."""
     figure, axis = plt.subplots(figsize=(9.5, 3.4))
     look = {"multiple": "stack", "edgecolor": "none", "alpha": 0.9}
     bins = np.arange(0, faces.age.max() + 2) - 0.5
@@ -36,7 +33,7 @@ def age_histogram(faces: pd.DataFrame) -> Figure:
 
 
 def ages_by_group(faces: pd.DataFrame) -> Figure:
-    """Spread of ages by ethnicity and gender, as boxes: quartiles, and whiskers to 5 and 95%.
+    """Ages by ethnicity and gender as box plots, whiskers at the 5th and 95th percentiles.
 
     faces: columns age (years), ethnicity and gender (names).
     """
@@ -52,7 +49,7 @@ def ages_by_group(faces: pd.DataFrame) -> Figure:
 
 
 def _shares(axis: plt.Axes, values: dict[str, np.ndarray], bins: np.ndarray, what: str) -> None:
-    """Each split's values as shares, one outline a split."""
+    """Normalised step histogram of each split's values."""
     for split, some in values.items():
         style = {"histtype": "step", "color": SPLIT_COLOURS[split], "lw": 1.6}
         label = f"{split} ({len(some):,} {what})"
@@ -61,7 +58,7 @@ def _shares(axis: plt.Axes, values: dict[str, np.ndarray], bins: np.ndarray, wha
 
 
 def split_ages(faces: pd.DataFrame) -> Figure:
-    """The age distributions of the three splits, as shares. faces: columns age, split."""
+    """The age distributions of the three splits. faces: columns age, split."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.3))
     ages = {split: faces.age[faces.split == split].to_numpy(int) for split in SPLIT_COLOURS}
     _shares(axes[0], ages, np.arange(0, faces.age.max() + 6, 5), "faces")
@@ -73,10 +70,9 @@ def split_ages(faces: pd.DataFrame) -> Figure:
 
 
 def split_shares(table: pd.DataFrame, wanted: dict[str, float]) -> Figure:
-    """The share of each split by age band, against the share wanted.
+    """The share of each split by age band, with two binomial standard deviations.
 
-    table: as ``split.age_shares`` returns it; wanted: share by split. The bars reach two standard
-    deviations of what independent draws of that many faces give.
+    table: from ``split.age_shares``; wanted: intended share by split.
     """
     figure, axis = plt.subplots(figsize=(9.5, 3.4))
     place = np.arange(len(table))
@@ -89,19 +85,15 @@ def split_shares(table: pd.DataFrame, wanted: dict[str, float]) -> Figure:
     ends = [f"–{following - 1}" for following in table.index[1:]] + ["+"]
     names = [f"{start}{end}" for start, end in zip(table.index, ends, strict=True)]
     axis.set_xticks(place, names)
-    axis.set(
-        xlabel="age (years)",
-        ylabel="share of these faces",
-        ylim=(0, 1),
-        title="How each age is divided",
-    )
+    axis.set(xlabel="age (years)", ylabel="share of these faces", ylim=(0, 1))
+    axis.set_title("How each age is divided")
     axis.grid(axis="x", visible=False)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
 def conflict_histogram(conflicts: np.ndarray, max_conflict: int) -> Figure:
-    """Years between the oldest and the youngest label of one picture, one value a group."""
+    """Years between the oldest and the youngest label of a picture. conflicts: one per picture."""
     figure, axis = plt.subplots(figsize=(9, 3))
     bins = np.arange(0.5, max(conflicts.max(), max_conflict) + 2)
     far = conflicts > max_conflict
@@ -110,11 +102,8 @@ def conflict_histogram(conflicts: np.ndarray, max_conflict: int) -> Figure:
         (conflicts[far], LEFT, "further apart: left out of evaluation"),
     ):
         axis.hist(some, bins, color=colour, label=f"{label} ({len(some):,})", edgecolor="none")
-    axis.set(
-        xlabel="years between two labels of one picture",
-        ylabel="pictures",
-        title="Pictures whose labels disagree",
-    )
+    axis.set(xlabel="years between two labels of one picture", ylabel="pictures")
+    axis.set_title("Pictures whose labels disagree")
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_locator(plt.MaxNLocator(integer=True))
     axis.grid(axis="x", visible=False)
@@ -123,10 +112,9 @@ def conflict_histogram(conflicts: np.ndarray, max_conflict: int) -> Figure:
 
 
 def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -> Figure:
-    """Age gaps of pairs as shares, and how often judges of some error order each gap rightly.
+    """Distribution of age gaps, and the accuracy of judges who misjudge ages.
 
-    gaps: by split, (K,) years. errors: by a judge's error in years, the chance of a right answer at
-    gaps of 1, 2, ... years.
+    gaps: by split, (K,) years. errors: by error in years, accuracy at gaps of 1, 2, ... years.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.5))
     bins = np.arange(1, max(gap.max() for gap in gaps.values()) + 3, 2)
@@ -136,11 +124,7 @@ def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -
     for (error, right), colour in zip(errors.items(), shades, strict=True):
         axes[1].plot(np.arange(1, len(right) + 1), right, color=colour, label=f"± {error} years")
     axes[1].axhline(0.5, color=MUTED, linestyle=":", label="coin flip")
-    axes[1].set(
-        xlabel="age gap of the pair (years)",
-        ylabel="right answers (share)",
-        ylim=(0.47, 1.02),
-        title="What a judge's error does",
-    )
+    axes[1].set(xlabel="age gap of the pair (years)", ylabel="right answers (share)")
+    axes[1].set(ylim=(0.47, 1.02), title="What a judge's error does")
     axes[1].legend(loc="center right", title="error on each age")
     return figure

@@ -1,4 +1,4 @@
-"""Figures of answers: curves, accuracies, intervals, maps. Tables are those of ``evaluation``."""
+"""Figures of evaluations; their tables come from ``utkcmp.evaluation``."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,32 +11,22 @@ from utkcmp.plots.style import LEFT, MUTED, RIGHT, bars
 
 
 def roc_curves(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """ROC curves of several models.
-
-    answers: by model name, (label, logits), each (K,), label 1 where left is older.
-    """
+    """ROC curves. answers: by model, (label, logits), (K,) each, label 1 where left is older."""
     figure, axis = plt.subplots(figsize=(5 if len(answers) < 3 else 8.5, 4.6))
     for name, (label, logits) in answers.items():
         area = f"{name}: {roc_auc_score(label, logits):.3f}"
         axis.plot(*roc_curve(label, logits)[:2], label=area)
     axis.plot([0, 1], [0, 1], color=MUTED, linestyle=":", label="coin flip: 0.500")
-    axis.set(
-        xlabel="share answered left, of pairs whose right face is older",
-        ylabel="share answered left, of the others",
-        title="ROC curve, area in the legend",
-        aspect="equal",
-    )
-    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(answers) > 2 else {}
-    axis.legend(**beside or {"loc": "lower right"})
+    axis.set(xlabel="share answered left, of pairs whose right face is older", aspect="equal")
+    axis.set(ylabel="share answered left, of the others", title="ROC curve, area in the legend")
+    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    axis.legend(**beside if len(answers) > 2 else {"loc": "lower right"})
     return figure
 
 
 def accuracy_by_gap(tables: dict[str, pd.DataFrame], allowed: pd.Series | None = None) -> Figure:
-    """Accuracy by age gap with intervals, of one model or several.
-
-    tables: by model, as from ``part_accuracy``, by gap; allowed: the accuracy that label noise
-    leaves, by gap, if it is known.
-    """
+    """Accuracy by age gap, with intervals. tables: from ``part_accuracy``, by model; allowed: the
+    upper bound set by label noise, by gap."""
     first = next(iter(tables.values()))
     figure, axis = plt.subplots(figsize=(8.5 if len(tables) > 1 else 7, 3.6))
     names = [f"{gap}\n{count:,} pairs" for gap, count in first.pairs.items()]
@@ -59,7 +49,7 @@ def accuracy_by_gap(tables: dict[str, pd.DataFrame], allowed: pd.Series | None =
 
 
 def predicted_ages(true: np.ndarray, predicted: np.ndarray) -> Figure:
-    """Predicted against true ages, both (N,) years, with the line of no error."""
+    """Predicted against true ages, both (N,) years."""
     figure, axis = plt.subplots(figsize=(5, 4.6))
     axis.scatter(true, predicted, s=8, alpha=0.4, color=RIGHT, rasterized=len(true) > 2000)
     limits = [0, max(true.max(), predicted.max()) + 3]
@@ -71,7 +61,7 @@ def predicted_ages(true: np.ndarray, predicted: np.ndarray) -> Figure:
 
 
 def score_scatter(left: np.ndarray, right: np.ndarray) -> Figure:
-    """Each face's contribution to the logit as the left face against that as the right, (N,)."""
+    """Each face's contribution to the logit, (N,), as the left and as the right face."""
     figure, axis = plt.subplots(figsize=(4.8, 4.4))
     axis.scatter(left, right, s=10, alpha=0.5, color=RIGHT, rasterized=len(left) > 2000)
     ends = np.array([left.min(), left.max()])
@@ -83,10 +73,8 @@ def score_scatter(left: np.ndarray, right: np.ndarray) -> Figure:
 
 
 def slice_intervals(table: pd.DataFrame) -> Figure:
-    """Accuracy of each part of the pairs with its interval, beside what its age gaps explain.
-
-    table: as from ``slice_table``; small parts are hollow.
-    """
+    """Accuracy of each slice, with its interval and the accuracy expected from its age gaps;
+    hollow if small. table: from ``slice_table``."""
     whole, parts = table.iloc[0], table.iloc[1:]
     names = parts.slice.unique()
     heights = [(parts.slice == name).sum() for name in names]
@@ -107,8 +95,7 @@ def slice_intervals(table: pd.DataFrame) -> Figure:
 
 
 def age_heat_map(accuracy: pd.DataFrame, count: pd.DataFrame, few: int = 200) -> Figure:
-    """Accuracy by the ages of the two faces. Both: as from ``age_grid``; cells of fewer than
-    ``few`` pairs are pale."""
+    """Accuracy by both ages, from ``age_grid``; cells of fewer than ``few`` pairs are pale."""
     figure, axis = plt.subplots(figsize=(6.6, 5.2))
     style = {"vmin": 0.5, "vmax": 1, "cmap": "viridis", "ax": axis, "linewidths": 0.5}
     sns.heatmap(accuracy, annot=True, fmt=".2f", cbar_kws={"label": "accuracy"}, **style)
@@ -124,8 +111,8 @@ def age_heat_map(accuracy: pd.DataFrame, count: pd.DataFrame, few: int = 200) ->
 
 
 def calibration_curves(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Accuracy against confidence with intervals, one colour per table of ``part_accuracy``, which
-    has the mean ``confidence`` of each part beside it."""
+    """Accuracy against confidence, with intervals. tables: from ``part_accuracy``, by name, with a
+    column of mean ``confidence``."""
     figure, axis = plt.subplots(figsize=(5.4, 4.4))
     for (name, table), colour in zip(tables.items(), (LEFT, RIGHT), strict=False):
         around = [table.accuracy - table.accuracy_low, table.accuracy_high - table.accuracy]
@@ -138,7 +125,7 @@ def calibration_curves(tables: dict[str, pd.DataFrame]) -> Figure:
 
 
 def coverage_curves(curves: dict[str, pd.DataFrame]) -> Figure:
-    """Accuracy where only the most confident pairs are answered: tables of ``coverage_curve``."""
+    """Accuracy on the most confident pairs. curves: by model, as from ``coverage_curve``."""
     figure, axis = plt.subplots(figsize=(8.5, 3.6))
     for name, curve in curves.items():
         axis.plot(curve.coverage, curve.accuracy, label=name)
@@ -149,8 +136,7 @@ def coverage_curves(curves: dict[str, pd.DataFrame]) -> Figure:
 
 
 def differences(table: pd.DataFrame) -> Figure:
-    """AUC of the row's model less that of the column's, for each two models; coloured where it is
-    beyond the sampling of test faces. table: as from ``paired_differences``."""
+    """AUC of one model minus another's, coloured if significant, from ``paired_differences``."""
     names = list(dict.fromkeys([*table.better, *table.other]))
     cells = {"index": "better", "columns": "other"}
     shown, clear = (
@@ -168,8 +154,7 @@ def differences(table: pd.DataFrame) -> Figure:
 
 
 def mean_saliency(maps: np.ndarray, correct: np.ndarray) -> Figure:
-    """Mean attribution over many pairs, for correct and wrong answers. maps: as from ``saliency``;
-    correct: bool (K,)."""
+    """Mean over correct and wrong answers of ``saliency``'s maps. correct: bool (K,)."""
     kinds = {"correct answers": correct, "wrong answers": ~correct}
     kinds = {name: chosen for name, chosen in kinds.items() if chosen.any()}
     size = {"figsize": (5.2, 2.7 * len(kinds)), "layout": "constrained"}

@@ -1,4 +1,4 @@
-"""The look of every figure: colours, age-gap bins, sheets of faces."""
+"""Shared style of figures: colours, age-gap bins, dot plots, sheets of faces."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,14 +6,14 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-LEFT, RIGHT = "#c2571a", "#2a6f97"  # left face, right face; also a model and its reference
+LEFT, RIGHT = "#c2571a", "#2a6f97"  # left face, right face; also reference and model
 MUTED = "#8a8f98"
 DRAWN = "Drawn faces of the same ages: the photographs are not shown."
 GAP_LABELS = ["1", "2", "3–5", "6–10", "11–20", ">20"]
 
 
 def use_style() -> None:
-    """Set the report's look: sharp SVG figures in notebooks, one palette, light grid."""
+    """Set the style of all figures: SVG in notebooks, one palette, light grid."""
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("svg")
@@ -27,15 +27,14 @@ def use_style() -> None:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "legend.frameon": False,
-            "image.composite_image": False,  # each face of a sheet keeps its pixels
+            "image.composite_image": False,  # keeps the pixels of each face
             "svg.fonttype": "path",
         }
     )
 
 
 def bars(axis: plt.Axes, table: pd.DataFrame, metric: str, hollow: pd.Series | None = None) -> None:
-    """A column's figures with their intervals (``_low``, ``_high``) as dots on bars, the first row
-    on top. hollow: bool by row."""
+    """Dots with intervals (columns ``_low``, ``_high``), first row on top. hollow: bool by row."""
     for y, (label, row) in enumerate(table.iterrows()):
         value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
         face = "white" if hollow is not None and hollow[label] else RIGHT
@@ -47,11 +46,7 @@ def bars(axis: plt.Axes, table: pd.DataFrame, metric: str, hollow: pd.Series | N
 def face_tiles(
     images: np.ndarray, captions: list[str], *, drawn: bool = False, columns: int = 8
 ) -> Figure:
-    """A grid of faces with captions.
-
-    images: uint8 (K, 3, S, S). drawn: they are drawings that stand for photographs, which a note
-    then says.
-    """
+    """A grid of faces with captions. images: uint8 (K, 3, S, S). drawn: say that they are drawn."""
     rows, text = -(-len(captions) // columns), 0.05 + 0.15 * (1 + captions[0].count("\n"))
     figure, axis = _sheet(columns * 1.1, rows * (1.05 + text), 1.07, drawn)
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
@@ -62,9 +57,9 @@ def face_tiles(
 
 
 def _sheet(width: float, height: float, inches: float, drawn: bool) -> tuple[Figure, plt.Axes]:
-    """A figure that is one empty axis, its y downwards; a unit (a face's side) takes ``inches``.
+    """A figure with one empty axis, y downwards; a unit (a face's side) takes ``inches``.
 
-    An axis for each face would take a second to lay out.
+    An axis per face would take a second to lay out.
     """
     if drawn:
         height += 0.25
@@ -77,20 +72,19 @@ def _sheet(width: float, height: float, inches: float, drawn: bool) -> tuple[Fig
 
 
 def _show(axis, image: np.ndarray, x: float, y: float) -> None:
-    """One face on a sheet, its upper left corner at x, y."""
+    """Draw one face with its upper left corner at (x, y)."""
     pixels, place = np.asarray(image).transpose(1, 2, 0), (x, x + 1, y + 1, y)
     axis.imshow(pixels, interpolation="nearest", extent=place, aspect="auto")
 
 
-def pair_tiles(images, pairs: pd.DataFrame, *, drawn: bool = False, columns: int = 3) -> Figure:
+def pair_tiles(images, pairs: pd.DataFrame, *, drawn: bool = False) -> Figure:
     """Pairs of faces side by side, the older one's age in colour.
 
-    images: uint8 (N, 3, S, S), or what gives one for a row; pairs: columns left, right (rows of
-    images), left_age, right_age and, where a model has answered, answer ("left" or "right") and
-    confidence (0.5 to 1), or else ``caption`` where the label is not what the pair is about.
-    drawn: see ``face_tiles``.
+    images: uint8 (N, 3, S, S), or any object indexed by row; pairs: columns left, right (rows of
+    images), left_age, right_age, and optionally answer ("left" or "right") with confidence (0.5 to
+    1), or caption, to show instead of the label. drawn: see ``face_tiles``.
     """
-    width, height = 2.37, 1.42  # of a pair with its texts, in faces
+    columns, width, height = 3, 2.37, 1.42  # sizes of a pair with its texts, in faces
     rows = max(1, -(-len(pairs) // columns))
     figure, axis = _sheet(columns * width - 0.3, rows * height, 1.35, drawn)
     for number, pair in enumerate(pairs.itertuples()):
@@ -100,15 +94,9 @@ def pair_tiles(images, pairs: pd.DataFrame, *, drawn: bool = False, columns: int
             (x + 1.06, pair.right, pair.right_age, pair.left_age),
         ):
             _show(axis, images[row], start, y)
-            colour = LEFT if age > other else MUTED
-            text = axis.text(
-                start + 0.5,
-                y - 0.04,
-                f"{age} {'year' if age == 1 else 'years'}",
-                color=colour,
-                fontsize=10,
-            )
-            text.set(weight="bold", ha="center", va="bottom")
+            years = f"{age} {'year' if age == 1 else 'years'}"
+            look = {"color": LEFT if age > other else MUTED, "fontsize": 10, "weight": "bold"}
+            axis.text(start + 0.5, y - 0.04, years, ha="center", va="bottom", **look)
         text = getattr(pair, "caption", f"label {int(pair.left_age > pair.right_age)}")
         if hasattr(pair, "answer"):
             text = f"answer: {pair.answer} ({pair.confidence:.0%})"

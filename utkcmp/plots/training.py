@@ -1,4 +1,4 @@
-"""Figures and tables of trainings."""
+"""Figures and tables of training runs."""
 
 import json
 
@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 
 from utkcmp.plots.style import LEFT, MUTED, RIGHT, bars
 
-MOST_ROWS = 8  # of an epoch table
+MOST_ROWS = 8
 
 
 def epoch_table(history: pd.DataFrame):
-    """At most eight epochs of a training as a table: the first, the best, the last and others
-    between them; learning rates in scientific form. history: as in ``solver.Fitted``."""
+    """At most MOST_ROWS epochs of ``Fitted.history``: first, best, last and some between."""
     best = int(history.val_loss.argmin())
     spread = np.linspace(0, len(history) - 1, min(MOST_ROWS - 1, len(history))).round().astype(int)
     table = history.iloc[sorted({*spread.tolist(), best})].set_index("epoch")
@@ -25,11 +24,8 @@ def epoch_table(history: pd.DataFrame):
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
-    """Loss and AUC by epoch, training against validation; for an age regressor its training loss
-    and, on an axis of its own, its validation error in years. The best epoch is marked.
-
-    history: as in ``solver.Fitted``.
-    """
+    """Loss and AUC of ``Fitted.history`` by epoch, the best epoch marked; of an age regressor,
+    training loss and validation error in years."""
     pairs = "val_auc" in history
     panels = [("loss", "loss", ("train", "val") if pairs else ("train",))]
     error = "mean absolute validation error (years)"
@@ -49,10 +45,8 @@ def learning_curves(history: pd.DataFrame) -> Figure:
 
 
 def curves_beside(ours: pd.DataFrame, reported: dict[str, pd.DataFrame]) -> Figure:
-    """Validation loss and AUC against the faces seen: our training beside reported ones.
-
-    ours: columns faces (number seen so far), val_loss, val_auc; reported: by name, the same.
-    """
+    """Validation loss and AUC against the number of faces seen; tables have the columns faces
+    (number seen so far), val_loss, val_auc."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))
     styles = zip(reported.items(), ("-", "--", ":"), strict=False)
     lines = [("ours, here", ours, RIGHT, "-")]
@@ -66,10 +60,8 @@ def curves_beside(ours: pd.DataFrame, reported: dict[str, pd.DataFrame]) -> Figu
 
 
 def arms(table: pd.DataFrame) -> Figure:
-    """An experiment: the test AUC of each training, and each arm's difference from another's.
-
-    table: as from ``experiments.compare_arms``; a hollow dot's interval holds zero.
-    """
+    """Test AUC of each training, and each arm's difference from its reference, hollow if its
+    interval contains zero. table: from ``experiments.compare_arms``."""
     size = {"figsize": (10, 0.5 * len(table) + 1.4), "width_ratios": (1.2, 1)}
     figure, (first, second) = plt.subplots(1, 2, sharey=True, **size)
     table = table.reset_index(drop=True)
@@ -87,33 +79,26 @@ def arms(table: pd.DataFrame) -> Figure:
 
 
 def resumed_curves(histories: pd.DataFrame, broken: str, unbroken: str) -> Figure:
-    """Validation loss by evaluation, of trainings that were broken off and of those that were not,
-    one colour per seed. histories: columns arm (with these two names), seed, epoch, val_loss."""
+    """Validation loss of interrupted and uninterrupted trainings, one colour per seed.
+
+    histories: columns arm, seed, epoch, val_loss. broken, unbroken: the names of the two arms.
+    """
     figure, axis = plt.subplots(figsize=(7, 3.2))
     named = histories.replace({"arm": {broken: "resumed", unbroken: "unbroken"}})
-    order = {
-        "hue": "seed",
-        "palette": "deep",
-        "style": "arm",
-        "style_order": ["unbroken", "resumed"],
-    }
-    named = named[named.arm.isin(order["style_order"])]
-    sns.lineplot(named, x="epoch", y="val_loss", marker=".", ax=axis, **order)
+    order = ["unbroken", "resumed"]
+    look = {"hue": "seed", "palette": "deep", "style": "arm", "style_order": order, "marker": "."}
+    sns.lineplot(named[named.arm.isin(order)], x="epoch", y="val_loss", ax=axis, **look)
     axis.set(xlabel="evaluation", ylabel="validation loss", title="Resumed from the weights alone")
     axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
 def auc_by_pairs(table: pd.DataFrame) -> Figure:
-    """Validation AUC by the number of training pairs: one point per seed, and the mean.
-
-    table: as from ``paircounts.fit_pair_counts``.
-    """
+    """Validation AUC by number of training pairs. table: from ``pair_counts.fit_pair_counts``."""
     figure, axis = plt.subplots(figsize=(7, 3.2))
     every = "every pair of a batch"
-    named = table.assign(
-        name=[every if count == "all" else f"{int(count):,} pairs" for count in table.pairs]
-    )
+    names = [every if count == "all" else f"{int(count):,} pairs" for count in table.pairs]
+    named = table.assign(name=names)
     mean = named.groupby("name", sort=False).val_auc.mean()
     axis.plot(named.name, named.val_auc, "o", color=MUTED, ms=4, label="one seed")
     axis.plot(mean.index, mean, "D", color=RIGHT, label="mean")

@@ -9,9 +9,9 @@ from utkcmp.plots.style import LEFT, MUTED, RIGHT, bars
 
 
 def tuning_slices(trials: pd.DataFrame) -> Figure:
-    """The searched parameters against the AUC, one panel a parameter, one point a trial.
+    """Validation AUC against each searched parameter, one point per trial.
 
-    trials: rows of tuning tables with a column ``source`` that colours the points.
+    trials: rows of tuning tables, with a column ``source`` ("ours" or "reported").
     """
     names = ["lr", "batch_size", "hidden_layers", "weight_decay", "dropout_prob", "resnet_type"]
     figure, axes = plt.subplots(2, 3, figsize=(10, 5.6), sharey=True)
@@ -34,9 +34,9 @@ def tuning_slices(trials: pd.DataFrame) -> Figure:
 
 
 def trials_over_time(epochs: dict[str, pd.DataFrame], trials: dict[str, pd.DataFrame]) -> Figure:
-    """Each trial's validation AUC over the search's time, with how it ended.
+    """Each trial's validation AUC over time, and how the trial ended.
 
-    epochs, trials: by model, as ``tuning.read_epochs`` and ``tuning.search`` return them.
+    epochs, trials: by model, from ``tuning.read_epochs`` and ``tuning.search``.
     """
     size = {"figsize": (3.6 * len(epochs), 3.4), "squeeze": False, "sharey": True}
     figure, axes = plt.subplots(1, len(epochs), **size)
@@ -56,9 +56,9 @@ def trials_over_time(epochs: dict[str, pd.DataFrame], trials: dict[str, pd.DataF
 
 
 def importance_bars(importance: dict[str, pd.DataFrame]) -> Figure:
-    """The importance of each parameter, with what chance would give.
+    """The importance of each parameter, and the level that chance reaches.
 
-    importance: by whose trials they are, tables as ``tuning.parameter_importance`` returns them.
+    importance: by source of the trials, from ``tuning.parameter_importance``.
     """
     figure, axes = plt.subplots(1, len(importance), figsize=(4.6 * len(importance), 2.8))
     for axis, (whose, table) in zip(axes.flat, importance.items(), strict=True):
@@ -73,9 +73,9 @@ def importance_bars(importance: dict[str, pd.DataFrame]) -> Figure:
 
 
 def head_intervals(differences: pd.DataFrame) -> Figure:
-    """AUC with hidden layers less AUC without, with 95% intervals, one panel a model.
+    """AUC with hidden layers minus AUC without, with 95% intervals, one panel per model.
 
-    differences: as ``tuning.head_differences`` returns them; without a row, the axes stay empty.
+    differences: from ``tuning.head_differences``; may be empty.
     """
     models = list(differences.model.unique()) or ["nothing to compare"]
     size = {"figsize": (4.6 * len(models), 2.8), "squeeze": False, "sharex": True}
