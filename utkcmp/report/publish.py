@@ -40,21 +40,16 @@ FIGURE = "results.svg"
 SPLIT = ["sha256", "split", "evaluate"]  # of faces.csv, for others to be measured on these faces
 TABLES = ("results.csv", "run.json", CHOICE, "tuning/*.*", "repeats/*.csv", "comparison/*.csv")
 TABLES += ("models/*/history.csv", "models/*/config.json", "report/**/*")
-WRITTEN = (f"outputs/{PUBLISHED}", "README.md")  # by this command
+WRITTEN = (f"outputs/{PUBLISHED}", "README.md")  # written by this command
 BEGIN, END = "<!-- published figures: written by `make publish` -->", "<!-- end -->"
 
 
-def publish(
-    run: Run,
-    target: Run,
-    folder: Path = FOLDER,
-    graph: Mapping[str, Notebook] = NOTEBOOKS,
-) -> None:
-    """Copy a finished run to ``target``, which it replaces, with the model that answers.
+def publish(run: Run, target: Run, graph: Mapping[str, Notebook] = NOTEBOOKS) -> None:
+    """Copy a finished run, with the chosen model, to ``target``, which is replaced.
 
-    folder, graph: the notebooks. Raises ReportError if it is not one finished run without faces.
+    graph: the notebooks. Raises ReportError if it is not one finished run without faces.
     """
-    check_publishable(run, folder, graph)
+    check_publishable(run, FOLDER, graph)
     answers = read_json(run.folder / CHOICE)["model"]
     with replaced(target.folder) as place:
         for path in sorted(path for form in TABLES for path in run.folder.glob(form)):
@@ -78,7 +73,7 @@ def publish(
 
 
 def check_publishable(run: Run, folder: Path, graph: Mapping[str, Notebook]) -> None:
-    """Raise ReportError with the page, commit, file or model for which a run is not to be shown."""
+    """Raise ReportError with the page, commit, file or model that makes a run unpublishable."""
     record = run.read_record()
     for path in (run.results_csv, run.folder / CHOICE, run.folder / "report" / "index.html"):
         if not path.exists():
@@ -121,7 +116,7 @@ def check_publishable(run: Run, folder: Path, graph: Mapping[str, Notebook]) -> 
 
 
 def changed_files() -> list[str]:
-    """Files of this checkout that differ from its commit, those aside that publishing writes."""
+    """Files of this checkout that differ from its commit, except those that publishing writes."""
     command = ["git", "status", "--porcelain", "--", ".", *(f":!{path}" for path in WRITTEN)]
     status = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     return [line[3:] for line in status.stdout.splitlines()]
@@ -137,7 +132,7 @@ def _publish_model(source: Path, target: Path) -> None:
 
 
 def readme_block(run: Run) -> str:
-    """What README shows of a published run: figure, table, what was learned."""
+    """README's section on a published run: figure, table, what was learned."""
     pairs = run.read_results().query("split == 'test'").groupby("protocol").n_pairs.max()
     block = template("_readme").render(
         folder=f"outputs/{run.folder.name}",
@@ -152,7 +147,7 @@ def readme_block(run: Run) -> str:
 
 
 def replace_block(readme: Path, block: str) -> None:
-    """Put a block of lines in the place of the one that begins, and ends, with the same line.
+    """Replace the block of lines in ``readme`` that has the same first and last line.
 
     Raises ReportError if the file has no such block.
     """
@@ -166,7 +161,7 @@ def replace_block(readme: Path, block: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line: publish a run and bring README up to date."""
+    """Run the command line: publish a run and update README."""
     parser = argparse.ArgumentParser(prog="python -m utkcmp.report.publish", description=__doc__)
     parser.add_argument("run", help="folder below outputs/")
     run, target = Run(parser.parse_args(argv).run), Run(PUBLISHED)
