@@ -20,18 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from utkcmp.compare.onnx_export import write_graphs
 from utkcmp.files import read_json, replaced, write_csv
+from utkcmp.report import plan
 from utkcmp.report.execute import clock
-from utkcmp.report.plan import (
-    FOLDER,
-    NOTEBOOKS,
-    Notebook,
-    ReportError,
-    outdated,
-    plan,
-    read_notebooks,
-    read_record,
-    record_path,
-)
+from utkcmp.report.plan import FOLDER, NOTEBOOKS, Notebook, ReportError
 from utkcmp.report.summary import learned, model_card, results_figure, results_table, template
 from utkcmp.run import CHOICE, PROJECT, PUBLISHED, WEIGHTS, Run, git_commit, outputs_root
 
@@ -81,14 +72,14 @@ def check_publishable(run: Run, folder: Path, graph: Mapping[str, Notebook]) -> 
     if record.get("parameters", {}).get("show_faces") is not False:
         raise ReportError(f"{run.folder} shows faces: make its report with show_faces: false")
 
-    records, given = {name: read_record(run, name) for name in graph}, {}
+    records, given = {name: plan.read_record(run, name) for name in graph}, {}
     for one in records.values():
         given |= one.get("parameters", {})
     index = record.get("data", {}).get("index", "")
-    for step in plan(read_notebooks(folder, graph), graph, given, index, folder):
+    for step in plan.plan(plan.read_notebooks(folder, graph), graph, given, index, folder):
         page = run.folder / "report" / f"{step.name}.html"
-        made = record_path(run, step.name).with_suffix(".ipynb")
-        why = outdated(run, step)
+        made = plan.record_path(run, step.name).with_suffix(".ipynb")
+        why = plan.outdated(run, step)
         if not why and not (page.exists() and page.stat().st_mtime >= made.stat().st_mtime):
             why = "is older than its notebook"
         if why:

@@ -19,25 +19,10 @@ from utkcmp.data.archives import data_source
 from utkcmp.data.index import fingerprint, index_faces
 from utkcmp.files import atomic
 from utkcmp.params import EMBEDDED, Params, check
+from utkcmp.report import plan
 from utkcmp.report.book import render_book
 from utkcmp.report.execute import WIDTH, clock, execute
-from utkcmp.report.plan import (
-    FOLDER,
-    NOTEBOOKS,
-    Notebook,
-    ReportError,
-    Step,
-    check_amounts,
-    check_parameters,
-    chosen,
-    digest,
-    outdated,
-    plan,
-    read_notebooks,
-    read_record,
-    record_path,
-    uses,
-)
+from utkcmp.report.plan import FOLDER, NOTEBOOKS, Notebook, ReportError, Step, check_amounts
 from utkcmp.run import Run, git_commit, outputs_root
 
 LOCK_WAIT = 1.0  # seconds
@@ -68,10 +53,10 @@ def run_step(run: Run, step: Step) -> None:
     The record holds its inputs, the commit, the files it wrote, the time it finished, and the clock
     and processor seconds spent, including interrupted calls with the same inputs.
     """
-    if not outdated(run, step):
+    if not plan.outdated(run, step):
         say(step.name, "up to date")
         return
-    path, earlier = record_path(run, step.name), read_record(run, step.name)
+    path, earlier = plan.record_path(run, step.name), plan.read_record(run, step.name)
     for left in path.parent.glob(f".{step.name}.*"):
         left.unlink()  # half-written by a killed process
     record = {"inputs": step.inputs, "parameters": step.parameters, "commit": git_commit()}
@@ -173,25 +158,27 @@ def make_report(
     given: parameters; only: notebooks to run, with their dependencies, instead of all; command: the
     user's command, recorded in run.json. Returns the path of index.html.
     """
-    notebooks = read_notebooks(folder, graph)
-    effective = check_parameters(given, notebooks)
+    notebooks = plan.read_notebooks(folder, graph)
+    effective = plan.check_parameters(given, notebooks)
     given = {"run": effective["run"]} | given
-    run, names = Run(effective["run"]), chosen(only, graph)
+    run, names = Run(effective["run"]), plan.chosen(only, graph)
     with contextlib.ExitStack() as stack:
         if run.folder.exists():
             stack.enter_context(locked(run.folder))
         if execute_notebooks:
             started, new = time.monotonic(), not run.folder.exists()
             faces = read_data(check(effective))
-            check_amounts(faces, run, given, {one for name in names for one in uses(graph[name])})
+            used = {one for name in names for one in plan.uses(graph[name])}
+            check_amounts(faces, run, given, used)
             say("faces", clock(time.monotonic() - started))
             if effective["data"] != EMBEDDED:
                 given["data"] = effective["data"] = ENVIRONMENT_DATA
             if new:  # only now, so that bad data leaves no folder
                 stack.enter_context(locked(run.folder))
-            index = digest(faces.to_csv(index=False))
-            steps = plan({name: notebooks[name] for name in names}, graph, given, index, folder)
-            if any(outdated(run, step) for step in steps):
+            index = plan.digest(faces.to_csv(index=False))
+            chosen = {name: notebooks[name] for name in names}
+            steps = plan.plan(chosen, graph, given, index, folder)
+            if any(plan.outdated(run, step) for step in steps):
                 run.record("parameters", **effective)
                 counts = {"faces": int((faces.status == "ok").sum()), "files": len(faces)}
                 run.record("data", fingerprint=fingerprint(faces), index=index, **counts)

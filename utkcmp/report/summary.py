@@ -19,18 +19,9 @@ from utkcmp.files import read_json
 from utkcmp.params import EMBEDDED
 from utkcmp.plots import book as plots
 from utkcmp.plots.style import face_tiles, use_style
+from utkcmp.report import sentences
 from utkcmp.report.course_project import REPORTED, reported_test
 from utkcmp.report.plan import READ_TEST
-from utkcmp.report.sentences import (
-    FACERES_ORIGIN,
-    describe_ages_compared,
-    describe_chosen,
-    describe_experiment,
-    describe_heads,
-    describe_siamese_or_concat,
-    describe_slices,
-    describe_transfer,
-)
 from utkcmp.run import CHOICE, Run
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -55,9 +46,9 @@ def facts(run: Run, chapters: list) -> dict[str, Any]:
         "learned": learned(run),
         "answering": answering,
         "card": model_card(run, answering) if answering and len(slices) else "",
-        "faceres": FACERES_ORIGIN,
+        "faceres": sentences.FACERES_ORIGIN,
         "slices": slices,
-        "fairness": describe_slices(slices) if len(slices) else "",
+        "fairness": sentences.describe_slices(slices) if len(slices) else "",
         "ages": None if drawn or not run.faces_csv.exists() else ages_in_pairs(run),
         "given": yaml.safe_dump(json.loads(json.dumps(given))).strip(),
         "parameters": parameter_rows(chapters),
@@ -131,20 +122,21 @@ def learned(run: Run) -> list[str]:
     results = run.read_results()
     table = results.query("split == 'test' and protocol == 'sample'").set_index("model")
     usual, ranked = reported_test().set_index("model"), pd.read_csv(run.compared("differences"))
-    ages = describe_ages_compared(table)
+    ages = sentences.describe_ages_compared(table)
     architectures, widths, faults = (
         training.read_experiment(run, name) for name in ("architectures", "hidden_layers", "faults")
     )
-    sentences = [describe_chosen(results)]
+    said = [sentences.describe_chosen(results)]
     if len(architectures):
-        sentences.append(f"Siamese or concat? {flat(describe_siamese_or_concat(architectures))}")
-    transfer = describe_transfer(table, usual, ranked, faults)
-    sentences.append(f"Is transfer worse than Siamese? {flat(transfer)}")
+        siamese = sentences.describe_siamese_or_concat(architectures)
+        said.append(f"Siamese or concat? {flat(siamese)}")
+    transfer = sentences.describe_transfer(table, usual, ranked, faults)
+    said.append(f"Is transfer worse than Siamese? {flat(transfer)}")
     if len(widths):
-        heads = describe_heads(tuning.head_differences(head_trainings(run)))
-        hidden = flat(f"{describe_experiment(widths)}\n{heads}")
-        sentences.append(f"Hidden layers or none? {hidden}")
-    return [*sentences, ages[0].upper() + ages[1:]]
+        heads = sentences.describe_heads(tuning.head_differences(head_trainings(run)))
+        hidden = flat(f"{sentences.describe_experiment(widths)}\n{heads}")
+        said.append(f"Hidden layers or none? {hidden}")
+    return [*said, ages[0].upper() + ages[1:]]
 
 
 def flat(lines: str) -> str:
@@ -177,11 +169,11 @@ def model_card(run: Run, name: str) -> str:
         starts=sorted({one["weights"] for one in networks if one.get("weights")}),
         folder=run.shown(run.model(name)),
         config=config,
-        faceres=FACERES_ORIGIN,
+        faceres=sentences.FACERES_ORIGIN,
         data=run.read_record()["data"],
         results=results[results.model == title].to_dict("records"),
         slices=own.to_dict("records"),
-        said=describe_slices(own) if len(own) else "",
+        said=sentences.describe_slices(own) if len(own) else "",
     )
 
 

@@ -28,9 +28,7 @@ def shown_table(table: pd.DataFrame) -> Styler:
             shown[name] = [_with_interval(*row, form) for row in some]
         elif not name.endswith(("low", "high")):
             shown[name] = _texts(table[name])
-    table = pd.DataFrame(shown, index=table.index).rename(
-        columns=lambda name: name.replace("_", " ")
-    )
+    table = pd.DataFrame(shown, index=table.index).rename(columns=lambda one: one.replace("_", " "))
     style = table.style.set_table_attributes('class="dataframe"')
     return style.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else style
 
