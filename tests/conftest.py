@@ -1,6 +1,6 @@
-"""What several tests share, each made once: a small run, marked faces, a whole report.
+"""Shared fixtures: a small run, marked faces, a whole report, photos and a model for them.
 
-All that uses the report runs in one worker of pytest-xdist, all else file by file.
+All tests that use the report run in one worker of pytest-xdist, the others file by file.
 """
 
 import os
@@ -19,19 +19,19 @@ import yaml
 
 from utkcmp.run import faceres_weights
 
-# Before anything imports PyTorch or Ray; processes that tests start inherit it.
+# Must precede the import of PyTorch and Ray; child processes inherit it.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests measure the CPU path
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny networks gain nothing from more
-os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's 15 trials starve on a busy machine
-os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray's choice depends on what ran before
+os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15, trials starve on a busy machine
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray's choice depends on earlier runs
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
-REAL_FACERES = faceres_weights()  # which few machines have, before outputs are elsewhere
-# What takes longest begins first: all that uses the whole report, then the searches.
+REAL_FACERES = faceres_weights()  # evaluated before fixtures move the outputs; often missing
+# The longest tests start first: those that use the whole report, then the searches.
 FIRST = ["whole_report", "tests/end_to_end/test_cluster.py"]
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook of its own
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     groups = {}
     for item in items:
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def the_same_faces():
-    """The command sets UTKFACE for its kernels; other tests of this process must not see it."""
+    """Restore UTKFACE, which the command sets for its kernels."""
     before = os.environ.get("UTKFACE")
     yield
     os.environ.pop("UTKFACE", None)
@@ -52,13 +52,13 @@ def the_same_faces():
 
 
 def pytest_runtest_logreport(report):
-    """Say what failed when it happens, not only at the end."""
-    if report.failed and hasattr(report, "node"):  # as it comes from a worker of pytest-xdist
+    """Print failures immediately, not only at the end."""
+    if report.failed and hasattr(report, "node"):  # sent by a worker of pytest-xdist
         print(f"\n{report.nodeid} failed:\n{report.longreprtext}", flush=True)
 
 
 def processes_of(value, variable: str = "UTKCMP_OUTPUTS") -> set[int]:
-    """Processes that run now and were given this environment variable, this one aside."""
+    """The other running processes that were given this environment variable."""
     found, mark = set(), f"{variable}={value}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -70,7 +70,7 @@ def processes_of(value, variable: str = "UTKCMP_OUTPUTS") -> set[int]:
 
 
 def wait_until_ended(value, variable: str = "UTKCMP_OUTPUTS", seconds=150):
-    """Wait for ``processes_of`` to be none; else say which they are."""
+    """Wait until ``processes_of`` is empty; otherwise fail and list them."""
     end = time.monotonic() + seconds
     while (left := processes_of(value, variable)) and time.monotonic() < end:
         time.sleep(0.2)
@@ -86,7 +86,7 @@ def wait_for(condition, seconds=300):
 
 
 def use_tiny_backbone():
-    """Make every model of this process a tiny one; returns what was there before."""
+    """Replace the backbone of every model in this process; returns the original factory."""
     from tiny_backbone import TinyBackbone
 
     from utkcmp.models import networks
@@ -101,16 +101,16 @@ def use_tiny_backbone():
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Tiny networks: for tests of what happens around a network, not of the network."""
+    """Tiny networks, for tests of the code around a network."""
     from utkcmp.models import networks
 
-    monkeypatch.setattr(networks, "make_backbone", networks.make_backbone)  # put back afterwards
+    monkeypatch.setattr(networks, "make_backbone", networks.make_backbone)  # restored afterwards
     use_tiny_backbone()
 
 
 @pytest.fixture(scope="session")
 def outputs(tmp_path_factory):
-    """An outputs folder of its own for every test session."""
+    """A separate outputs folder for the test session."""
     folder = tmp_path_factory.mktemp("outputs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UTKCMP_OUTPUTS", str(folder))
@@ -118,7 +118,7 @@ def outputs(tmp_path_factory):
 
 
 def synthetic_faceres() -> tuple[dict, bytes]:
-    """Random weights as the package of HSE-FaceRes holds its own: the graph's JSON, and bytes."""
+    """Random weights in the format of the HSE-FaceRes package: graph JSON and raw bytes."""
     from utkcmp.models.faceres import BLOCKS
 
     shapes = {"feats/kernel": (1024, 256), "feats/bias": (256,)}
@@ -144,7 +144,7 @@ def synthetic_faceres() -> tuple[dict, bytes]:
 
 @pytest.fixture
 def faceres(outputs):
-    """Random weights of HSE-FaceRes where the real ones would lie, during one test."""
+    """Random weights of HSE-FaceRes in place of the real ones, for one test."""
     from safetensors.torch import save_file
 
     from utkcmp.models.weights import convert
@@ -158,7 +158,7 @@ def faceres(outputs):
 
 @pytest.fixture(scope="session")
 def small_run(outputs):
-    """A run with 120 embedded faces of 32 px, split; gives (Run, RunData)."""
+    """A run of 120 embedded faces with their split; returns (Run, RunData)."""
     from utkcmp.data import RunData, data_source, index_faces, keep_for_evaluation, split_faces
     from utkcmp.files import write_csv
     from utkcmp.params import Params
@@ -173,7 +173,7 @@ def small_run(outputs):
     return run, RunData(run, params)
 
 
-ONE_WORKER = {"cpus_per_trial": os.cpu_count()}  # trials in turn: each process takes ten seconds
+ONE_WORKER = {"cpus_per_trial": os.cpu_count()}  # in sequence: a process takes ten seconds
 WHOLE = dict(
     **dict(run="whole", show_faces=False, epochs=2, regressor_epochs=1, data_size=64),
     **dict(eval_pairs=60, resamples=100, seeds=[43], ladder_faces=64, ladder_seeds=1),
@@ -186,10 +186,10 @@ WHOLE = dict(
 
 @pytest.fixture(scope="session")
 def marked_faces(tmp_path_factory):
-    """A folder of 134 drawn faces in UTKFace's format, each with its own pattern of loud dots.
+    """A folder of 134 drawn faces in UTKFace's format, each with its own pattern of bright dots.
 
-    Wherever one of them is shown, whole or in part, these colours show (test_hidden_faces.py).
-    No dot lies between the eyes and the brows: the faces are still found in photos.
+    The dots reveal any picture that shows a face or part of one (test_hidden_faces.py). There are
+    none between eyes and brows, so that the faces are still detected in photos.
     """
     from PIL import Image
 
@@ -206,13 +206,13 @@ def marked_faces(tmp_path_factory):
         taken = f"201701{number % 28 + 1:02}{number:09}"
         name = f"{{}}_{face.gender}_{face.ethnicity}_{taken}.jpg.chip.jpg"
         Image.fromarray(pixels).save(folder / name.format(face.age), quality=95)
-        if number < 4:  # one picture under two names, with two ages
+        if number < 4:  # the same picture with two ages
             shutil.copyfile(folder / name.format(face.age), folder / name.format(face.age + 7))
     return folder
 
 
 def report_process(outputs: Path, params: dict, *words: str, around=()) -> subprocess.Popen:
-    """The command in a session of its own; around: a command that runs it, such as unshare."""
+    """Start the command in a new session; around: a wrapper command, such as unshare."""
     outputs.mkdir(exist_ok=True)
     file = outputs.parent / f"{outputs.name}-{params['run']}.yaml"
     file.write_text(yaml.safe_dump(params))
@@ -232,14 +232,13 @@ def finished(process: subprocess.Popen) -> tuple[int, str, str]:
 
 
 def may(*command: str) -> bool:
-    """Whether a command is there and permitted."""
+    """Whether a command exists and is permitted."""
     there = shutil.which(command[0]) is not None
     return there and subprocess.run(command, capture_output=True).returncode == 0
 
 
 def shut_off(data: Path) -> list[str]:
-    """What runs a command without a network and with data that can only be read; nothing where
-    that is not permitted."""
+    """A wrapper command without network and with read-only data; empty if not permitted."""
     steps = [f"mount --bind {data} {data}", f"mount -o remount,bind,ro {data}", "ip link set lo up"]
     around = ["unshare", "--net", "--mount", "sh", "-c", " && ".join([*steps, 'exec "$@"']), "sh"]
     return around if may(*around, "true") else []
@@ -247,10 +246,10 @@ def shut_off(data: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def whole_report(outputs, marked_faces):
-    """All notebooks run in miniature by the command on the marked faces, which stay hidden.
+    """The Run of a miniature report with all notebooks on the marked faces, which stay hidden.
 
-    It has no network and may only read the data, where that can be had. It is killed as soon as an
-    epoch has ended, and the same command then goes on from there. Gives the Run.
+    The command runs without network and with read-only data, if permitted. It is killed after the
+    first epoch and then resumed.
     """
     from utkcmp.run import Run
 
@@ -263,18 +262,18 @@ def whole_report(outputs, marked_faces):
     assert status == -signal.SIGKILL, said
     wait_until_ended(outputs.parent / f"{outputs.name}-whole.yaml", "TESTED")
     status, shown, said = finished(report_process(outputs, WHOLE, *data, around=around))
-    heard = [line for line in said.splitlines() if "network_util.cc" not in line]  # Ray, cut off
+    heard = [line for line in said.splitlines() if "network_util.cc" not in line]  # Ray, offline
     assert (status, heard) == (0, []), shown
     return Run("whole")
 
 
-# ---- photos, and one tiny model that answers about them ----------------------------------------
+# ---- photos, and a tiny model to compare them ----------------------------------------------------
 
 SIZE = 32
 
 
 def make_model(folder, name="SiameseResNet", image_size=SIZE, **options):
-    """Save a model, whose weights are those of seed 0, into a folder, as a training does."""
+    """Save a model initialised with seed 0 to a folder, as a training does."""
     import torch
 
     from utkcmp.models.networks import build_model
@@ -299,7 +298,7 @@ def crops(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def photos(crops, tmp_path_factory):
-    """Six photos with one face each, a group of three, and one of nobody."""
+    """Six photos with one face each, one with three, and one with none."""
     from PIL import Image
 
     from utkcmp.compare.robustness import paste
@@ -318,7 +317,7 @@ def photos(crops, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def compare_root(tmp_path_factory):
-    """An outputs folder with one calibrated tiny model, its graphs made, of a run named "first"."""
+    """An outputs folder with the run "first": one calibrated tiny model with its graphs."""
     from utkcmp.compare.predictor import Predictor
     from utkcmp.evaluation.calibration import Calibration
     from utkcmp.models import networks
@@ -328,7 +327,7 @@ def compare_root(tmp_path_factory):
     try:
         folder = make_model(root / "first" / "models" / "siamese")
         Calibration(temperature=0.02, pairs=1000, drawn=True).write(folder)
-        assert Predictor(folder).image_size == SIZE  # asked for, the graphs are made
+        assert Predictor(folder).image_size == SIZE  # exports the graphs
     finally:
         networks.make_backbone = whole
     return root

@@ -33,7 +33,7 @@ def test_a_similarity_is_found_again():
 
 
 def test_more_points_than_needed_are_met_as_well_as_can_be():
-    """No turn, move and scaling lies nearer than the one found."""
+    """Perturbing the transform in any direction increases the squared error."""
     places = POINTS + np.random.default_rng(0).normal(0, 4, POINTS.shape)
     matrix = similarity(POINTS, places)
 
@@ -51,7 +51,7 @@ def test_more_points_than_needed_are_met_as_well_as_can_be():
 
 @pytest.mark.parametrize("scale", [1, 2, 7])
 def test_warping_a_large_photo_shifts_nothing(scale):
-    """A dot comes to lie where the similarity says, though the photo is reduced first."""
+    """A dot lands where the transform maps it, although the photo is reduced first."""
     photo = Image.new("RGB", (40 * scale, 40 * scale))
     photo.paste((255, 255, 255), (10 * scale, 20 * scale, 12 * scale, 22 * scale))
     matrix = np.array([[1 / scale, 0, (1 / scale - 1) / 2], [0, 1 / scale, (1 / scale - 1) / 2]])
@@ -78,7 +78,7 @@ def paste_level(crop):
 
 
 def test_the_box_lies_on_the_face(crops):
-    """The pasted crop fills the middle of the photo, and nothing else is a face."""
+    """The only face is the crop pasted into the middle of the photo."""
     left, top, right, bottom = find_faces(pasted(crops[0], side=180, size=480))[0].box
     assert 140 < left < 240 < right < 340 and 140 < top < 240 < bottom < 340
 
@@ -97,7 +97,7 @@ def test_a_finished_crop_is_recognised_by_its_frame(crops):
 
 @pytest.mark.parametrize("width, side", [(1900, 60), (3000, 140), (6000, 90)])
 def test_small_faces_in_a_large_photo_are_found(crops, width, side):
-    """Those of 3,000 pixels and more are lost to a detector that looks at 1,920 at most."""
+    """A detector limited to 1,920 pixels misses those in photos of 3,000 pixels and more."""
     photo, x = Image.new("RGB", (width, 900), "grey"), width // 3
     photo.paste(crops[1].resize((side, side)), (x, 700))
     small = find_faces(photo)
@@ -109,7 +109,7 @@ def test_small_faces_in_a_large_photo_are_found(crops, width, side):
 
 @pytest.mark.parametrize("side", [200, 400, 600, 1000, 2000])
 def test_a_close_up_of_any_size_is_found(crops, side):
-    """YuNet sees faces of up to 300 pixels, so that all of 1,000 are lost to one look at it."""
+    """YuNet detects faces up to 300 pixels, so a single pass would miss one of 1,000 pixels."""
     for crop in crops:
         for inner in (crop, crop.crop((20, 20, 180, 180))):
             assert len(find_faces(inner.resize((side, side)))) == 1
@@ -132,7 +132,7 @@ def test_a_photo_taken_whole(crops):
 
 @pytest.mark.skipif("UTKFACE" not in os.environ, reason="UTKFACE names no real faces")
 def test_real_faces_pasted_into_photos_are_found_and_framed():
-    """Of real crops nearly all are found, and their points come back to where the crops have them.
+    """Nearly all real crops are found, with landmarks close to those of the original crops.
 
     Measured on 300 validation faces: 98.7 % found; pairs answered as well as from the crops.
     """

@@ -1,4 +1,4 @@
-"""The command: its answers, its exit status, what it prints where, and what it leaves alone."""
+"""The command: its answers, exit status, output streams and side effects."""
 
 import csv
 import io
@@ -51,7 +51,7 @@ def test_the_full_answer_and_a_figure(photos, outputs_here, capsys, tmp_path):
 def test_what_cannot_be_drawn_takes_no_answer_away(photos, outputs_here, capsys, tmp_path):
     pair = photos / "0.png", photos / "1.png"
     status, out, err = run(*pair, "--save", tmp_path / "answer.txt", capsys=capsys)
-    assert status == 1 and out == "" and "expected a name in .png" in err  # before any work
+    assert status == 1 and out == "" and "expected a name in .png" in err  # checked before any work
     (tmp_path / "file").touch()
     for options in ((), ("--json",)):
         status, out, err = run(*pair, *options, "--save", tmp_path / "file/a.png", capsys=capsys)
@@ -79,7 +79,7 @@ def test_an_album_in_pages_and_as_a_table(photos, outputs_here, capsys, tmp_path
 
 
 def test_a_group_photo_is_drawn_with_numbers(photos, outputs_here, capsys, tmp_path):
-    """Each face has a number in the answer and the same in the figure, at its place."""
+    """Faces have the same numbers in the answer and in the figure."""
     from utkcmp.compare.answers import put_in_order
     from utkcmp.compare.figures import group_figure
 
@@ -192,7 +192,7 @@ def test_the_exported_model_is_the_same(photos, outputs_here, predictor, tmp_pat
     status, out, _ = run("--export", path, capsys=capsys)
     assert status == 0 and "differs from PyTorch" in out
     assert "inputs: left and right, uint8 (B, 3, 32, 32)" in out and "output: logit" in out
-    shutil.move(path, tmp_path / "elsewhere.onnx")  # nothing beside it is needed
+    shutil.move(path, tmp_path / "elsewhere.onnx")  # it needs no other file
     expect = compare(photos / "0.png", photos / "1.png", predictor)
     left, right = (resize(side.crop, 32)[None] for side in (expect.left, expect.right))
     graph = session(tmp_path / "elsewhere.onnx")
@@ -202,7 +202,7 @@ def test_the_exported_model_is_the_same(photos, outputs_here, predictor, tmp_pat
     assert graph.run(None, many)[0] == pytest.approx(np.repeat(logit, 3), abs=1e-3)
 
 
-# ---- as a process of its own ---------------------------------------------------------------------
+# ---- as a separate process -----------------------------------------------------------------------
 
 
 def started(*arguments, prefix=(), encoding="utf-8", **options):
@@ -243,7 +243,7 @@ def test_a_closed_pipe_and_ctrl_c_are_no_tracebacks(photos, outputs_here):
     assert closed.stderr.read() == b"" and closed.wait() == 0
     long = started(*names * 200)
     maps = Path(f"/proc/{long.pid}/maps")
-    wait_for(lambda: "onnxruntime" in maps.read_text())  # it looks for faces
+    wait_for(lambda: "onnxruntime" in maps.read_text())  # detection is running
     long.send_signal(signal.SIGINT)
     assert long.communicate() == (b"", b"utkcmp.compare: interrupted\n")
     assert long.returncode == 130
@@ -263,7 +263,7 @@ def test_a_full_disk_and_a_closed_output_are_no_tracebacks(photos, outputs_here,
 
 
 def test_onnxruntime_is_imported_in_one_place():
-    """By a room that first turns its telemetry off."""
+    """In a package that first disables its telemetry."""
     code = {path: path.read_text() for path in (PROJECT / "utkcmp").rglob("*.py")}
     loads = [
         path for path, text in code.items() if re.search(r"^ *import onnxruntime$", text, re.M)
@@ -274,7 +274,7 @@ def test_onnxruntime_is_imported_in_one_place():
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_nothing_leaves_the_machine_and_no_file_is_left(photos, outputs_here, tmp_path):
-    """An album whose names are longer than what onnxruntime's telemetry survived, watched."""
+    """Traced with an album whose long names used to crash onnxruntime's telemetry."""
     log, home = tmp_path / "log", tmp_path / "home"
     home.mkdir()
     watch = ["strace", "-f", "-qq", "-e", "trace=connect,openat,mkdir", "-o", log]

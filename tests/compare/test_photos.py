@@ -1,4 +1,4 @@
-"""Photos good and bad: each gets faces or one clear sentence."""
+"""Every photo, good or bad, gives faces or a clear error message."""
 
 import io
 import os
@@ -34,7 +34,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def bomb() -> bytes:
-    """A PNG whose header promises 60,000 x 60,000 pixels."""
+    """A PNG whose header declares 60,000 x 60,000 pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     pixels = b"IDAT" + zlib.compress(bytes(100_000))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -104,7 +104,7 @@ def deep(photo):
 
 
 def transparent(photo):
-    """Nothing but the middle is opaque."""
+    """Only the middle is opaque."""
     image, edge = photo.convert("RGBA"), 40
     opaque = Image.new("L", photo.size)
     opaque.paste(255, (edge, edge, photo.width - edge, photo.height - edge))
@@ -113,7 +113,7 @@ def transparent(photo):
 
 
 def turned(orientation, stored):
-    """Stored turned, with the EXIF tag that says how to show it upright."""
+    """Stored rotated, with the EXIF orientation that restores it."""
 
     def make(photo):
         exif = Image.Exif()
@@ -172,7 +172,7 @@ def test_names_with_blanks_and_other_letters(tmp_path, photo):
 
 
 class Stream(io.RawIOBase):
-    """What a pipe or a socket gives: forward only, a little at a time."""
+    """A stream like a pipe or a socket: not seekable, with short reads."""
 
     def __init__(self, data):
         self.file = io.BytesIO(data)
@@ -187,14 +187,14 @@ class Stream(io.RawIOBase):
 
 
 class Readable:
-    """No more than a method ``read``."""
+    """An object with nothing but a ``read`` method."""
 
     def __init__(self, data):
         self.read = io.BytesIO(data).read
 
 
 class Elsewhere:
-    """A path that is no ``pathlib.Path``."""
+    """A path-like object other than ``pathlib.Path``."""
 
     def __init__(self, path):
         self.path = path
@@ -230,7 +230,7 @@ def test_a_cat_and_a_landscape_are_no_faces():
         with pytest.raises(NoAnswerError, match="no face was found in .*: expected one"):
             faces_in(given)
     square = np.asarray(Image.open(cat).convert("RGB").crop((75, 0, 375, 300)))
-    with pytest.raises(NoAnswerError, match="no face"):  # a square picture is not yet a crop
+    with pytest.raises(NoAnswerError, match="no face"):  # being square does not make it a crop
         faces_in(square)
 
 

@@ -20,7 +20,7 @@ from utkcmp.report.sentences import describe_path, describe_robustness
 
 
 class Brightness:
-    """A model that calls the brighter face older."""
+    """A model to which the brighter face is older."""
 
     frame = POINTS
 
@@ -53,7 +53,7 @@ def test_photos_depend_on_the_seed_alone():
 
 def test_accuracy_counts_pairs_of_found_faces():
     ages = np.array([10, 20, 30, 40])
-    crops = [grey(10), grey(30), grey(20), None]  # 30 is called younger than 20; 40 is not found
+    crops = [grey(10), grey(30), grey(20), None]  # 30 looks younger than 20; 40 is not found
     got = measured(crops, ages, Brightness())
     assert got["found"] == 0.75 and got["pairs"] == 3 and got["accuracy"] == pytest.approx(2 / 3)
     nothing = measured([None] * 4, ages, Brightness())

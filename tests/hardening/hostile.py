@@ -1,4 +1,4 @@
-"""Files that mean harm, made from drawn faces: what index, dataset and comparison are given."""
+"""Malicious and damaged image files, made from drawn faces."""
 
 import functools
 import io
@@ -27,7 +27,7 @@ def stored(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
 
 @functools.cache
 def broken_images() -> dict[str, bytes]:
-    """Files that are no whole picture, whatever they claim, by what is wrong with them."""
+    """Files that are not complete images, by their defect."""
     found = {**cut_jpegs(), **cut_pngs(), **wrong_sizes(), **bombs(), **posing()}
     for kind in ("GIF", "BMP", "WEBP", "TIFF", "AVIF"):
         whole = stored(face(), kind)
@@ -38,7 +38,7 @@ def broken_images() -> dict[str, bytes]:
 
 @functools.cache
 def odd_images() -> dict[str, bytes]:
-    """Files that hold a whole face beside something broken or foreign."""
+    """Files with an intact face and broken or foreign data beside it."""
     image = face()
     exif = {
         "that is only a name": b"Exif\0\0",
@@ -58,7 +58,7 @@ def odd_images() -> dict[str, bytes]:
     }
     found["JPEG with a program behind it"] = stored(image) + b"#!/bin/sh\ntouch /tmp/owned\n"
     found["JPEG with a page in its comment"] = stored(image, comment=b"<script>alert(1)</script>")
-    # Of whole rows Pillow misses none.
+    # Pillow does not notice missing rows.
     body = zlib.compress(bytes(300 * 601))
     found["PNG of fewer pixels than it claims"] = png(200, 600, b"IDAT" + body)
     found["PNG with texts that unpack to gigabytes"] = png(
@@ -71,7 +71,7 @@ def odd_images() -> dict[str, bytes]:
 
 
 def hostile_names() -> list[str]:
-    """Names of valid faces that a page, a table, a shell or a terminal might stumble over."""
+    """Valid face file names that could break a page, a table, a shell or a terminal."""
     parts = [
         *(
             "two blanks",
@@ -110,7 +110,7 @@ def hostile_names() -> list[str]:
 
 
 def jpeg_parts(data: bytes) -> list[tuple[int, int]]:
-    """Where each segment of a JPEG starts, and its marker's second byte, up to the scan."""
+    """Offset and second marker byte of each segment of a JPEG, up to the scan."""
     found, place = [], 2
     while data[place + 1] != 0xDA:
         found.append((place, data[place + 1]))
@@ -119,7 +119,7 @@ def jpeg_parts(data: bytes) -> list[tuple[int, int]]:
 
 
 def cut_jpegs() -> dict[str, bytes]:
-    """A JPEG that ends at, in and after each of its structures."""
+    """A JPEG truncated at, in and after each of its segments."""
     data, found = stored(face()), {}
     for number, (place, marker) in enumerate(jpeg_parts(data)):
         for more in (0, 3, 6):
@@ -134,7 +134,7 @@ def cut_jpegs() -> dict[str, bytes]:
 
 
 def cut_pngs() -> dict[str, bytes]:
-    """A PNG that ends at and in each of its chunks."""
+    """A PNG truncated at and in each of its chunks."""
     data, found, place = stored(face(), "PNG"), {}, 8
     while place < len(data):
         length, kind = struct.unpack(">I4s", data[place : place + 8])
@@ -145,11 +145,11 @@ def cut_pngs() -> dict[str, bytes]:
             found["PNG with a wrong sum of its header"] = data[: end - 4] + bytes(4) + data[end:]
         place = end
     del found[f"PNG cut before IEND at {place - 12}"], found[f"PNG cut in IEND at {place - 12}"]
-    return found  # all pixels of those two are there
+    return found  # these two contain all pixels
 
 
 def png(width: int, height: int, *chunks: bytes, bits: int = 8, colours: int = 2) -> bytes:
-    """A PNG of these chunks, each its kind and content, behind a header."""
+    """A PNG with a header and these chunks, each given as type and content."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0)
     parts = [header, *chunks, b"IEND"]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -159,7 +159,7 @@ def png(width: int, height: int, *chunks: bytes, bits: int = 8, colours: int = 2
 
 
 def wrong_sizes() -> dict[str, bytes]:
-    """Headers that claim another size than the pixels behind them have."""
+    """Files whose header declares a size different from that of the pixel data."""
     data = stored(face())
     place = next(place for place, marker in jpeg_parts(data) if marker in (0xC0, 0xC2)) + 5
     sizes = {"no width": (200, 0), "65,535 squared": (65535, 65535), "one row": (1, 200)}
@@ -192,7 +192,7 @@ def wrong_sizes() -> dict[str, bytes]:
 
 
 def bombs() -> dict[str, bytes]:
-    """A few bytes that unpack to very many, pixels or text."""
+    """Decompression bombs: small files that expand to huge images or texts."""
     huge = zlib.compress(bytes(50_000_000))
     return {
         "PNG bomb of 3.6 billion pixels": png(60_000, 60_000, b"IDAT" + huge),
@@ -210,7 +210,7 @@ def bombs() -> dict[str, bytes]:
 
 
 def posing() -> dict[str, bytes]:
-    """What is no picture at all, under a picture's name."""
+    """Other content under the name of an image, and images that are not accepted."""
     svg = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
     return {
         "nothing": b"",

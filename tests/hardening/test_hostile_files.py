@@ -1,4 +1,4 @@
-"""Images, names and archives that mean harm: in the index, the data set and the comparison."""
+"""Malicious images, file names and archives, in the index, the dataset and the comparison."""
 
 import gzip
 import io
@@ -29,7 +29,7 @@ from utkcmp.data.index import index_faces
 from utkcmp.files import atomic
 from utkcmp.run import WEIGHTS, Run, outputs_root
 
-GIGABYTE = 2**20  # in KiB, as the system counts
+GIGABYTE = 2**20  # in KiB, the unit of ru_maxrss
 BROKEN, ODD = broken_images(), odd_images()
 SOME = [what for number, what in enumerate(BROKEN) if number % 9 == 0]  # a few of each kind
 
@@ -40,9 +40,9 @@ def outputs_here(tmp_path_factory, monkeypatch):
 
 
 def in_a_child(code: str, *arguments) -> dict:
-    """Run code in a process of its own; gives what it sets ``told`` to, and the KiB it took.
+    """Run code in a child process; returns its variable ``told`` and ``most``, its peak KiB.
 
-    A child that takes 8 GB of address space or 10 minutes of work is stopped.
+    The child is limited to 8 GiB of address space and 10 minutes of processor time.
     """
     script = "import json, resource, sys\n"
     script += "resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))\n"
@@ -67,7 +67,7 @@ def everything(folder: Path) -> dict[str, bytes | None]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """A folder of all the corpus and two good faces, each file with a valid name."""
+    """A folder of the whole corpus and two good faces, all with valid names."""
     folder = tmp_path_factory.mktemp("corpus")
     images = [*BROKEN.values(), *ODD.values(), stored(face(1)), stored(face(2))]
     for number, content in enumerate(images):
@@ -90,7 +90,7 @@ def test_the_index_names_a_reason_for_each_and_the_data_set_gives_the_others(cor
 
 
 def says_one_sentence(content: bytes, folder: Path, capfd):
-    """In Python, and as the command, whose model is not even read: 1, and one line."""
+    """Check PhotoError in Python and, from the command, exit status 1 and one line."""
     path = folder / "a photo.jpg"
     path.write_bytes(content)
     with pytest.raises(PhotoError, match="expected") as caught:
@@ -138,7 +138,7 @@ def test_random_damage_is_a_face_or_a_sentence():
 @pytest.mark.slow
 @pytest.mark.parametrize("bits, colours", [(8, 0), (16, 0), (8, 2), (8, 6)])
 def test_the_largest_images_that_are_taken_fit_a_small_machine(tmp_path, bits, colours):
-    """250 million pixels in less than a megabyte: grey, deep, coloured and transparent ones."""
+    """250 million pixels in less than a megabyte: grey, 16-bit, RGB and RGBA."""
     side = 15_800
     row = bytes(1 + side * bits // 8 * {0: 1, 2: 3, 6: 4}[colours])
     packer = gzip.zlib.compressobj(1)
@@ -180,7 +180,7 @@ def test_any_name_is_indexed_stored_and_read_back(named, tmp_path, monkeypatch):
     assert cache_images(named, faces, 16, tmp_path / "cache").shape[0] == len(faces)
     pairs = UTKDataset(named)
     assert all(pairs.faces.image(row).size == (32, 32) for row in range(len(faces)))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "run"]  # no name was obeyed
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "run"]  # no name acted as a path
 
 
 def test_any_name_is_one_printable_line_of_the_answer(named, tmp_path, capfd):
@@ -237,7 +237,7 @@ def zip_of(path: Path, *members: tuple[str, bytes, int]) -> Path:
 
 
 def hostile_archives(folder: Path, canary: Path) -> list[Path]:
-    """Archives of a good face and one member that would be written elsewhere, or is no file."""
+    """Archives with a good face and a member outside the archive or of a special type."""
     good, up = stored(face()), f"../{canary.name}/a.jpg"
     link = {"type": tarfile.SYMTYPE, "linkname": str(canary)}
     kinds = (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
@@ -275,14 +275,14 @@ def test_no_archive_writes_outside_or_makes_anything(tmp_path):
 
 
 def long_header(kind: bytes, size: int) -> bytes:
-    """A tar's header that promises a long name or long attributes to follow."""
+    """A tar header that announces a long name or long attributes."""
     member = tarfile.TarInfo("x")
     member.type, member.size = kind, size
     return member.tobuf(tarfile.GNU_FORMAT)
 
 
 def zeros_after(start: bytes, count: int) -> bytes:
-    """A gzip file of ``start`` and ``count`` MiB of zeros, made without compressing them all."""
+    """A gzip file of ``start`` and ``count`` MiB of zeros, made by repeating one compressed MiB."""
     return gzip.compress(start) + gzip.compress(bytes(2**20)) * count
 
 
@@ -290,7 +290,7 @@ HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, 
 
 
 def test_a_tar_whose_headers_unpack_to_gigabytes(tmp_path):
-    """Python's tarfile would read them into memory whole."""
+    """tarfile would read them into memory."""
     for number, kind in enumerate(HEADERS):
         start = long_header(kind, 3 * 2**30)
         (tmp_path / f"{number}.tar.gz").write_bytes(zeros_after(start, 3 * 1024))
@@ -344,7 +344,7 @@ def test_a_hole_of_ten_gigabytes_in_a_tar(tmp_path):
 
 
 def test_a_hole_of_ten_gigabytes_in_a_zip(tmp_path):
-    """Deflate's blocks of zeros, put together by hand; a zip's member need not be read through."""
+    """Repeated deflate blocks of zeros; a zip member need not be read to its end."""
     block = gzip.zlib.compressobj(9, wbits=-15)
     block = block.compress(bytes(2**26)) + block.flush(gzip.zlib.Z_FULL_FLUSH)
     body, name = block * 160 + b"\x03\0", f"26_0_1_{STAMP}.jpg".encode()
@@ -361,7 +361,7 @@ def test_a_hole_of_ten_gigabytes_in_a_zip(tmp_path):
     (only,) = files_of(path).values()
     assert len(read_file(only)) == MAX_BYTES + 1
     (packed,) = (outputs_root() / "cache").rglob("*.jpg")
-    assert packed.stat().st_blocks < 100  # of 512 bytes: it takes no space
+    assert packed.stat().st_blocks < 100  # of 512 bytes: a sparse file
 
 
 def many_members(path: Path, count: int = 100_000) -> Path:

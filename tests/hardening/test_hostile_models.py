@@ -1,4 +1,4 @@
-"""Models, records and results that mean harm: refused in one sentence, and nothing is executed."""
+"""Malicious models, records and results: refused in one sentence, and nothing is executed."""
 
 import json
 import os
@@ -32,7 +32,7 @@ SIZE = 32
 
 
 class Payload:
-    """An object whose pickle makes a file named ``owned`` wherever it is unpacked."""
+    """An object that creates a folder named ``owned`` when it is unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("owned",)
@@ -153,7 +153,7 @@ ATTACKS = {
 
 
 def some(names, every: int):
-    """All of them in `make test-long`, one in so many in `make test`."""
+    """Mark all but every n-th name as slow, so that `make test` runs only those."""
     slow = pytest.mark.slow
     return [pytest.param(n, marks=() if i % every == 0 else slow) for i, n in enumerate(names)]
 
@@ -240,12 +240,12 @@ def pickle_as_graph(path, marks):
 
 
 def graph_of_other_names(path, marks):
-    """The right marks on a graph that takes and gives something else."""
+    """Valid metadata on a graph with other inputs."""
     write_graph(path, marks, "elsewhere", [1])
 
 
 def graph_that_reads_elsewhere(path, marks):
-    """The right marks, names and shapes on a graph that reads a file outside of its folder."""
+    """Valid metadata, names and shapes on a graph that reads a file outside its folder."""
     write_graph(path, marks, "images", ["count", 3, SIZE, SIZE], outside="../outside")
 
 
@@ -268,7 +268,7 @@ GRAPHS = [no_graph, half_a_graph, pickle_as_graph, graph_of_other_names, graph_t
 
 
 def test_broken_and_hostile_graphs_are_made_anew(folder, photos, capfd, monkeypatch):
-    """Each is noticed; that they are made anew is shown with what was made at the first answer."""
+    """Each is noticed and exported again; the exporter here restores the original graphs."""
     status, said = answer(folder, photos, capfd)
     whole, made = {name: (folder / name).read_bytes() for name in (FACE, PAIR)}, []
 
@@ -283,7 +283,7 @@ def test_broken_and_hostile_graphs_are_made_anew(folder, photos, capfd, monkeypa
     attacks = [(attack, name) for attack in GRAPHS for name in (FACE, PAIR)]
     for number, (attack, name) in enumerate(attacks, start=1):
         attack(folder / name, marks)
-        (folder / "config.json").touch()  # the command loads a folder anew if a file has changed
+        (folder / "config.json").touch()  # makes the command reload the folder
         assert answer(folder, photos, capfd) == (status, said) and status == 0
         assert len(made) == number, f"{attack.__name__} as {name} was taken"
     weights(folder, **{HEAD: torch.zeros(8, 32)})

@@ -1,4 +1,4 @@
-"""What may be published tells nothing of the faces' files or of the machine."""
+"""Publishable files reveal neither the names of the face files nor paths of the machine."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ from utkcmp.run import PROJECT
 
 @pytest.fixture
 def published(whole_report):
-    """Every file that a reader of a published run may see, with its content."""
+    """The contents of all files that a published run may expose."""
     folders = ("report", "notebooks", "tensorboard")
     paths = [path for name in folders for path in (whole_report.folder / name).rglob("*")]
     paths = [path for path in paths if path.is_file()] + [whole_report.run_json]
@@ -19,7 +19,7 @@ def published(whole_report):
 
 
 def held(published: dict[Path, bytes], words) -> dict[str, str]:
-    """The words that are in a file, each with the name of the file."""
+    """The words that occur in a file, with the name of that file."""
     anyone = re.compile(b"|".join(re.escape(word.encode()) for word in words))
     items = [(path.name, data) for path, data in published.items()]
     return {found.decode(): name for name, data in items for found in anyone.findall(data)}
@@ -29,7 +29,7 @@ def test_no_name_of_a_face_file_is_in_what_a_run_leaves(published, marked_faces,
     names = {path.name.partition(".")[0] for path in marked_faces.iterdir()}
     assert len(names) == 134 and not held(published, names)
     digests = set(whole_report.read_faces().sha256.str[:12])
-    assert len(held(published, digests)) > 5  # they stand where names would
+    assert len(held(published, digests)) > 5  # used instead of names
 
 
 def test_no_absolute_path_is_in_what_a_run_leaves(published, marked_faces, outputs):

@@ -1,4 +1,4 @@
-"""The command on real notebooks: killed anywhere, on a full disk.
+"""The command on the real notebooks, killed at random moments and on a full disk.
 
 `make test` kills the whole report once; the slow tests kill a run of three notebooks thirty times.
 """
@@ -27,8 +27,8 @@ SMALL |= dict(backbone="mobilenet_v2", epochs=2, batch_size=16, ladder_faces=64,
 SMALL |= dict(tune_models=["SiameseResNet"], head_models=[], num_samples=2, max_num_epochs=1)
 SMALL |= dict(tune_data_size=32, best_epochs=1, data_size=64, resamples=100, **ONE_WORKER)
 SMALL |= dict(search_space={"resnet_type": ["mobilenet_v2"], "batch_size": [16]})
-ONLY = ["--only", "04_siamese", "--only", "07_tuning"]  # and what they depend on
-# Where a run is killed: a file that shows that it is there, and how many seconds it has at most.
+ONLY = ["--only", "04_siamese", "--only", "07_tuning"]  # and their dependencies
+# When a run is killed: at most so many seconds after this file has appeared.
 PHASES = {
     "indexing": ("cache", 2.0),
     "caching": ("cache/*images-*.npy", 1.0),
@@ -43,13 +43,13 @@ def started(outputs: Path, *only: str, around=()) -> subprocess.Popen:
 
 
 def results(outputs: Path) -> bytes:
-    """results.csv as it stands, but for the column of seconds."""
+    """results.csv without the column of seconds."""
     table = pd.read_csv(outputs / "small/results.csv", dtype=str)
     return table.drop(columns="seconds").to_csv(index=False).encode()
 
 
 def trials(outputs: Path) -> pd.DataFrame:
-    """What the search found, but for names and times."""
+    """The results of the search without names and times."""
     table = pd.read_csv(outputs / "small/tuning/SiameseResNet.csv")
     return table.drop(columns=["trial", "total_time"]).sort_values("lr", ignore_index=True)
 
@@ -67,9 +67,8 @@ READERS = {
 
 
 def read_all(outputs: Path) -> int:
-    """Read every file that a killed run left under its own name; returns how many were read.
-
-    Ray's records and notebooks that are being executed are not among them.
+    """Read every file that a killed run left, except hidden ones, Ray's and partial notebooks;
+    returns their number.
     """
     paths = [path for path in outputs.rglob("*") if path.suffix in READERS]
     paths = [path.relative_to(outputs) for path in paths if "ray" not in path.parts]
@@ -81,7 +80,7 @@ def read_all(outputs: Path) -> int:
 
 
 def kill(outputs: Path, phase: str, moments: random.Random) -> bool:
-    """Start the command, kill it in a phase; returns whether it came to be killed."""
+    """Start the command and kill it in a phase; returns whether it was still running."""
     mark, longest = PHASES[phase]
     process = started(outputs)
     while process.poll() is None and not list(outputs.glob(mark)):
@@ -97,7 +96,7 @@ def kill(outputs: Path, phase: str, moments: random.Random) -> bool:
 
 
 def survive(outputs: Path, phases, seed: int, unbroken: Path) -> int:
-    """Kill a run once in each phase, then let it end; returns how often it was killed."""
+    """Kill a run once in each phase, then let it finish; returns the number of kills."""
     moments, kills = random.Random(seed), 0
     for phase in phases:
         kills += kill(outputs, phase, moments)
@@ -119,13 +118,13 @@ needs_mounts = pytest.mark.skipif(
 
 
 def with_mounts(*mounts: str) -> list[str]:
-    """What runs a command after these mounts, which only it sees."""
+    """A wrapper that runs a command with these mounts, in a private namespace."""
     return ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh"]
 
 
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory):
-    """The outputs of a run that nothing disturbed."""
+    """The outputs of an uninterrupted run."""
     outputs = tmp_path_factory.mktemp("unbroken") / "outputs"
     status, shown, said = finished(started(outputs))
     assert (status, said) == (0, ""), shown
@@ -133,7 +132,7 @@ def unbroken(tmp_path_factory):
 
 
 def test_a_killed_report_goes_on_and_does_nothing_twice(whole_report):
-    """Where the kill fell, and what is cut off of it, is in conftest.py."""
+    """The ``whole_report`` fixture kills it."""
     assert whole_report.read_record()["executed"] == dict.fromkeys(NOTEBOOKS, 1)
     assert read_all(whole_report.folder) > 50
     hidden = {path.name for path in whole_report.folder.rglob(".*")}
@@ -149,7 +148,7 @@ def test_a_run_survives_a_kill_in_each_phase(unbroken, tmp_path, seed):
 @pytest.mark.slow
 @needs_mounts
 def test_what_a_full_disk_stopped_goes_on_with_more_room(unbroken, tmp_path):
-    """The disk is too small for a checkpoint, then grows: the results are those of any run."""
+    """The disk is too small for a checkpoint, then grows: the results are the usual ones."""
     outputs, saved = tmp_path / "outputs", tmp_path / "saved"
     room = outputs.parent / "small.sh"
     room.write_text(
@@ -159,7 +158,7 @@ def test_what_a_full_disk_stopped_goes_on_with_more_room(unbroken, tmp_path):
     )
     around = [*with_mounts(f"mount -t tmpfs -o size=8m none {outputs}"), "sh", str(room)]
     status, shown, said = finished(started(outputs, "--only", "04_siamese", around=around))
-    first, second = shown.split("\n1\n")  # the first time the command ended with 1
+    first, second = shown.split("\n1\n")  # exit status of the first call
     assert "02_split" in first and "04_siamese" not in first
     assert status == 0 and second.splitlines()[-1] == "0" and ".last" not in second
     assert second.count("up to date") == 1

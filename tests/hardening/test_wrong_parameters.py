@@ -1,4 +1,4 @@
-"""Parameters that are misspelt, of another type, out of range or contradictory: each explained."""
+"""Error messages for misspelt, mistyped, out-of-range and contradictory parameters."""
 
 import datetime
 import math
@@ -33,7 +33,7 @@ FUZZ = settings(max_examples=100, deadline=None)
 
 
 def explained(function, *arguments):
-    """What a function of params.py returns; None where it says in one sentence why not."""
+    """The result of a function of params.py; None if it raises a one-sentence ParameterError."""
     try:
         return function(*arguments)
     except ParameterError as error:
@@ -46,7 +46,7 @@ def explained(function, *arguments):
 
 
 def misspellings(name: str) -> set[str]:
-    """A name with a letter twice, one too few or two exchanged, in capitals, or by dashes."""
+    """A name with a letter doubled, dropped or transposed, in capitals, with dashes or blanks."""
     middle = len(name) // 2
     found = {
         name[:middle] + name[middle:][0] + name[middle:],
@@ -80,7 +80,7 @@ NONSENSE = [
 def test_every_parameter_of_another_type_is_explained():
     for name in NAMES:
         refused = [explained(check, {name: value}) is None for value in NONSENSE]
-        assert sum(refused) >= len(NONSENSE) - 2  # an empty list, or a tuple, is one of no choices
+        assert sum(refused) >= len(NONSENSE) - 2  # an empty list or tuple may be valid
         with pytest.raises(ParameterError, match=rf"parameter {name}(\.\w+)* = .*: \w"):
             check({name: object()})
 
@@ -163,7 +163,7 @@ def test_a_wrong_file_says_what_would_be_right(tmp_path):
 
 
 def test_what_is_shown_is_what_is_meant(tmp_path):
-    """In files and on the command line: YAML 1.1 would make 256 of 0400 and 90 of 1:30."""
+    """In files and on the command line: YAML 1.1 would read 0400 as 256 and 1:30 as 90."""
     meant = {
         **{"n_faces: 0400": 400, "seed: 010": 10, "hidden_layers: [064]": [64], "lr: 1e-4": 1e-4},
         **{"run: 2024-05-01": "2024-05-01", "run: '0400'": "0400", "run: 'no'": "no"},
@@ -196,7 +196,7 @@ def test_the_space_to_search_is_that_of_the_search():
     assert set(search_space(whole)) == set(whole)
 
 
-# ---- anything at all -----------------------------------------------------------------------------
+# ---- arbitrary input -----------------------------------------------------------------------------
 
 leaves = st.one_of(
     *(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.dates()),
@@ -264,14 +264,14 @@ def test_any_override_is_taken_or_explained(text):
     assert taken is None or isinstance(taken[0], str)
 
 
-# ---- what only the faces and the machine can tell ------------------------------------------------
+# ---- limits set by the faces and the machine -----------------------------------------------------
 
 
 USED = {name for notebook in NOTEBOOKS.values() for name in uses(notebook)}
 
 
 def faces_of(count: int, spread: int = 80) -> pd.DataFrame:
-    """An index of valid faces, each a picture of its own."""
+    """An index of valid faces without duplicates."""
     numbers = pd.Series(range(count))
     return pd.DataFrame(
         {
@@ -316,7 +316,7 @@ def test_what_they_can_give_is_taken(tmp_path, monkeypatch):
     enough = {"unique_images": True, "data_size": 100, "batch_size": 100}
     for right in ({}, enough, {"unique_images": True, "data_size": None, "batch_size": 64}):
         check_amounts(faces_of(400), Run(tmp_path), right, USED)
-    check_amounts(faces_of(36), Run(tmp_path), {"seed": 1}, USED)  # fewer than a default batch
+    check_amounts(faces_of(36), Run(tmp_path), {"seed": 1}, USED)  # less than a default batch
     first = uses(NOTEBOOKS["02_split"])
     check_amounts(faces_of(400), Run(tmp_path), {"batch_size": 5000}, first)
 
@@ -343,7 +343,7 @@ def test_papermill_itself_adds_it_so(tmp_path):
     )
     nbformat.write(source, tmp_path / "a.ipynb")
     paths = [str(tmp_path / name) for name in ("a.ipynb", "b.ipynb")]
-    given = {"epochs": 3, "hidden_layers": "[256]"}  # as its -p reads the list
+    given = {"epochs": 3, "hidden_layers": "[256]"}  # as papermill's -p reads a list
     made = papermill.execute_notebook(*paths, given, progress_bar=False)
     assert made.cells[-1].outputs[0].text == "3 [256]\n"
     with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'epochs'"):

@@ -1,4 +1,4 @@
-"""The book: whole, its code folded, and nothing on it that is no result or acts as HTML."""
+"""The book: complete, with folded code, only results among the outputs, and no active HTML."""
 
 import base64
 import json
@@ -64,7 +64,7 @@ def run(tmp_path):
 
 @pytest.fixture(scope="module")
 def book(tmp_path_factory):
-    """A book of two notebooks that hold all kinds of cells; gives its pages, and what was said."""
+    """A book of two notebooks with all kinds of cells: its folder, pages and warnings."""
     run = Run(tmp_path_factory.mktemp("book") / "r")
     names = [printable(name) for name in hostile_names()]
     table = pd.DataFrame({"file": names, "age": range(len(names))})
@@ -234,7 +234,7 @@ def test_results_stand_beside_reported_ones_the_best_first(run):
 
 
 def test_an_error_in_years_makes_wrong_pairs():
-    """Two ages 10 years apart, errors of a standard deviation of 10: correct with Φ(1/√2)."""
+    """Two ages 10 years apart, errors with a standard deviation of 10: accuracy Φ(1/√2)."""
     got = accuracy_from_error(np.repeat([20, 30], 3), error=10 * np.sqrt(2 / np.pi))
     assert got == pytest.approx(0.7602, abs=1e-4)
     rng, ages = np.random.default_rng(0), np.array([1, 4, 4, 30])

@@ -1,4 +1,4 @@
-"""No sentence of a notebook contains a typed result: figures in the text are filled from data."""
+"""No sentence of a notebook contains a typed result: numbers in the text come from the data."""
 
 import ast
 import re
@@ -11,9 +11,9 @@ from utkcmp.run import PROJECT, Run
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 FIGURE = re.compile(r"(?<![\w.])[-+−±]?\d+(?:\.\d+(?:e[-+]\d+)?|\s?%)")
-# What is meant, not measured: the intervals' level, an example of a confidence, a version.
+# Numbers that are not results: the confidence level, an example, a version.
 MEANT = re.compile(r"\b95\s?%|\b80\s?%|\b3\.0\.4\b")
-# What a sentence must hold to be about this run's data: a decimal, a per cent, a count of pairs.
+# Numbers that show that a sentence states results: decimals, percentages, counts of pairs.
 DATA = re.compile(r"\d+\.\d+|\d+\s?%|\d,\d{3}")
 
 
@@ -43,7 +43,7 @@ def test_no_result_is_typed_into_a_reading():
 
 
 def strings(source: str) -> list[str]:
-    """The texts in a piece of code, docstrings left out; of f-strings the parts that are typed."""
+    """The string literals of code without docstrings; of f-strings, the literal parts."""
     tree = ast.parse(source)
     kinds = ast.Module | ast.FunctionDef | ast.ClassDef
     documented = [node for node in ast.walk(tree) if isinstance(node, kinds)]
@@ -54,11 +54,11 @@ def strings(source: str) -> list[str]:
 
 @pytest.mark.slow
 def test_other_data_make_other_sentences(whole_report):
-    """The same notebooks on other faces: every sentence that states a figure says another."""
+    """On other faces, every sentence of the notebooks that states a result changes."""
     from utkcmp.report.runner import make_report
 
     faces = {"data": "embedded", "n_faces": 180, "seed": 7}
-    network = {"hidden_layers": [8], "eval_pairs": 61, "num_samples": 2}  # stated too
+    network = {"hidden_layers": [8], "eval_pairs": 61, "num_samples": 2}  # also stated in sentences
     paths = sorted((whole_report.folder / "notebooks").glob("*.ipynb"))
     make_report(WHOLE | faces | network | {"run": "other"}, only=[path.stem for path in paths])
     compared = 0
@@ -75,7 +75,7 @@ def test_other_data_make_other_sentences(whole_report):
 
 
 def sentences(notebook) -> list[str]:
-    """What each code cell says in Markdown, one text a cell, empty where it says nothing."""
+    """The Markdown output of each code cell, an empty string where there is none."""
     return [
         "\n".join(
             output.data["text/markdown"]

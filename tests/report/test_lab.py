@@ -1,4 +1,4 @@
-"""What JupyterLab saves of the notebooks of this checkout."""
+"""How JupyterLab saves the notebooks of this checkout."""
 
 import asyncio
 import shutil

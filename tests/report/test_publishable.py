@@ -1,4 +1,4 @@
-"""What of a run keeps it from being published: a page, a commit, a file or a model, named."""
+"""The error names the page, commit, file or model that keeps a run from being published."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, folder, monkeypatch):
-    """The run of these, as it is when all is well."""
+    """A publishable run of these notebooks."""
     monkeypatch.setattr(publish, "git_commit", lambda: "abc")
     monkeypatch.setattr(publish, "changed_files", lambda: [])
     monkeypatch.setattr("utkcmp.run.environment", dict)

@@ -1,4 +1,4 @@
-"""Running the notebooks: order, parameters, what is run again, failures, and kills."""
+"""Running the notebooks: order, parameters, reruns, failures and kills."""
 
 import ast
 import contextlib
@@ -38,7 +38,7 @@ from utkcmp.run import PROJECT, Run
 SHORT = {"02_split": Notebook(uses="data"), "03_last": Notebook("02_split", "data training")}
 GRAPH = {"01_first": Notebook(uses="data")} | SHORT
 PARAMETERS = 'run = "lab"\ndata = "embedded"\nn_faces = 50\nseed = 42\n'
-# Each notebook appends its name to a file of the run, so that a test sees what was executed.
+# Each notebook logs its name to a file of the run, which shows the tests what was executed.
 NOTE = """\
 import os, sys
 from pathlib import Path
@@ -51,7 +51,7 @@ with open(folder / "log.txt", "a") as log:
 DRIVER = """\
 import signal
 import sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
 from pathlib import Path
 import pandas as pd
 from utkcmp.report import command as report
@@ -77,7 +77,7 @@ def write(folder: Path, name: str, parameters: str = PARAMETERS, *code: str) -> 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder of three tiny notebooks, and outputs of its own."""
+    """A folder of three tiny notebooks, with a separate outputs folder."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
     for name in GRAPH:
@@ -93,7 +93,7 @@ def place(tmp_path, monkeypatch):
 
 
 def made(folder: Path, graph=GRAPH, only=(), **given) -> tuple[list[str], str]:
-    """Make the report; returns the notebooks that were executed, and what was shown."""
+    """Make the report; returns the names of the executed notebooks and the output."""
     log, shown = folder.parent / "outputs/lab/log.txt", io.StringIO()
     before = len(log.read_text().splitlines()) if log.exists() else 0
     with contextlib.redirect_stdout(shown):
@@ -120,7 +120,7 @@ def test_runs_in_order_and_again_only_what_changed(place):
     got, shown = made(place)
     assert got == [] and shown.count("up to date") == 3
     assert made(place, epochs=4)[0] == ["03_last"]
-    assert made(place, epochs=4, hidden_layers=[64])[0] == []  # of no notebook here
+    assert made(place, epochs=4, hidden_layers=[64])[0] == []  # used by no notebook here
     (run / "01_first.txt").unlink()
     assert made(place, epochs=4)[0] == ["01_first"]
     write(place, "02_split", PARAMETERS, "1 + 1")
@@ -246,13 +246,13 @@ def test_a_second_run_into_the_same_folder_stops(place, monkeypatch):
 
 
 def launch(place: Path) -> subprocess.Popen:
-    """The command in a process of its own."""
+    """Start the command in a separate process."""
     script = DRIVER.format(folder=str(place), graph=SHORT)
     return subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True)
 
 
 def start(place: Path) -> subprocess.Popen:
-    """The same, once a cell has left its process id."""
+    """``launch``, then wait until a cell has written its process id."""
     process = launch(place)
     while not (place.parent / "outputs/lab/pid").exists():
         assert process.poll() is None, process.communicate()
@@ -335,7 +335,7 @@ def test_data_that_vanish_and_a_full_disk_are_one_sentence(
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1 and re.search(expect, said), said
     write(place, "03_last", PARAMETERS)
-    assert made(place, SHORT)[0] == ["03_last"]  # what was finished stays valid
+    assert made(place, SHORT)[0] == ["03_last"]  # finished notebooks stay valid
 
 
 def test_the_order_of_the_real_notebooks_holds():
@@ -353,7 +353,7 @@ def test_each_input_counts(place):
         return plan(notebooks, GRAPH, given or {}, faces, place)[-1].inputs
 
     first = inputs()
-    assert inputs({"epochs": 3}) == first  # as its cell says
+    assert inputs({"epochs": 3}) == first  # the default in its cell
     assert set(first) == {"its source", "its parameters", "the faces", "the code", "02_split"}
     for changed, other in {
         "its parameters": inputs({"epochs": 4}),
@@ -438,7 +438,6 @@ def test_a_short_home_spoils_no_address(monkeypatch, home, expect):
 
 # ---- the real notebooks --------------------------------------------------------------------------
 
-# Being rewritten: to be taken out as they come.
 REAL = {name: nbformat.read(PROJECT / f"notebooks/{name}.ipynb", 4) for name in NOTEBOOKS}
 
 

@@ -49,7 +49,7 @@ def test_the_ceiling_says_how_far_the_best_has_come():
     gaps = np.array([1, 5, 5, 20])
     ceiling = pd.DataFrame({"knows": [0.7, 0.9, 1.0], "relabelled": 0.6}, index=[1, 5, 20])
     correct = {"m": np.array([True, True, True, False])}
-    text = sentences.describe_ceiling(gaps, correct, ceiling)  # 87.5 % allowed, 75 % reached
+    text = sentences.describe_ceiling(gaps, correct, ceiling)  # limit 87.5 %, reached 75 %
     assert "**87.5%**" in text and "67% of the way" in text
     nothing = ceiling.assign(knows=np.nan)
     assert "nothing is known" in sentences.describe_ceiling(gaps, correct, nothing)

@@ -1,4 +1,4 @@
-"""Tables for readers: one column per figure, no NaN, no clipped row of trials."""
+"""Formatted tables: one column per value with its interval, no NaN, no clipped trials."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ def test_a_figure_and_its_interval_are_one_column():
         "seeds": ["3", "–"],
         "n pairs": ["1", "5,000"],
     }
-    assert ">0<" not in shown.to_html()  # the number of a row says nothing
+    assert ">0<" not in shown.to_html()  # no row numbers
 
 
 def test_a_row_without_a_name_keeps_its_index():

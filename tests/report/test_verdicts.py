@@ -1,4 +1,4 @@
-"""The course project's questions: sentences that turn with the numbers."""
+"""Sentences on the course project's questions: their verdicts follow the numbers."""
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,7 @@ def test_the_fault_alone_is_what_transfer_is_judged_by():
 
 
 def test_the_course_projects_curves_are_those_of_its_tables():
-    """Its README's rows, from its TensorBoard files: at the lowest validation loss."""
+    """The rows of its README match its TensorBoard curves at the lowest validation loss."""
     kept = reported_results().query("split == 'val'").drop_duplicates("model").set_index("model")
     for model in ("SiameseResNet", "ResNetClassifier"):
         curve = reported_curve(model)
@@ -67,7 +67,7 @@ def test_the_course_projects_curves_are_those_of_its_tables():
         assert round(best.val_loss, 4) == kept.loss[model]
         assert abs(best.val_auc - kept.auc[model]) < 1e-4
     assert reported_curve("SiameseResNetAge").val_loss.argmin() == 0  # never improved
-    assert 8.4 < reported_curve("age regressor").val_loss.min() ** 0.5 < 8.7  # years: fine
+    assert 8.4 < reported_curve("age regressor").val_loss.min() ** 0.5 < 8.7  # years, plausible
     assert reported_curve("SiameseResNet").faces[0] == 2 * 100_000
     models = pd.read_csv(REPORTED / "curves.csv").model.unique()
     assert len(models) == 6 and all(len(reported_curve(model)) > 10 for model in models)

@@ -4,8 +4,8 @@ import os
 
 import lazy_loader
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is first imported, by this room
-BAND = 0.6  # a confidence below it is too close to call: four or more in ten such answers are wrong
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must be set before onnxruntime is first imported
+BAND = 0.6  # below this confidence, at least four in ten answers are wrong: too close to call
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

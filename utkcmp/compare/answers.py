@@ -1,7 +1,4 @@
-"""Two photos in, who is older out: ``compare(left, right)``, and albums.
-
-Faces are found and aligned (``alignment``), and a trained model answers (``predictor``).
-"""
+"""Who is older in two photos (``compare``), in many pairs of them, and the order of an album."""
 
 import itertools
 import os
@@ -18,15 +15,15 @@ from utkcmp.compare.predictor import BATCH, Predictor, find_model
 from utkcmp.processes import in_processes
 
 TOO_CLOSE = "too close to call"
-KEPT = 100  # pixels per side of the crops of an album, once they are embedded
+KEPT = 100  # pixels per side of an album's crops after embedding
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The answer to one pair.
 
-    probability: that left is older, 0 to 1; calibrated: whether it may be read as a frequency.
-    band: the confidence below which the answer is ``TOO_CLOSE``.
+    probability: that left is older, 0 to 1; calibrated: whether it can be read as a frequency.
+    band: below this confidence the answer is ``TOO_CLOSE``.
     """
 
     left: Seen
@@ -37,19 +34,19 @@ class Comparison:
 
     @property
     def confidence(self) -> float:
-        """The probability of the side that looks older, 0.5 to 1."""
+        """Probability that the side named is the older one, 0.5 to 1."""
         return max(self.probability, 1 - self.probability)
 
     @property
     def answer(self) -> str:
-        """``left``, ``right`` (who is older) or ``TOO_CLOSE``."""
+        """The older side, ``left`` or ``right``, or ``TOO_CLOSE``."""
         if self.confidence < self.band or self.probability == 0.5:
             return TOO_CLOSE
         return "left" if self.probability > 0.5 else "right"
 
     @property
     def ages(self) -> tuple[float, float] | None:
-        """Predicted, years, left and right; None unless they were asked for."""
+        """Predicted ages of left and right, years; None unless requested."""
         return None if self.left.age is None else (self.left.age, self.right.age)
 
     def __str__(self) -> str:
@@ -82,8 +79,8 @@ class Comparison:
 class Order:
     """Faces from the youngest to the oldest.
 
-    steps: float64 (N - 1,), the probability that face i + 1 is older than face i. skipped: why
-    photos were left out, an error for each.
+    steps: float64 (N - 1,), the probability that face i + 1 is older than face i. skipped: one
+    error for each photo left out.
     """
 
     faces: list[Seen]
@@ -94,7 +91,7 @@ class Order:
 
     @property
     def uncertain(self) -> np.ndarray:
-        """bool (N - 1,): where a face and the next are too close to call."""
+        """bool (N - 1,): whether a face and the next are too close to call."""
         return self.steps < self.band
 
     def __str__(self) -> str:
@@ -112,11 +109,11 @@ class Order:
         return "\n".join(lines)
 
     def mark(self, place: int) -> str:
-        """≈ where a face is too close to call with the one before it, else a blank."""
+        """≈ if a face is too close to call with the one before it, else a blank."""
         return "≈" if place and self.uncertain[place - 1] else " "
 
     def share(self, place: int) -> str:
-        """How sure it is that a face is older than the one before it, as a text."""
+        """The probability that a face is older than the one before it, as text."""
         return _percent(self.steps[place - 1]) if place else ""
 
     def as_dict(self) -> dict:
@@ -131,7 +128,7 @@ class Order:
 
 
 def _percent(share: float) -> str:
-    """A share as a text, never rounded up: 59.9% is below 60%, and 99.9% is not all."""
+    """A share as text, never rounded up: 59.9% is below 60%, and 99.9% is not certain."""
     return "over 99%" if 0.99 < share < 1 else f"{int(100 * share + 1e-9)}%"
 
 
@@ -147,12 +144,12 @@ def compare(
 ) -> Comparison:
     """Who is older, the person in the left or in the right photo?
 
-    left, right: as for ``photos.read_photo``. model: the folder of a trained model, or one that is
-    loaded; None takes ``find_model``'s. faces: ``one`` expects one face in a photo, ``largest``
-    takes the largest of several. force: name a side even if it is too close to call. ages: state
-    predicted ages. aligned: the photos are finished crops.
-    The answer is the same whichever photo comes first. Raises PhotoError for a photo that cannot be
-    read, NoAnswerError for a question without answer, ValueError for a folder without model.
+    left, right: as for ``photos.read_photo``. model: the folder of a trained model, or a loaded
+    model; None takes ``find_model``'s. faces: ``one`` expects one face per photo, ``largest`` takes
+    the largest of several. force: name a side even if it is too close to call. ages: also predict
+    ages. aligned: the photos are finished crops.
+    Swapping the photos does not change the answer. Raises PhotoError if a photo cannot be read,
+    NoAnswerError if the question has no answer, ValueError if the folder holds no model.
     """
     _check(faces, "one", "largest")
     predictor = load(model, ages)
@@ -173,10 +170,10 @@ def compare_many(
     ages: bool = False,
     aligned: bool = False,
 ) -> list[Comparison | ValueError]:
-    """``compare`` for many pairs at once: each photo is read, and each face embedded, only once.
+    """``compare`` many pairs at once; each photo is read, and each face embedded, only once.
 
-    pairs: pairs of photos, or a folder, of which all pairs of its files are taken in order of their
-    names. Returns one item per pair; where a pair has no answer, the error in its place.
+    pairs: pairs of photos, or a folder: all pairs of its files, sorted by name. Returns one item
+    per pair; for a pair without an answer, the error.
     """
     _check(faces, "one", "largest")
     if isinstance(pairs, str | os.PathLike):
@@ -208,12 +205,11 @@ def put_in_order(
 ) -> Order:
     """The faces of several photos, or of one, from the youngest to the oldest.
 
-    photos: as for ``compare``, or a folder, whose files are taken. faces: ``all`` takes all faces
-    of each photo; with ``one``, a photo that is not the only one must show one face. A photo
-    without an answer is skipped. Faces are ordered by their mean logit against all others; for a
-    model that compares scores, that is their order by score. Other arguments as for ``compare``.
-    Raises NoAnswerError if fewer than two faces are left, and the photo's error if there is one
-    photo only.
+    photos: as for ``compare``, or a folder of them. faces: ``all`` takes every face of each photo;
+    with ``one``, each of several photos must show one face. Photos that fail are skipped. Faces
+    are ordered by their mean logit against all others; for a model that compares scores, this is
+    the order of the scores. Other arguments as for ``compare``. Raises NoAnswerError if fewer than
+    two faces remain, and a single photo's own error.
     """
     _check(faces, "one", "largest", "all")
     predictor = load(model, ages)
@@ -243,10 +239,10 @@ def _check(faces: str, *known: str) -> None:
 
 
 def load(model: str | Path | Predictor | None = None, ages: bool = False) -> Predictor:
-    """A model by its folder, by default ``find_model``'s; one that is loaded is given back.
+    """Load a model from its folder, by default ``find_model``'s; return a loaded one unchanged.
 
-    The last two folders are kept loaded, until one of their files changes. ages: it must tell ages.
-    Raises NoAnswerError if it does not, ValueError for a folder without model.
+    The last two folders stay in memory until one of their files changes. ages: the model must
+    predict ages. Raises NoAnswerError if it does not, ValueError if the folder holds no model.
     """
     predictor = model
     if not isinstance(model, Predictor):
@@ -265,7 +261,7 @@ def _loaded(folder: Path, files: tuple) -> Predictor:
 
 
 def files_of(folder: str | Path) -> list[Path]:
-    """The files of a folder by their names, hidden ones aside. Raises PhotoError if it has none."""
+    """A folder's files, sorted, without hidden ones. Raises PhotoError if there are none."""
     name = name_of(folder)
     try:
         found = sorted(one for one in Path(folder).iterdir() if not one.name.startswith("."))
@@ -280,7 +276,7 @@ def files_of(folder: str | Path) -> list[Path]:
 def _look(
     named: tuple[str, Photo], faces: str, aligned: bool, frame: np.ndarray, keep: bool
 ) -> list[Seen | ValueError]:
-    """The faces of one photo, given with a name for it if it has none, or why it has no answer."""
+    """The faces of one (name, photo), or the error; without ``keep``, the photo is dropped."""
     name, photo = named
     try:
         found = faces_in(photo, faces, aligned, frame, name)
@@ -297,10 +293,10 @@ def _seen(
     ages: bool,
     keep: bool = False,
 ) -> Iterator[Seen | ValueError]:
-    """The faces of many photos with what each brings to a pair and, if asked for, its age.
+    """The faces of many photos, each embedded and, with ``ages``, with its predicted age.
 
-    The photos are looked at in processes, if they may go there. keep: with each face its photo and
-    the crop as it is; else only a small crop is kept.
+    Photos are read in parallel processes if all can be pickled. keep: keep the photo and the full
+    crop of each face, not just a small crop.
     """
     look = partial(_look, faces=faces, aligned=aligned, frame=predictor.frame, keep=keep)
     alone = any(not isinstance(photo, str | Path | bytes) for _, photo in named)
@@ -325,7 +321,7 @@ def _answers(
     predictor: Predictor,
     force: bool,
 ) -> list[Comparison | ValueError]:
-    """The answer, or why there is none, to each pair of places in ``found``."""
+    """The answer or the error for each pair of indices into ``found``."""
     found = list(found)
     answers = [
         pair if isinstance(pair, ValueError) else _problem(*(found[place] for place in pair))
@@ -346,7 +342,7 @@ def _answers(
 
 
 def _problem(left: Seen | ValueError, right: Seen | ValueError) -> ValueError | None:
-    """Why two faces cannot be compared; None if they can."""
+    """The reason why two faces cannot be compared; None if they can."""
     for side in (left, right):
         if isinstance(side, ValueError):
             return side
@@ -356,8 +352,8 @@ def _problem(left: Seen | ValueError, right: Seen | ValueError) -> ValueError | 
 
 
 def _totals(brought: np.ndarray, predictor: Predictor) -> np.ndarray:
-    """What faces are ordered by, (N,): the sum of each one's logits against all others or, where
-    it gives the same order, its logit against one of them."""
+    """The sort key of faces, (N,): the sum of each one's logits against all others or, where that
+    gives the same order, its logit against the first."""
     everyone = np.arange(len(brought))
     if predictor.has_scores:
         return predictor.logits(brought, everyone, np.zeros_like(everyone))

@@ -14,22 +14,22 @@ FIGURES = (".png", ".jpg", ".svg", ".pdf")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status, as ``--help`` states it."""
+    """Run the command and return its exit status, documented in ``--help``."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a name that the terminal cannot show ends nothing
+        if hasattr(stream, "reconfigure"):  # the terminal may lack characters of a name
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         status = _run(options)
-        print(end="", flush=True)  # so that an error of writing shows here
+        print(end="", flush=True)  # so that a write error is caught below
         return status
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except BrokenPipeError:  # whoever reads has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # those of OpenCV and onnxruntime have no class in common
+    except Exception as error:  # OpenCV and onnxruntime raise their own
         reason = str(error) or "the memory of this machine is too small for these photos"
         if isinstance(error, OSError) and error.strerror:
             where = f"{error.filename}: " if error.filename else ""
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):  # argparse would exit with 2, which here means: no answer
+    def error(self, message: str):  # argparse exits with 2, which here means "no answer"
         self.exit(_fail(f"{message}; see --help", 1))
 
 
@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.save} cannot be drawn: expected a name in {', '.join(FIGURES)}")
     status = _answer(options) if options.photos else 0
     if options.export:
-        from utkcmp.compare.onnx_export import export  # with PyTorch, which takes seconds to start
+        from utkcmp.compare.onnx_export import export  # imports PyTorch, which takes seconds
 
         folder = compare.load(options.model).folder
         print(f"{options.export} written\n{export(folder, options.export)}")
@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _answer(options: argparse.Namespace) -> int:
-    """Answer, print, and then draw if asked to."""
+    """Answer and print, then draw if requested."""
     predictor = compare.load(options.model)
     how = {"force": options.force, "aligned": options.aligned}
     how["faces"] = "all" if options.all else "largest" if options.largest else "one"
@@ -116,19 +116,19 @@ def _answer(options: argparse.Namespace) -> int:
         _print(str(answer))
         if drawn:
             print("note: this model has seen drawn faces only, it knows nothing of people")
-    options.json = False  # the answer is out: what fails now is said beside it
+    options.json = False  # already printed: later errors go to stderr
     print(end="", flush=True)
     for error in skipped:
         _fail(f"skipped: {error}", 3)
     if options.save:
-        from utkcmp.compare.figures import save_answer  # with matplotlib, which takes a second
+        from utkcmp.compare.figures import save_answer  # imports matplotlib, which takes a second
 
         save_answer(answer, options.save)
     return 3 if skipped else 0
 
 
 def _table(answer):
-    """One row per face of an order, or one for the answer to a pair, without lists of numbers."""
+    """One row per face of an order, or one row for a pair, without list-valued columns."""
     import pandas as pd
 
     full = answer.as_dict()
@@ -140,7 +140,7 @@ def _table(answer):
 
 
 def _print(text: str) -> None:
-    """Print an answer also where the sign ≈ cannot be shown."""
+    """Print an answer, with ~ for ≈ if stdout cannot encode it."""
     try:
         "≈".encode(getattr(sys.stdout, "encoding", None) or "ascii")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Figures of answers about photos: faces and boxes, the steps of alignment, albums, robustness."""
+"""Figures of answers about photos: detected faces, alignment steps, albums, robustness."""
 
 import itertools
 import textwrap
@@ -20,17 +20,17 @@ from utkcmp.files import atomic
 from utkcmp.plots.style import LEFT, MUTED, RIGHT, face_tiles
 
 SHOWN = 800  # pixels of a photo's longer side in a figure
-PAGE = 60  # faces on one
+PAGE = 60  # faces per page of an album
 
 
 def comparison_figure(answer: Comparison, show_faces: bool = True) -> Figure:
-    """The two photos, their faces framed, the older one's frame in colour; below, the answer."""
+    """Two photos with their faces framed, the older one in colour; the answer below."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 4.4), layout="constrained")
     for axis, side, face in zip(axes, ("left", "right"), (answer.left, answer.right), strict=True):
         older = answer.answer == side
         _show_photo(axis, [face], LEFT if older else MUTED, show_faces)
         axis.set_title(f"{side}: older" if older else side, color=LEFT if older else "black")
-    axis = figure.add_axes((0.12, 0.09, 0.76, 0.035))  # the probability, and the band in between
+    axis = figure.add_axes((0.12, 0.09, 0.76, 0.035))  # the probability and the undecided band
     axis.set_in_layout(False)
     figure.get_layout_engine().set(rect=(0, 0.16, 1, 0.84))
     axis.axvspan(1 - answer.band, answer.band, color=MUTED, alpha=0.3, lw=0)
@@ -43,9 +43,9 @@ def comparison_figure(answer: Comparison, show_faces: bool = True) -> Figure:
 
 
 def order_figure(order: Order, page: int = 0, ages: np.ndarray | None = None) -> Figure:
-    """A page of an album's faces from the youngest to the oldest; ≈ marks uncertain neighbours.
+    """One page of an album's faces, youngest to oldest; ≈ marks uncertain neighbours.
 
-    ages: (N,) years of the faces in this order, where drawn faces are to stand for them.
+    ages: (N,) years, in this order; if given, drawn faces of these ages replace the real ones.
     """
     places, captions = range(len(order.faces))[page * PAGE : (page + 1) * PAGE], []
     for place in places:
@@ -60,7 +60,7 @@ def order_figure(order: Order, page: int = 0, ages: np.ndarray | None = None) ->
 
 
 def group_figure(order: Order) -> Figure:
-    """The one photo of an order, its faces numbered as in their names."""
+    """The single photo of an order, its faces numbered as in their names."""
     numbers = [face.name.rpartition(" ")[2] for face in order.faces]
     signs = ["", *(" ≈ " if close else " < " for close in order.uncertain)]
     text = "".join(sign + number for sign, number in zip(signs, numbers, strict=True))
@@ -71,7 +71,7 @@ def group_figure(order: Order) -> Figure:
 
 
 def alignment_figure(seen: Seen, frame: np.ndarray = POINTS, show_faces: bool = True) -> Figure:
-    """The steps for one face: framed in its photo, its five points, the aligned crop."""
+    """Alignment of one face: its box in the photo, its five landmarks, the aligned crop."""
     figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
     _show_photo(axes[0], [seen], LEFT, show_faces)
     axes[0].set_title("1. the face is found")
@@ -88,9 +88,9 @@ def alignment_figure(seen: Seen, frame: np.ndarray = POINTS, show_faces: bool = 
 
 
 def robustness_curves(table: pd.DataFrame, direct: float) -> Figure:
-    """Accuracy, and the share of faces found, by what was done to the photos.
+    """Accuracy and the share of faces found, one panel per kind of change to the photos.
 
-    table: as from ``robustness.robustness_table``; direct: accuracy on the untouched crops.
+    table: from ``robustness.robustness_table``; direct: accuracy on the unchanged crops.
     """
     kinds = list(dict.fromkeys(table.change))
     figure, axes = plt.subplots(
@@ -115,7 +115,7 @@ def robustness_curves(table: pd.DataFrame, direct: float) -> Figure:
 
 
 def _show_photo(axis, faces: list[Seen], colour: str, show_faces: bool = True, labels=()) -> None:
-    """A photo with some of its faces framed, on one axis."""
+    """Draw a photo with boxes around the given faces."""
     whole = faces[0].photo
     photo = whole.copy()
     photo.thumbnail((SHOWN, SHOWN))
@@ -139,8 +139,10 @@ def _show(axis, image: Image.Image, show_faces: bool) -> None:
 
 
 def save_answer(answer: Comparison | Order, path: str | Path) -> None:
-    """Write the figure of an answer: of one group photo, numbered; of an album, a sheet of faces,
-    with more than ``PAGE`` of them in several files, the second of which is called NAME-2.png."""
+    """Save the figure of an answer: a pair, a numbered group photo, or an album's sheet of faces.
+
+    An album of more than ``PAGE`` faces takes several files: NAME.png, NAME-2.png, ...
+    """
     path = Path(path)
     if isinstance(answer, Comparison):
         figures = [comparison_figure(answer)]

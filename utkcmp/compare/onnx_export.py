@@ -1,7 +1,7 @@
-"""Trained models as ONNX graphs: for answering without PyTorch, and for use elsewhere.
+"""Trained models as ONNX graphs, for inference without PyTorch and for use elsewhere.
 
-Importing PyTorch takes longer than the answer to a pair. So a model's folder holds its two steps
-as graphs, ``face.onnx`` and ``pair.onnx``, which onnxruntime reads in a moment.
+Importing PyTorch takes longer than answering a pair, so a model's folder also holds its two stages
+as graphs: ``face.onnx`` embeds a face, ``pair.onnx`` compares two embeddings.
 """
 
 import logging
@@ -21,17 +21,17 @@ from utkcmp.models.inference import embeds_once, to_float
 from utkcmp.models.networks import AgeComparison, AgeDistribution, AgeRanker, RankingAgeRegressor
 from utkcmp.run import FACE, PAIR
 
-TOLERANCE = 1e-4  # between PyTorch and onnxruntime; of numbers above 1, their share
-logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # its advice is kept off the page
-SMALL = 1000  # numbers of a tensor that is not worth storing in half precision
+TOLERANCE = 1e-4  # between PyTorch and onnxruntime; relative for values above 1
+logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # keep its advice out of notebooks
+SMALL = 1000  # tensors of fewer values are not worth storing in half precision
 
 
 class FaceStep(nn.Module):
-    """What a model does with each face by itself: uint8 (N, 3, S, S) to what it brings to a pair.
+    """The per-face stage of a model, from uint8 images (N, 3, S, S).
 
-    Gives ``brought``, float32 (N, C), for a model that must see two faces at once the normalised
-    pixels themselves; then, where the model has an age regressor, ``age``, (N,) years, and where
-    that predicts a distribution, ``age_distribution``, (N, A), probabilities of 0, 1, 2, ... years.
+    Returns ``brought``, float32 (N, C): the embedding, or the normalised pixels if the model must
+    see both faces at once. With an age regressor also ``age``, (N,) years, and if that predicts a
+    distribution, ``age_distribution``, (N, A), the probabilities of ages 0, 1, 2, ... years.
     """
 
     names = ("brought", "age", "age_distribution")
@@ -57,9 +57,9 @@ class FaceStep(nn.Module):
 
 
 class PairStep(nn.Module):
-    """What a model does with what two faces bring, (K, C) each: one logit per pair, (K,).
+    """The pair stage of a model: the ``brought`` of two faces, (K, C) each, to logits (K,).
 
-    It answers by both orders, so that the answer does not depend on which face comes first.
+    Averages both orders, so that the answer does not depend on which face comes first.
     """
 
     def __init__(self, model: nn.Module, size: int):
@@ -77,7 +77,7 @@ class PairStep(nn.Module):
 
 
 class WholePair(nn.Module):
-    """Both steps as one: two batches of faces, uint8 (B, 3, S, S), to calibrated logits (B,)."""
+    """Both stages: two batches of faces, uint8 (B, 3, S, S), to calibrated logits (B,)."""
 
     def __init__(self, model: nn.Module, size: int, temperature: float):
         super().__init__()
@@ -89,7 +89,7 @@ class WholePair(nn.Module):
 
 
 def has_scores(model: nn.Module) -> bool:
-    """Whether the logit by both orders is the difference of one score per face."""
+    """Whether the symmetrised logit is a difference of scores, one per face."""
     members = getattr(model, "members", [model])
     scorers = AgeRanker | AgeComparison | RankingAgeRegressor
     return all(
@@ -114,8 +114,8 @@ def write_graphs(folder: str | Path) -> None:
 def export(folder: str | Path, path: str | Path) -> str:
     """Write a trained pair model as one ONNX file, with its weights and its temperature.
 
-    Returns what goes in and comes out, and the largest difference from PyTorch, as a text.
-    Raises ValueError as ``load_pair_model`` does, and OSError if the file cannot be written.
+    Returns a description of inputs, output and the largest difference from PyTorch. Raises
+    ValueError as ``load_pair_model`` does, and OSError if the file cannot be written.
     """
     model = load_pair_model(folder)
     size = model.image_size
@@ -135,7 +135,7 @@ def _example(size: int) -> Tensor:
 
 
 def _write(path: Path, module: nn.Module, inputs: dict[str, Tensor], outputs, marks) -> float:
-    """Write a module as a graph whose first dimension may be any number; as ``check_graph``."""
+    """Write a module as a graph with a dynamic batch size; returns what ``check_graph`` does."""
     count = torch.export.Dim("count", min=1)
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         program = torch.onnx.export(
@@ -145,7 +145,7 @@ def _write(path: Path, module: nn.Module, inputs: dict[str, Tensor], outputs, ma
             dynamic_shapes=tuple({0: count} for _ in inputs),
             **dict(dynamo=True, optimize=False, verbose=False),
         )
-    for node in program.model.graph:  # where in the source it came from: no matter to a reader
+    for node in program.model.graph:  # drop stack traces of the export
         node.metadata_props.clear()
     _halve(program.model.graph)
     program.model.metadata_props.update(marks)
@@ -155,7 +155,7 @@ def _write(path: Path, module: nn.Module, inputs: dict[str, Tensor], outputs, ma
 
 
 def _halve(graph: onnx_ir.Graph) -> None:
-    """Store in half precision what loses nothing by it; the graph widens it when it is loaded."""
+    """Store weights as float16 where this is lossless; the graph casts them back on loading."""
     for name, value in list(graph.initializers.items()):
         whole = value.const_value.numpy()
         with np.errstate(over="ignore"):
@@ -173,9 +173,9 @@ def _halve(graph: onnx_ir.Graph) -> None:
 
 @torch.no_grad()
 def check_graph(path: Path, module: nn.Module, inputs: dict[str, Tensor]) -> float:
-    """Ask onnxruntime and PyTorch the same, in batches of all sizes up to that of ``inputs``.
+    """Compare onnxruntime with PyTorch for every batch size up to that of ``inputs``.
 
-    Returns the largest difference; raises RuntimeError if it is above ``TOLERANCE``.
+    Returns the largest difference; raises RuntimeError if it exceeds ``TOLERANCE``.
     """
     graph, worst = session(path), 0.0
     for count in range(1, len(next(iter(inputs.values()))) + 1):

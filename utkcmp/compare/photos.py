@@ -1,4 +1,4 @@
-"""Photos as they are handed in: read, checked, and their faces found and aligned."""
+"""Reading and checking photos, and finding and aligning their faces."""
 
 import os
 from dataclasses import dataclass
@@ -27,28 +27,26 @@ REASONS = {
     "damaged": "is damaged: expected a photo that other programs can open",
 }
 EXPECTED = "a path, bytes, a binary file, an image, or uint8 (H, W), (H, W, 3) or (H, W, 4)"
-# By how many degrees, clockwise, a photo is turned in which no face is found as it is.
-TURNS = (90, 270, 180)
+TURNS = (90, 270, 180)  # degrees clockwise, tried in turn if no face is found
 
 
 class PhotoError(ValueError):
-    """A photo that cannot be read; the text is one sentence for the user."""
+    """A photo cannot be read; the message is one sentence for the user."""
 
 
 class NoAnswerError(ValueError):
-    """A question that cannot be answered, about photos that can be read; one sentence."""
+    """Readable photos do not allow an answer; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A face as it is compared.
+    """A face ready to be compared.
 
-    name: the photo's, with the face's number from the left where a photo has several. face: where
-    it lies. crop: the aligned face, RGB. photo: the upright photo, RGB; None in an album, whose
-    crops are small, too. turned: degrees by which the photo was turned clockwise to find a face.
-    brought: float32 (C,), what the model embeds it as. age: predicted, years, and
-    age_distribution: float64 (A,), the probabilities of 0, 1, 2, ... years; None if they were not
-    asked for or the model tells none.
+    name: the photo's, with the face's number from the left if there are several. face: its
+    position. crop: the aligned face, RGB. photo: the upright photo, RGB; None in an album, whose
+    crops are small, too. turned: degrees clockwise by which the photo was rotated to find a face.
+    brought: float32 (C,), its embedding. age: predicted age, years, and age_distribution: float64
+    (A,), probabilities of ages 0, 1, 2, ... years; both None if not requested or not predicted.
     """
 
     name: str
@@ -77,11 +75,10 @@ class Seen:
 
 
 def read_photo(photo: Photo, name: str | None = None) -> Image.Image:
-    """A photo as an upright RGB image.
+    """Read a photo as an upright RGB image. Raises PhotoError.
 
-    photo: a path, an open binary file, the bytes of one, a PIL image, or a uint8 array (H, W),
-    (H, W, 3) in RGB or (H, W, 4) in RGBA. name: what to call it in a message.
-    Raises PhotoError in one sentence.
+    photo: a path, an open binary file, its bytes, a PIL image, or a uint8 array of shape (H, W),
+    (H, W, 3) in RGB or (H, W, 4) in RGBA. name: its name in error messages.
     """
     name = name or name_of(photo)
     try:
@@ -93,7 +90,7 @@ def read_photo(photo: Photo, name: str | None = None) -> Image.Image:
             return decode(photo)
         if Path(photo).is_dir():
             raise ImageError("a folder")
-        if Path(photo).exists() and not Path(photo).is_file():  # a pipe might never give anything
+        if Path(photo).exists() and not Path(photo).is_file():  # reading a pipe may block for ever
             raise ImageError("a device")
         with open(photo, "rb") as file:
             return decode(file)
@@ -101,7 +98,7 @@ def read_photo(photo: Photo, name: str | None = None) -> Image.Image:
         raise PhotoError(f"{name} {REASONS[str(error)]}") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-    except ValueError as error:  # a name that no file can have, a file that is closed
+    except ValueError as error:  # an impossible file name, a closed file
         reason = str(error)
     except TypeError:
         raise PhotoError(f"{name} is no photo: expected {EXPECTED}") from None
@@ -109,9 +106,9 @@ def read_photo(photo: Photo, name: str | None = None) -> Image.Image:
 
 
 def name_of(photo: Photo, otherwise: str | None = None) -> str:
-    """What a photo is called in a sentence, on one line whatever its name holds.
+    """A photo's name for messages, on one line and printable.
 
-    otherwise: for a photo that has no name of its own.
+    otherwise: the name of a photo that has none of its own.
     """
     name = photo if isinstance(photo, str | os.PathLike) else getattr(photo, "name", None)
     if isinstance(name, str | os.PathLike):
@@ -135,13 +132,13 @@ def faces_in(
     frame: np.ndarray = POINTS,
     name: str | None = None,
 ) -> list[Seen]:
-    """The faces of a photo, from left to right, aligned.
+    """The aligned faces of a photo, from left to right.
 
-    faces: ``one``, which must be the only one, the ``largest``, ``several``, or ``all``, small ones
-    beside larger ones too. aligned: take the photo for a finished crop, without looking for a face.
-    frame: see ``alignment.align``. name: what to call a photo that has no name of its own.
-    A photo in which no face is found is turned.
-    Raises PhotoError, and NoAnswerError where no face has ``LEAST_FACE`` pixels or more.
+    faces: ``one`` (must be the only one), ``largest``, ``several``, or ``all`` (also small faces
+    beside larger ones). aligned: the photo is a finished crop: skip detection. frame: see
+    ``alignment.align``. name: the name of a photo that has none of its own. A photo in which no
+    face is found is tried in the other orientations. Raises PhotoError, and NoAnswerError if no
+    face measures ``LEAST_FACE`` pixels or more.
     """
     name = name_of(photo, name)
     picture, turned = read_photo(photo, name), 0
@@ -173,5 +170,5 @@ def faces_in(
 
 
 def only_face(photo: Photo, aligned: bool = False, frame: np.ndarray = POINTS) -> Seen:
-    """The one face of a photo. Raises as ``faces_in``, also where there are several."""
+    """The only face of a photo. Raises as ``faces_in``, also if there are several."""
     return faces_in(photo, "one", aligned, frame)[0]

@@ -1,4 +1,4 @@
-"""The model that answers about photos, without PyTorch."""
+"""Inference on photos with onnxruntime, without PyTorch, and the choice of the model."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from utkcmp.evaluation.calibration import Calibration
 from utkcmp.files import read_json
 from utkcmp.run import CHECKOUT, CHOICE, FACE, PAIR, PROJECT, PUBLISHED, WEIGHTS, outputs_root
 
-BATCH, NUMBERS = 64, 2**21  # faces embedded at a time; numbers given to the pair step at a time
+BATCH, NUMBERS = 64, 2**21  # faces per embedding batch; floats per batch of the pair stage
 _exporter = threading.Lock()
 
 
 class NoModelError(ValueError):
-    """There is no model to answer with; the text says how to make one."""
+    """No trained model was found; the message says how to make one."""
 
 
 class Predictor:
-    """A trained model as it answers; any number of threads may share it.
+    """A trained model ready for inference; safe to share between threads.
 
-    folder: ``outputs/<run>/models/<name>``. Graphs that are missing or of other weights are made
-    at the first question, which takes PyTorch and some seconds.
-    Raises ValueError for a folder without a finished model.
+    folder: ``outputs/<run>/models/<name>``. Missing or outdated graphs are exported on first use,
+    which takes PyTorch and some seconds. Raises ValueError if the folder holds no finished model.
     """
 
     def __init__(self, folder: str | Path):
@@ -51,7 +50,7 @@ class Predictor:
 
     @property
     def image_size(self) -> int:
-        """Pixels per side that the model takes."""
+        """Side length of the model's input, pixels."""
         return self._graphs[0].get_inputs()[0].shape[-1]
 
     @property
@@ -64,10 +63,10 @@ class Predictor:
         return _marks(self._graphs[1]).get("scores") == "yes"
 
     def embed(self, crops: list[Image.Image]) -> tuple:
-        """What each aligned face brings to a pair, float32 (N, C), and what the model tells of its
-        age: years (N,), NaN if nothing, and the probability of each, (N, A), A = 0 if none.
+        """The embeddings of aligned faces, float32 (N, C), their predicted ages, (N,) years, NaN
+        if the model predicts none, and age distributions, (N, A), with A = 0 if there are none.
 
-        crops: RGB, square, one or more. Each passes the network once, in batches.
+        crops: RGB, square, one or more. Each passes through the network once, in batches.
         """
         parts = []
         for start in range(0, len(crops), BATCH):
@@ -81,8 +80,8 @@ class Predictor:
     def logits(self, brought: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Calibrated logits, float64 (K,), of pairs of faces.
 
-        brought: as from ``embed``; left, right: int (K,), rows of it.
-        Raises ValueError if the model's weights give no numbers.
+        brought: from ``embed``; left, right: int (K,), its rows. Raises ValueError if a logit is
+        not finite.
         """
         chunk, parts = max(1, NUMBERS // brought.shape[1]), [np.empty(0)]
         for start in range(0, len(left), chunk):
@@ -98,13 +97,13 @@ class Predictor:
 def find_model() -> Path:
     """The folder of the model to answer with: the published one, else the latest run's.
 
-    In a run it is the one that notebook 09 chose (``compare.json``), else the last one trained.
-    Raises NoModelError if nothing has been trained.
+    Within a run, it is the one that notebook 09 chose (``compare.json``), else the latest one.
+    Raises NoModelError if no model has been trained.
     """
     root = outputs_root()
     places = [root] if CHECKOUT else [root, PROJECT / "outputs"]
     found = (path for place in places for path in place.glob(f"*/models/*/{WEIGHTS}"))
-    weights = [path for path in found if _finished(path)]
+    weights = [one for one in found if one.is_file() and one.with_name("config.json").is_file()]
     if not weights:
         raise NoModelError(
             f"no trained model lies below {root}: run 'make report' to make one, or name its "
@@ -119,10 +118,6 @@ def find_model() -> Path:
     return max(weights, key=rank).parent
 
 
-def _finished(weights: Path) -> bool:
-    return weights.is_file() and weights.with_name("config.json").is_file()
-
-
 def _chosen(run: Path) -> str | None:
     try:
         return read_json(run / CHOICE)["model"]
@@ -135,7 +130,7 @@ def _marks(graph) -> dict[str, str]:
 
 
 def _ready_graphs(folder: Path) -> tuple:
-    """The two steps' graphs of a model's folder, made if need be."""
+    """The sessions of ``face.onnx`` and ``pair.onnx``, exported first if need be."""
     paths = [folder / FACE, folder / PAIR]
     try:
         made_from = stamp(folder)
@@ -144,7 +139,7 @@ def _ready_graphs(folder: Path) -> tuple:
         known = names[0][:2] == ["images", "brought"] and names[1] == ["left", "right", "logit"]
         if known and all(_marks(one)["stamp"] == made_from for one in ready):
             return ready
-    except Exception:  # missing, damaged or of another model: made anew, which says what is wrong
+    except Exception:  # missing, damaged or outdated: exporting again reports any other fault
         pass
     from utkcmp.compare.onnx_export import write_graphs
 

@@ -1,8 +1,7 @@
-"""What notebook 09 measures: the models' calibration, photos made from finished crops, and what
-happens to the answers when photos get worse.
+"""What notebook 09 measures: calibration, and how robust the answers are to worse photos.
 
-Each crop is pasted onto a background, turned and scaled, and is then found, aligned and compared
-as any photo is. So the accuracy can be held against that of the crops themselves.
+Each test crop is pasted onto a background, rotated and scaled, then found, aligned and compared
+like any photo, so that the accuracy can be compared with that on the crops themselves.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from utkcmp.run import Run
 if TYPE_CHECKING:
     from utkcmp.data.datasets import RunData
 
-FRAME_FACES = 100  # validation faces by which a run's frame is measured
-SIDE, PHOTO = 160, 240  # pixels of the pasted crop and of its photo where a change is measured
+FRAME_FACES = 100  # validation faces from which a run's frame is measured
+SIDE, PHOTO = 160, 240  # pixels per side of the pasted crop and of its photo
 GREY, RESAMPLES = (128, 128, 128), 200
 
 
 def calibrate_models(run: Run, data: RunData) -> dict[str, Calibration]:
-    """``calibrate`` for each of a run's models that look at each face by itself, by its folder."""
+    """``calibrate`` each model of a run that embeds faces one by one; keys are folder names."""
     folders = [run.model(name) for name in dict.fromkeys(model_folders(run).values())]
     frame = measure_frame(read_crops(data, data.rows("val")[:FRAME_FACES])).round(1).tolist()
     able = [folder for folder in folders if models.embeds_once(load_pair_model(folder))]
@@ -44,7 +43,7 @@ def calibrate_models(run: Run, data: RunData) -> dict[str, Calibration]:
 
 
 class Change(NamedTuple):
-    """What is done to a photo: its unit, its levels, and how."""
+    """A change to a photo: the unit and values of its level, and the function."""
 
     unit: str
     levels: tuple[float, ...]
@@ -58,13 +57,13 @@ def _compressed(photo: Image.Image, quality: float) -> Image.Image:
 
 
 def _crop_of(photo: Image.Image) -> tuple[int, int, int, int]:
-    """Where the pasted crop lies: in the photo's middle."""
+    """The box of the pasted crop, in the middle of the photo."""
     edge = (photo.width - SIDE) // 2
     return edge, edge, edge + SIDE, edge + SIDE
 
 
 def _covered(photo: Image.Image, share: float) -> Image.Image:
-    """A grey sheet over the lower share of the pasted crop."""
+    """The photo with the lowest ``share`` percent of the pasted crop covered in grey."""
     left, _, right, bottom = _crop_of(photo)
     changed = photo.copy()
     changed.paste(GREY, (left, bottom - round(SIDE * share / 100), right, bottom))
@@ -72,7 +71,7 @@ def _covered(photo: Image.Image, share: float) -> Image.Image:
 
 
 def _distant(photo: Image.Image, width: float) -> Image.Image:
-    """The photo as a small part of a wide one."""
+    """The photo as a small part of one ``width`` pixels wide."""
     wide = Image.new("RGB", (int(width), 2 * photo.height), GREY)
     wide.paste(photo, (wide.width // 3, photo.height // 2))
     return wide
@@ -97,7 +96,7 @@ CHANGES = {
         lambda photo, turn: photo.rotate(turn, Image.Resampling.BICUBIC, fillcolor=GREY),
     ),
     "occlusion": Change("% of the crop, from below", (20, 35, 50), _covered),
-    "close-up": Change(  # nothing but the pasted crop, enlarged
+    "close-up": Change(  # only the pasted crop, resized
         *("pixels of the photo's side", (224, 600, 1200)),
         lambda photo, side: photo.crop(_crop_of(photo)).resize((side, side)),
     ),
@@ -108,7 +107,7 @@ CHANGES = {
 def paste(crop: Image.Image, side: int, angle: float, size: int, rng) -> Image.Image:
     """A photo of ``size`` pixels per side with the crop in its middle, turned by ``angle`` degrees.
 
-    side: pixels of the crop; rng: draws the background, a few soft colours.
+    side: pixels of the pasted crop; rng: draws the background, a few soft colours.
     """
     colours = Image.fromarray(rng.integers(90, 200, (5, 5, 3), dtype=np.uint8))
     photo = colours.resize((size, size), Image.Resampling.BICUBIC)
@@ -119,7 +118,7 @@ def paste(crop: Image.Image, side: int, angle: float, size: int, rng) -> Image.I
 
 
 def photos_of(crops: list[Image.Image], seed: int = 42) -> list[Image.Image]:
-    """A photo of 640 pixels of each crop, at 70 to 440 pixels, turned by up to 20 degrees."""
+    """Paste each crop, at 70 to 440 pixels and rotated by up to 20°, into a photo of 640 pixels."""
     rng = np.random.default_rng(seed)
     return [
         paste(crop, int(rng.integers(70, 441)), float(rng.uniform(-20, 20)), 640, rng)
@@ -128,7 +127,7 @@ def photos_of(crops: list[Image.Image], seed: int = 42) -> list[Image.Image]:
 
 
 def through_photos(photos: Iterable[Image.Image], predictor: Predictor) -> list[Image.Image | None]:
-    """The one face of each photo, aligned as for any answer; None where there is no such face."""
+    """The aligned face of each photo; None where not exactly one face is found."""
     aligned = []
     for photo in photos:
         try:
@@ -140,10 +139,10 @@ def through_photos(photos: Iterable[Image.Image], predictor: Predictor) -> list[
 
 
 def measured(crops: list[Image.Image | None], ages: np.ndarray, predictor: Predictor) -> dict:
-    """How well a model answers every pair of these faces at least a year apart.
+    """A model's accuracy on all pairs of these faces at least a year apart.
 
-    crops: N aligned faces, None where a photo's face was not found; ages: (N,) years. Returns found
-    (share), pairs, accuracy and its 95% interval from a bootstrap over faces.
+    crops: N aligned faces, None where none was found; ages: (N,) years. Returns found (share),
+    pairs (count), accuracy and its 95% interval from a bootstrap over faces.
     """
     there = np.flatnonzero([crop is not None for crop in crops])
     pairs, logits = all_pairs([crops[i] for i in there], ages[there], predictor)
@@ -158,7 +157,7 @@ def measured(crops: list[Image.Image | None], ages: np.ndarray, predictor: Predi
 def all_pairs(
     crops: list[Image.Image], ages: np.ndarray, predictor: Predictor
 ) -> tuple[Pairs, np.ndarray]:
-    """Every pair of some aligned faces at least a year apart, and its logits, float64 (K,)."""
+    """All pairs of aligned faces at least a year apart, and their logits, float64 (K,)."""
     if len(np.unique(ages)) < 2:
         none = np.empty(0, np.int64)
         return Pairs(none, none, none), np.empty(0)
@@ -169,10 +168,10 @@ def all_pairs(
 def robustness_table(
     crops: list[Image.Image], ages: np.ndarray, predictor: Predictor, seed: int = 42
 ) -> pd.DataFrame:
-    """What each change of ``CHANGES`` does to the answers: one row per change and level.
+    """The effect of each change in ``CHANGES`` on the answers: one row per change and level.
 
     crops: N finished crops; ages: (N,) years. Columns: change, unit, level, and those of
-    ``measured``. The first level of each, NaN, is the photo as it was pasted.
+    ``measured``. The first level of each change, NaN, is the unchanged photo.
     """
     rng = np.random.default_rng(seed)
     photos = [paste(crop, SIDE, 0.0, PHOTO, rng) for crop in crops]
@@ -193,20 +192,23 @@ def path_difference(
     ages: np.ndarray,
     predictor: Predictor,
 ) -> dict:
-    """What finding and aligning costs: crops against the same faces as found in photos.
+    """The cost of detection and alignment: accuracy on crops and on the same faces in photos.
 
-    crops: N finished crops; aligned: as from ``through_photos``; ages: (N,) years. Only faces that
-    were found count on either side. Returns faces, found (share), pairs, direct and through
-    (accuracies), and the 95% interval of their difference, low and high, from a bootstrap over
-    faces that both share.
+    crops: N finished crops; aligned: from ``through_photos``; ages: (N,) years. Both accuracies
+    count only the faces found. Returns faces, found (share), pairs, direct and through
+    (accuracies), and low and high, the paired 95% interval of through minus direct from a
+    bootstrap over faces.
     """
     there = np.flatnonzero([crop is not None for crop in aligned])
     pairs, direct = all_pairs([crops[i] for i in there], ages[there], predictor)
     _, through = all_pairs([aligned[i] for i in there], ages[there], predictor)
     bounds = paired_difference(through, direct, pairs)
     return {
-        **dict(faces=len(crops), found=len(there) / len(crops), pairs=len(pairs)),
+        "faces": len(crops),
+        "found": len(there) / len(crops),
+        "pairs": len(pairs),
         "direct": pair_metrics(direct, pairs.label)["accuracy"],
         "through": pair_metrics(through, pairs.label)["accuracy"],
-        **dict(low=bounds["accuracy_low"], high=bounds["accuracy_high"]),
+        "low": bounds["accuracy_low"],
+        "high": bounds["accuracy_high"],
     }

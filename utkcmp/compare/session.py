@@ -1,4 +1,4 @@
-"""A model's graphs, ready to run, and the digest of what they are made from."""
+"""Loading a model's ONNX graphs, and the digest of the files they are made from."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from utkcmp.run import WEIGHTS
 if TYPE_CHECKING:
     import onnxruntime
 
-STAMPED = ("config.json", "history.csv", WEIGHTS)  # an age regressor's error is in its history
+STAMPED = ("config.json", "history.csv", WEIGHTS)  # the history has an age regressor's error
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
-    """A graph, ready to run on the CPU. Nothing else imports onnxruntime (see the room's top)."""
+    """Load a graph on the CPU. Only this function imports onnxruntime (see ``__init__.py``)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores for others
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # frees idle cores
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def stamp(folder: Path) -> str:
     """A digest of the files that a model's graphs are made from."""
-    digest = hashlib.sha256()
-    for path in (folder / name for name in STAMPED):
-        digest.update(path.read_bytes() if path.exists() else b"")
-    return digest.hexdigest()
+    paths = (folder / name for name in STAMPED)
+    return hashlib.sha256(b"".join(p.read_bytes() for p in paths if p.exists())).hexdigest()

@@ -1,4 +1,4 @@
-"""Two upload buttons in a notebook, for the reader's own photos."""
+"""A notebook widget that compares two uploaded photos."""
 
 import base64
 import html
@@ -15,7 +15,7 @@ DRAWN = "This model has seen drawn faces only, it knows nothing of people."
 
 
 def answer_html(left: io.BytesIO, right: io.BytesIO, predictor: Predictor) -> str:
-    """The answer to two uploaded files as HTML: the figure, or the sentence why there is none."""
+    """The answer to two uploaded files as HTML: the figure, or the error message."""
     try:
         figure = comparison_figure(compare(left, right, predictor))
     except ValueError as error:
@@ -29,10 +29,10 @@ def answer_html(left: io.BytesIO, right: io.BytesIO, predictor: Predictor) -> st
 
 
 def upload_widget(predictor: Predictor | None = None) -> ipywidgets.VBox:
-    """Two upload buttons; as soon as both hold a photo, the answer appears below them.
+    """Two upload buttons; once both hold a photo, the answer appears below them.
 
-    predictor: None takes the published model if it is there, else that of the latest run.
-    The photos stay in the kernel's memory: they are neither stored nor sent anywhere.
+    predictor: None takes ``find_model``'s. The photos stay in the kernel's memory: they are neither
+    stored nor sent anywhere.
     """
     predictor = load(predictor)
     accept = "image/*,.heic,.heif,.avif,.tif,.tiff,.mpo"

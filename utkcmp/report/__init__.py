@@ -1,4 +1,4 @@
-"""Running the notebooks and making the report of them."""
+"""Running the notebooks and building the report from them."""
 
 import lazy_loader
 

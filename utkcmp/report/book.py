@@ -1,7 +1,7 @@
-"""The report as a book: Sphinx with MyST-NB reads the executed notebooks, and a few pages around
-them that are made from templates, and writes HTML that opens from disk and asks for no network.
+"""The report as a book: Sphinx with MyST-NB turns the executed notebooks, and a few pages made from
+templates, into HTML that can be opened from disk, offline.
 
-This module is also the Sphinx extension that turns formulas into MathML, which needs no script.
+This module is also the Sphinx extension that writes formulas as MathML, which needs no script.
 """
 
 import re
@@ -25,7 +25,6 @@ from utkcmp.report.execute import clock
 from utkcmp.report.plan import ReportError, defaults
 from utkcmp.run import Run
 
-TEMPLATES = Path(__file__).parent / "templates"
 TABLE_TAGS = frozenset(
     "a abbr b br caption code div em i p pre small span strong sub sup table tbody td tfoot th "
     "thead tr".split()
@@ -41,7 +40,7 @@ _SVG_TEXT = re.compile(r'<g id="text_\d+">\s*<!-- (.*?) -->(.*?)</g>\s*</g>', re
 class Chapter:
     """An executed notebook as a page of the book.
 
-    parameters: all values that it ran with; given: those among them that were set for this run.
+    parameters: all values that it ran with; given: those of them that were set for this run.
     """
 
     name: str
@@ -65,15 +64,14 @@ class Chapter:
 def render_book(run: Run) -> Path:
     """Render a run's executed notebooks to ``report/``; returns the path of index.html.
 
-    The new book takes the place of the old one all at once. Raises ReportError if no notebook has
-    been executed.
+    The new book replaces the old one atomically. Raises ReportError if no notebook was executed.
     """
     executed = sorted(run.folder.glob("notebooks/[0-9]*.ipynb"))
     chapters = [read_chapter(path) for path in executed if not path.stem.endswith(".partial")]
     if not chapters:
         raise ReportError(f"{run.folder} holds no executed notebook to render")
     with replaced(run.folder / "report") as folder:
-        source = folder / ".source"  # inside, so that it goes with the folder if this is killed
+        source = folder / ".source"  # inside, so that nothing else is left behind by a kill
         write_sources(run, chapters, source)
         build(source, folder)
         shutil.rmtree(source)
@@ -81,7 +79,7 @@ def render_book(run: Run) -> Path:
 
 
 def read_chapter(path: Path) -> Chapter:
-    """Read an executed notebook, without what is no result and with its code folded away."""
+    """Read an executed notebook, fold its code and drop outputs that are not results."""
     notebook = nbformat.read(path, as_version=4)
     facts = notebook.metadata.get("papermill", {})
     given = dict(facts.get("parameters") or {})
@@ -118,7 +116,7 @@ def _fold(cell: nbformat.NotebookNode) -> None:
 
 
 def _is_result(output: nbformat.NotebookNode) -> bool:
-    """Whether an output is a result: no error, no progress bar, no bare name of an object."""
+    """Whether an output is a result, not an error, a progress bar or the repr of an object."""
     data = output.get("data", {})
     if output.output_type == "error" or any("jupyter.widget" in kind for kind in data):
         return False
@@ -126,21 +124,21 @@ def _is_result(output: nbformat.NotebookNode) -> bool:
 
 
 def _make_safe(data: dict[str, str]) -> None:
-    """Let nothing in an output act as HTML but what a table is made of."""
+    """Escape or remove all HTML of an output except for tables."""
     if "text/html" in data:
         html = re.sub(r"(?s)<style[^<]*</style>", "", data["text/html"])
         styles = CSSSanitizer(allowed_css_properties=TABLE_STYLES)
         cleaner = Cleaner(tags=TABLE_TAGS, attributes=TABLE_ATTRIBUTES, css_sanitizer=styles)
         data["text/html"] = cleaner.clean(html)
-    if "text/markdown" in data:  # what stands between backquotes is text anyway
+    if "text/markdown" in data:  # code between backquotes is text anyway
         parts = re.split(r"(`+.+?`+)", data["text/markdown"], flags=re.S)
         parts[::2] = [part.replace("<", r"\<").replace("![", r"!\[") for part in parts[::2]]
         data["text/markdown"] = "".join(parts)
 
 
 def _describe_figures(cells: list[nbformat.NotebookNode]) -> None:
-    """Give each cell's figures a text: their titles, or else the heading above them, and the first
-    sentence below them."""
+    """Give each cell's figures an alt text: their titles, or else the heading above them, followed
+    by the first sentence below them."""
     heading, waiting = "", None
     for cell in cells:
         texts = [cell.source] if cell.cell_type == "markdown" else []
@@ -157,15 +155,15 @@ def _describe_figures(cells: list[nbformat.NotebookNode]) -> None:
             bold = [unescape(text) for text, glyphs in _SVG_TEXT.findall(svg) if "-Bold-" in glyphs]
             text = "; ".join(dict.fromkeys(bold))[:250] or heading
             cell.metadata.mystnb["image"] = {"alt": text}
-            waiting = cell.metadata.mystnb.image  # nbformat copies what it is given
+            waiting = cell.metadata.mystnb.image  # the copy that nbformat made
 
 
 def write_sources(run: Run, chapters: list[Chapter], source: Path) -> None:
-    """Write all that Sphinx reads: notebooks, pages made from templates, references, figures."""
+    """Write Sphinx's input: notebooks, pages made from templates, references, figures."""
     static = source / "static"
     static.mkdir(parents=True)
-    shutil.copyfile(TEMPLATES / "book.css", static / "book.css")
-    shutil.copyfile(TEMPLATES / "references.bib", source / "references.bib")
+    shutil.copyfile(summary.TEMPLATES / "book.css", static / "book.css")
+    shutil.copyfile(summary.TEMPLATES / "references.bib", source / "references.bib")
     font = resources.files("ziamath.fonts") / "STIXTwoMath-Regular.ttf"
     (static / font.name).write_bytes(font.read_bytes())
     facts = summary.facts(run, chapters) | {"chapters": chapters, "clock": clock}
@@ -179,14 +177,14 @@ def write_sources(run: Run, chapters: list[Chapter], source: Path) -> None:
         nbformat.write(chapter.notebook, source / f"{chapter.name}.ipynb")
     for name, figure in summary.figures(run, facts["ages"]).items():
         figure.savefig(source / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
-    for path in TEMPLATES.glob("[!_]*.md.j2"):
+    for path in summary.TEMPLATES.glob("[!_]*.md.j2"):
         name = path.name.removesuffix(".md.j2")
         if page := summary.template(name).render(facts).strip():
             (source / f"{name}.md").write_text(_linked(page, there) + "\n", encoding="utf-8")
 
 
 def _linked(text: str, there: set[str]) -> str:
-    """Markdown whose links to notebooks that have not been executed are no links.
+    """Replace links to notebooks that were not executed by their text.
 
     >>> _linked("See [one](01_a.ipynb) and [two](02_b.ipynb#c).", {"01_a"})
     'See [one](01_a.ipynb) and two.'
@@ -196,25 +194,25 @@ def _linked(text: str, there: set[str]) -> str:
 
 
 def build(source: Path, folder: Path) -> None:
-    """Let Sphinx make the HTML of ``source`` in ``folder``; what it warns of goes to stderr."""
+    """Build the HTML of ``source`` in ``folder`` with Sphinx; warnings go to stderr."""
     from sphinx.application import Sphinx
 
-    made = source / ".made" / "html"  # MyST-NB writes beside it too
-    options = yaml.safe_load((TEMPLATES / "conf.yaml").read_text(encoding="utf-8"))
+    made = source / ".made" / "html"  # MyST-NB also writes beside it
+    options = yaml.safe_load((summary.TEMPLATES / "conf.yaml").read_text(encoding="utf-8"))
     app = Sphinx(source, None, made, source / ".trees", "html", options, None, sys.stderr)
     app.build()
     shutil.copytree(made, folder, ignore=shutil.ignore_patterns(*UNUSED), dirs_exist_ok=True)
 
 
 def setup(app) -> dict[str, bool]:
-    """Tell Sphinx how to write formulas, as MathML, and that references are no ARIA list."""
+    """Register the MathML writer, and the fix of the reference list's ARIA role."""
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     app.connect("html-page-context", _without_empty_roles)
     return {"parallel_read_safe": True}
 
 
 def _without_empty_roles(app, page, template, context, tree) -> None:
-    if "body" in context:  # docutils' list of references has no list items
+    if "body" in context:  # docutils' reference list has no list items
         context["body"] = context["body"].replace(
             '<div role="list" class="citation', '<div class="citation'
         )

@@ -1,9 +1,8 @@
-"""Run the notebooks by papermill, only those that something changed for, and render the report.
+"""The command that runs the outdated notebooks with papermill and renders the report.
 
     utkcmp-report -f params/quick.yaml -p epochs=3 --data UTKFace.tar.gz
 
-Each notebook is given the parameters that it uses (see plan.py). Executed notebooks lie in
-``outputs/<run>/notebooks/``, the report in ``outputs/<run>/report/``.
+Executed notebooks are in ``outputs/<run>/notebooks/``, the report in ``outputs/<run>/report/``.
 """
 
 import argparse
@@ -44,15 +43,15 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _ours(file: str) -> str:
-    """A parameter file; where there is none, the one of this name that came with the package."""
+    """The path of a parameter file, by default of the one shipped with the package."""
     shipped = PROJECT / file
     return str(shipped) if shipped.is_file() and not Path(file).exists() else file
 
 
 def _command(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, str]:
-    """What to type to make this again; of a path outside of the project only its name is told.
+    """The command that reproduces this run; of paths outside the project only the name is kept.
 
-    given: the parameters. Where they leave the data to the environment, ``DATA`` says it instead.
+    given: the parameters. If they take the data from ``$UTKFACE``, ``DATA`` states its value.
     """
     files = [Path(file).resolve() for file in args.file]
     ours = PROJECT / "params"
@@ -67,9 +66,9 @@ def _command(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, st
 
 
 def main(argv: list[str] | None = None, **options: Any) -> int:
-    """The command line. Returns the exit status: 0, 1 for any error, 130 if interrupted.
+    """Run the command line; returns 0, 1 for any error, 130 if interrupted.
 
-    options: passed on to ``make_report``.
+    options: passed to ``make_report``.
     """
     args = _arguments(argv)
     started = time.monotonic()
@@ -78,7 +77,7 @@ def main(argv: list[str] | None = None, **options: Any) -> int:
             signal.signal(number, signal.default_int_handler)
     for name in ("papermill", "asyncio", "traitlets"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    os.environ["UTKCMP_OUTPUTS"] = str(outputs_root().resolve())  # kernels start elsewhere
+    os.environ["UTKCMP_OUTPUTS"] = str(outputs_root().resolve())  # kernels run in another folder
     try:
         args.file = [_ours(file) for file in args.file]
         given = load_files(args.file) | dict(map(parse_override, args.parameter))

@@ -1,4 +1,4 @@
-"""The course project's published figures: reported, not measured here."""
+"""The results that the course project reported; nothing here is measured by this project."""
 
 from pathlib import Path
 
@@ -9,20 +9,20 @@ MEASURED = ["accuracy", "accuracy_low", "accuracy_high", "auc", "auc_low", "auc_
 
 
 def reported_results() -> pd.DataFrame:
-    """What the course project reported of its models; not measured here."""
+    """The course project's results for its models."""
     return pd.read_csv(REPORTED / "results.csv")
 
 
 def reported_test() -> pd.DataFrame:
-    """Its figures on test faces, one row per model, the first that it gave of each."""
+    """Its results on test faces, one row per model: the first one reported."""
     return reported_results().query("split == 'test'").drop_duplicates("model")
 
 
 def beside_reported(measured: pd.DataFrame, every_seed: pd.DataFrame) -> pd.DataFrame:
-    """Measured figures by model, a coin flip first, beside the reported ones and, where a model was
-    trained with several seeds, mean and standard deviation of their AUCs.
+    """Measured results by model, after a coin flip, beside the reported ones, with the mean and
+    standard deviation of the AUC where there are several seeds.
 
-    measured: rows of results.csv, one per model; every_seed: the same rows of all seeds.
+    measured: rows of results.csv, one per model; every_seed: the same rows for all seeds.
     """
     table = measured.set_index("model")[MEASURED]
     coin = pd.DataFrame({"accuracy": 0.5, "auc": 0.5}, index=pd.Index(["coin flip"], name="model"))
@@ -34,15 +34,15 @@ def beside_reported(measured: pd.DataFrame, every_seed: pd.DataFrame) -> pd.Data
 
 
 def reported_tuning() -> pd.DataFrame:
-    """The trials that the course project reported; not measured here."""
+    """The course project's tuning trials."""
     return pd.read_csv(REPORTED / "tuning.csv")
 
 
 def reported_curve(model: str) -> pd.DataFrame:
-    """The validation figures of one of the course project's trainings, one row per epoch.
+    """The validation curve of one of the course project's trainings, one row per epoch.
 
-    Columns epoch, val_loss and, of pair models, faces (seen so far), val_accuracy and val_auc. The
-    loss of an age regressor is its mean squared error, years².
+    Columns epoch, val_loss and, for pair models, faces (seen so far), val_accuracy and val_auc. The
+    loss of an age regressor is the mean squared error, years².
     """
     curves = pd.read_csv(REPORTED / "curves.csv").query("model == @model")
     return curves.drop(columns=["model", "run"]).dropna(axis=1).reset_index(drop=True)

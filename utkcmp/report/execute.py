@@ -1,4 +1,4 @@
-"""Run one notebook by papermill, in a kernel of this interpreter, and say in few lines why not."""
+"""Running a notebook with papermill in a kernel of this interpreter, with short error messages."""
 
 import os
 import re
@@ -18,15 +18,15 @@ from utkcmp.files import atomic
 from utkcmp.processes import ends_with_us
 from utkcmp.run import PROJECT, outputs_root
 
-SENTENCES = ("DataError", "ParameterError")  # errors whose message is all that a user needs
-# As the system says it, through Python or the Rust of safetensors.
+SENTENCES = ("DataError", "ParameterError")  # errors whose message is sufficient
+# Messages of the operating system, from Python or from safetensors (Rust).
 UNWRITABLE = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system")
-WIDTH = 26  # of the column of names
+WIDTH = 26  # of the column of notebook names
 
 
 class NotebookFailed(Exception):
-    """A notebook stopped; the message names the cell and the error in a few lines, or says in one
-    sentence what is wrong with the data or the disk."""
+    """A notebook failed; the message names cell and error in a few lines or, for faults of data or
+    disk, is one sentence."""
 
 
 def clock(seconds: float) -> str:
@@ -49,14 +49,13 @@ class ThisPython(AsyncKernelManager):
 
 
 def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
-    """Run the notebook ``source`` in its own folder and leave the executed one at ``target``.
+    """Run the notebook ``source`` in its own folder and write the executed one to ``target``.
 
-    While it runs, and after a failure, what has been executed is in ``<target>.partial.ipynb``; in
-    a terminal papermill shows the cell. Raises NotebookFailed; an interruption ends the kernel and
-    passes on.
+    During the run, and after a failure, the cells executed so far are in
+    ``<target>.partial.ipynb``. Raises NotebookFailed; an interrupt ends the kernel and propagates.
     """
     partial, started = target.with_suffix(".partial.ipynb"), [0]
-    # papermill formats its paths, in which braces stand twice.
+    # papermill formats its paths, so braces are doubled.
     places = [re.sub("[{}]", r"\g<0>\g<0>", str(path.resolve())) for path in (source, partial)]
     bar = {"desc": f"{source.stem:{WIDTH}}", "leave": False, "disable": None}
     with ends_with_us():
@@ -94,7 +93,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
 
 
 def hide_places(notebook: nbformat.NotebookNode) -> None:
-    """Shorten this machine's paths in the text that a notebook printed: it may be published."""
+    """Replace this machine's paths in a notebook's output, which may be published."""
     for output in (one for cell in notebook.cells for one in cell.get("outputs", [])):
         if "text" in output:
             output.text = shortened(output.text)
@@ -104,7 +103,7 @@ def hide_places(notebook: nbformat.NotebookNode) -> None:
 
 
 def shortened(text: str) -> str:
-    """Text with the folders of this machine called by what they are for."""
+    """Text with this machine's folders replaced by what they stand for."""
     packages = Path(sysconfig.get_path("purelib"))
     places = {
         Path(tempfile.gettempdir()) / "ipykernel_": "ipykernel_",
@@ -123,7 +122,7 @@ def shortened(text: str) -> str:
 
 
 def _sentence(error: PapermillExecutionError, folder: Path) -> str | None:
-    """One sentence on an error that lies not with the notebook; None for any other."""
+    """One sentence on an error that is not the notebook's fault; None for any other."""
     reason = _plain_text(error.evalue)
     if error.ename in SENTENCES:
         return reason
@@ -136,7 +135,7 @@ def _sentence(error: PapermillExecutionError, folder: Path) -> str | None:
 
 
 def _failure(error: PapermillExecutionError) -> str:
-    """The line that failed, where the traceback tells it, and the first lines of the error."""
+    """The failing line, if the traceback shows it, and the first lines of the error."""
     failed = re.search(r"-+> (\d+) (.*)", _plain_text("\n".join(error.traceback)))
     lines = [f"  line {failed[1]}: {failed[2].strip()}"] if failed else []
     reason, *more = _plain_text(error.evalue).splitlines() or [""]

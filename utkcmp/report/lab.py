@@ -1,4 +1,4 @@
-"""What JupyterLab calls before it saves (``make lab``): notebooks are kept as git has them."""
+"""JupyterLab's pre-save hook (``make lab``), which keeps notebooks as git stores them."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 
 
 def strip(model: dict[str, Any], path: str = "", **_) -> None:
-    """Take outputs, counters and the traces of widgets out of a notebook of ``notebooks/``.
+    """Strip outputs, execution counts and widget state from a notebook in ``notebooks/``.
 
-    model: what is saved, of Jupyter Server's contents manager; path: where, below its root.
+    model, path: the model that Jupyter Server's contents manager saves, and its path.
     """
     if model["type"] != "notebook" or not path.lstrip("/").startswith("notebooks/"):
         return

@@ -1,8 +1,8 @@
 """What to run: the notebooks in order, their parameters, and which of them are up to date.
 
-A notebook's inputs are its own source, its parameters, the faces, the code of this package and the
-inputs of the notebooks it reads from. Their digests are kept beside the executed notebook; while
-they stay the same, it need not run again.
+A notebook's inputs are its source, its parameters, the faces, the code of this package and the
+inputs of the notebooks it reads from. Their digests are stored beside the executed notebook, which
+is up to date while they stay the same.
 """
 
 import ast
@@ -27,7 +27,7 @@ from utkcmp.run import PROJECT, Run, faceres_weights, find_weights
 
 FOLDER = PROJECT / "notebooks"
 MODULE = Path(__file__).parents[1]
-SAID = ("sentences.py", "course_project.py")  # of report/: what pages say
+SAID = ("sentences.py", "course_project.py")  # of report/: what notebooks say and cite
 ALL = " ".join(SECTIONS)
 
 
@@ -38,7 +38,7 @@ class Notebook(NamedTuple):
     uses: str = ALL
 
 
-# A notebook stands after those it reads from.
+# Each notebook follows those it reads from.
 NOTEBOOKS = {
     "01_data_exploration": Notebook("", "data split"),
     "02_split": Notebook("", "data split"),
@@ -58,12 +58,12 @@ READ_TEST = ("04_", "05_", "06_", "08_", "09_")  # notebooks that read the test 
 
 
 class ReportError(Exception):
-    """The report cannot be made; the message is one sentence for the user."""
+    """The report cannot be built; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One notebook to run: its source, the parameters it is given, the digests of its inputs."""
+    """One notebook to run: its source, its given parameters and the digests of its inputs."""
 
     name: str
     path: Path
@@ -73,7 +73,7 @@ class Step:
 
 
 def uses(notebook: Notebook) -> list[str]:
-    """The names of the parameters that a notebook is given, if they are set."""
+    """The names of the parameters that a notebook uses."""
     return [name for word in notebook.uses.split() for name in SECTIONS.get(word, (word,))]
 
 
@@ -89,7 +89,7 @@ def defaults(notebook: nbformat.NotebookNode) -> dict[str, Any]:
 
 
 def read_notebooks(folder: Path, names: Iterable[str]) -> dict[str, nbformat.NotebookNode]:
-    """Read the named notebooks. Raises ReportError if one is missing or no notebook."""
+    """Read the named notebooks. Raises ReportError if one is missing or unreadable."""
     read = {}
     for name in names:
         path = folder / f"{name}.ipynb"
@@ -103,7 +103,7 @@ def read_notebooks(folder: Path, names: Iterable[str]) -> dict[str, nbformat.Not
 
 
 def chosen(only: Iterable[str], graph: Mapping[str, Notebook]) -> list[str]:
-    """The notebooks to run: all, or those in ``only`` and what they depend on.
+    """The notebooks to run: all, or those in ``only`` and their dependencies.
 
     >>> chosen(["03_pair_dataset"], NOTEBOOKS)
     ['02_split', '03_pair_dataset']
@@ -122,7 +122,7 @@ def chosen(only: Iterable[str], graph: Mapping[str, Notebook]) -> list[str]:
 def check_parameters(
     given: dict[str, Any], notebooks: Mapping[str, nbformat.NotebookNode]
 ) -> dict[str, Any]:
-    """Check the given parameters, and what parameter cells say, before anything runs.
+    """Check the given parameters and those in the notebooks' parameter cells.
 
     Returns the value of every parameter in this run. Raises ParameterError.
     """
@@ -138,12 +138,12 @@ def check_parameters(
 def check_amounts(
     faces: pd.DataFrame, run: Run, given: dict[str, Any], used: Iterable[str]
 ) -> None:
-    """Check whether faces and machine suffice for what is asked.
+    """Check that there are enough faces, and devices of this machine, for the parameters.
 
-    faces: the index; used: the parameters that the notebooks to run use. A batch or number of pairs
-    that is too large by default is no error: training then takes what there is. Raises
-    ParameterError with the first parameter that asks for too much, and how much there is, RunError
-    if the weights to start from are not there.
+    faces: the index; used: the parameters that the notebooks to run use. A default batch size or
+    number of pairs that is too large is no error: training then takes what there is. Raises
+    ParameterError for the first parameter that is too large, RunError if the weights to start from
+    are missing.
     """
     p, used, asked = check(given), set(used), []
     if "weights" in used and p.weights not in (None, *WEIGHTS):
@@ -166,7 +166,7 @@ def check_amounts(
 
 
 def _trainings(faces: pd.DataFrame, run: Run, p: Params) -> Iterator[tuple[str, float, int, str]]:
-    """What trainings ask of the faces, as name, value, what there is, of what."""
+    """Requirements of the trainings: (parameter, value, available, of what)."""
     settings = {"train": p.train, "val": p.val, "test": p.test, "seed": p.seed, "leaky": p.leaky}
     split = split_faces(faces, **settings, previous=earlier_split(run, **settings))
     faces = faces.assign(split=split, evaluate=keep_for_evaluation(faces, p.max_conflict))
@@ -185,11 +185,10 @@ def _trainings(faces: pd.DataFrame, run: Run, p: Params) -> Iterator[tuple[str, 
 
 
 def _machine(p: Params) -> list[tuple[str, float, int, str]]:
-    """What is asked of this machine, as ``_trainings``. Ray would wait for what is not there."""
-    if p.device != "cuda" and p.devices == 1 and not p.gpus_per_trial:
-        gpus = 0
-    else:
-        import torch  # takes seconds, so only where GPUs are asked for
+    """Requirements on this machine, as ``_trainings``: Ray would wait for missing devices."""
+    gpus = 0
+    if p.device == "cuda" or p.devices != 1 or p.gpus_per_trial:
+        import torch  # takes seconds, so only if GPUs are requested
 
         gpus = torch.cuda.device_count()
     if p.device == "cuda" and not gpus:
@@ -208,7 +207,7 @@ def plan(
     faces: str,
     folder: Path,
 ) -> list[Step]:
-    """The steps in order, each with its parameters and inputs; faces: digest of the face index."""
+    """The steps in order, with their parameters and inputs; faces: digest of the face index."""
     steps: dict[str, Step] = {}
     for name, notebook in notebooks.items():
         names, reads = uses(graph[name]), tuple(graph[name].reads.split())
@@ -217,7 +216,7 @@ def plan(
         cells = [(one.cell_type, one.source, one.metadata.get("tags")) for one in notebook.cells]
         inputs = {"its source": digest(cells), "its parameters": digest(values)}
         inputs |= {"the faces": faces, "the code": code_digest()}
-        if "backbone" in names:  # what it may start from, or be compared with
+        if "backbone" in names:  # a pretrained start, or a peer to compare with
             inputs["what `make weights` fetches"] = digest(faceres_weights().exists())
         inputs |= {other: digest(steps[other].inputs) for other in reads}
         steps[name] = Step(name, folder / f"{name}.ipynb", parameters, inputs, reads)
@@ -231,7 +230,7 @@ def digest(value: Any) -> str:
 
 @functools.cache
 def code_digest() -> str:
-    """The digest of this package's code, but for what only runs, renders and publishes."""
+    """The digest of this package's code, without what only runs, renders or publishes."""
     made = {
         path.relative_to(MODULE).as_posix(): path.read_bytes().hex()
         for path in sorted(MODULE.rglob("*"))
@@ -241,7 +240,7 @@ def code_digest() -> str:
 
 
 def read_record(run: Run, name: str) -> dict[str, Any]:
-    """What the last execution of a notebook left beside it; empty if it is missing or damaged."""
+    """The record of a notebook's last execution; empty if missing or damaged."""
     try:
         record = read_json(record_path(run, name))
     except (OSError, ValueError):
@@ -256,7 +255,7 @@ def record_path(run: Run, name: str) -> Path:
 
 
 def outdated(run: Run, step: Step) -> str:
-    """Why a notebook must run, in words that follow its name; empty if it is up to date."""
+    """Why a notebook must run, as a phrase that follows its name; empty if it is up to date."""
     record = read_record(run, step.name)
     if not record.get("finished") or not record_path(run, step.name).with_suffix(".ipynb").exists():
         return "has not run to its end"

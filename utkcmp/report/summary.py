@@ -1,4 +1,4 @@
-"""A run in tables, sentences and figures: for the book's own pages, README and model cards."""
+"""A run in tables, sentences and figures, for the book's own pages, README and model cards."""
 
 import json
 import re
@@ -19,18 +19,9 @@ from utkcmp.files import read_json
 from utkcmp.params import EMBEDDED
 from utkcmp.plots import book as plots
 from utkcmp.plots.style import face_tiles, use_style
+from utkcmp.report import sentences
 from utkcmp.report.course_project import REPORTED, reported_test
 from utkcmp.report.plan import READ_TEST
-from utkcmp.report.sentences import (
-    FACERES_ORIGIN,
-    describe_ages_compared,
-    describe_chosen,
-    describe_experiment,
-    describe_heads,
-    describe_siamese_or_concat,
-    describe_slices,
-    describe_transfer,
-)
 from utkcmp.run import CHOICE, Run
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -38,16 +29,13 @@ ERRORS = np.arange(2.0, 8.1, 0.5)  # mean absolute errors, years
 
 
 def facts(run: Run, chapters: list) -> dict[str, Any]:
-    """What the book's own pages show of a run, by the names that their templates use.
-
-    chapters: the executed notebooks, as ``book.Chapter``.
-    """
+    """The template variables of the book's own pages. chapters: list of ``book.Chapter``."""
     record = run.read_record()
     given = {name: value for one in chapters for name, value in one.given.items()}
     read = [n for name, n in record.get("executed", {}).items() if name.startswith(READ_TEST)]
     drawn = all(one.parameters.get("data", EMBEDDED) == EMBEDDED for one in chapters)
     choice, slices = run.folder / CHOICE, read_slices(run)
-    answering = read_json(choice)["model"] if choice.exists() else None  # if notebook 09 has run
+    answering = read_json(choice)["model"] if choice.exists() else None  # None before notebook 09
     return {
         "name": run.folder.name,
         "record": record,
@@ -58,9 +46,9 @@ def facts(run: Run, chapters: list) -> dict[str, Any]:
         "learned": learned(run),
         "answering": answering,
         "card": model_card(run, answering) if answering and len(slices) else "",
-        "faceres": FACERES_ORIGIN,
+        "faceres": sentences.FACERES_ORIGIN,
         "slices": slices,
-        "fairness": describe_slices(slices) if len(slices) else "",
+        "fairness": sentences.describe_slices(slices) if len(slices) else "",
         "ages": None if drawn or not run.faces_csv.exists() else ages_in_pairs(run),
         "given": yaml.safe_dump(json.loads(json.dumps(given))).strip(),
         "parameters": parameter_rows(chapters),
@@ -68,7 +56,7 @@ def facts(run: Run, chapters: list) -> dict[str, Any]:
 
 
 def figures(run: Run, ages: pd.DataFrame | None) -> dict[str, Figure]:
-    """The figures of the book's own pages, by name. ages: as from ``ages_in_pairs``, or None."""
+    """The figures of the book's own pages, by name. ages: from ``ages_in_pairs``, or None."""
     use_style()
     found = {"networks": plots.network_diagrams(), "augmented": augmented_face()}
     if len(run.read_results().query("split == 'test'")):
@@ -80,7 +68,7 @@ def figures(run: Run, ages: pd.DataFrame | None) -> dict[str, Figure]:
 
 
 def augmented_face(seed: int = 6) -> Figure:
-    """A drawn face, and eight random changes of it as training makes them."""
+    """A drawn face and eight random augmentations of it."""
     import torch
 
     from utkcmp.models.inference import MEAN, STD
@@ -95,11 +83,8 @@ def augmented_face(seed: int = 6) -> Figure:
     return face_tiles([face, *changed], ["as drawn", *map(str, range(1, 9))], columns=9)
 
 
-# ---- models --------------------------------------------------------------------------------------
-
-
 def results_figure(run: Run) -> Figure:
-    """The AUC of each model beside what the course project reported, the best first."""
+    """The AUC of each model, best first, beside the course project's."""
     use_style()
     test = run.read_results().query("split == 'test' and protocol == 'sample'")
     ranked = test.sort_values("auc", ascending=False)
@@ -107,10 +92,8 @@ def results_figure(run: Run) -> Figure:
 
 
 def results_table(run: Run) -> str:
-    """The test results of a run as a Markdown table, the best first, beside the reported ones.
-
-    Empty if no model has been tested.
-    """
+    """A run's test results as a Markdown table, best first, beside the reported ones; empty if no
+    model has been tested."""
     results = run.read_results().query("split == 'test'")
     if results.empty:
         return ""
@@ -132,36 +115,37 @@ def results_table(run: Run) -> str:
 
 
 def learned(run: Run) -> list[str]:
-    """What a run says of the course project's questions, a sentence or two each; nothing before
-    notebook 08 has compared its models."""
+    """A run's answers to the course project's questions, a sentence or two each; empty before
+    notebook 08."""
     if not run.compared("differences").exists():
         return []
     results = run.read_results()
     table = results.query("split == 'test' and protocol == 'sample'").set_index("model")
     usual, ranked = reported_test().set_index("model"), pd.read_csv(run.compared("differences"))
-    ages = describe_ages_compared(table)
+    ages = sentences.describe_ages_compared(table)
     architectures, widths, faults = (
         training.read_experiment(run, name) for name in ("architectures", "hidden_layers", "faults")
     )
-    sentences = [describe_chosen(results)]
+    said = [sentences.describe_chosen(results)]
     if len(architectures):
-        sentences.append(f"Siamese or concat? {flat(describe_siamese_or_concat(architectures))}")
-    transfer = describe_transfer(table, usual, ranked, faults)
-    sentences.append(f"Is transfer worse than Siamese? {flat(transfer)}")
+        siamese = sentences.describe_siamese_or_concat(architectures)
+        said.append(f"Siamese or concat? {flat(siamese)}")
+    transfer = sentences.describe_transfer(table, usual, ranked, faults)
+    said.append(f"Is transfer worse than Siamese? {flat(transfer)}")
     if len(widths):
-        heads = describe_heads(tuning.head_differences(head_trainings(run)))
-        hidden = flat(f"{describe_experiment(widths)}\n{heads}")
-        sentences.append(f"Hidden layers or none? {hidden}")
-    return [*sentences, ages[0].upper() + ages[1:]]
+        heads = sentences.describe_heads(tuning.head_differences(head_trainings(run)))
+        hidden = flat(f"{sentences.describe_experiment(widths)}\n{heads}")
+        said.append(f"Hidden layers or none? {hidden}")
+    return [*said, ages[0].upper() + ages[1:]]
 
 
 def flat(lines: str) -> str:
-    """A Markdown list as sentences of one paragraph."""
+    """Join a Markdown list into one paragraph."""
     return re.sub(r"\s*\n+\s*", " ", re.sub(r"^- ", "", lines, flags=re.M))
 
 
 def read_slices(run: Run) -> pd.DataFrame:
-    """The table ``slices.csv`` of notebook 08; empty where there is none."""
+    """The table ``slices.csv`` of notebook 08, or an empty one."""
     path = run.compared("slices")
     if not path.exists():
         return pd.DataFrame(columns=["slice", "model"])
@@ -169,9 +153,9 @@ def read_slices(run: Run) -> pd.DataFrame:
 
 
 def model_card(run: Run, name: str) -> str:
-    """The card of one model (Mitchell et al. 2019, "Model Cards for Model Reporting").
+    """The model card of one model (Mitchell et al. 2019, "Model Cards for Model Reporting").
 
-    name: a folder below the run's ``models/``.
+    name: its folder in the run's ``models/``.
     """
     config = models.read_config(run.model(name))
     networks = [one["options"] for one in config["options"].get("members", [config])]
@@ -185,16 +169,16 @@ def model_card(run: Run, name: str) -> str:
         starts=sorted({one["weights"] for one in networks if one.get("weights")}),
         folder=run.shown(run.model(name)),
         config=config,
-        faceres=FACERES_ORIGIN,
+        faceres=sentences.FACERES_ORIGIN,
         data=run.read_record()["data"],
         results=results[results.model == title].to_dict("records"),
         slices=own.to_dict("records"),
-        said=describe_slices(own) if len(own) else "",
+        said=sentences.describe_slices(own) if len(own) else "",
     )
 
 
 def template(name: str, undefined=jinja2.ChainableUndefined) -> jinja2.Template:
-    """One of the Markdown templates of this package; what a record does not hold stays blank."""
+    """One of this package's Markdown templates; missing values are left blank by default."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     options = {"undefined": undefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=loader, **options)
@@ -203,7 +187,7 @@ def template(name: str, undefined=jinja2.ChainableUndefined) -> jinja2.Template:
 
 
 def as_code(value: Any) -> str:
-    """A value as code in a cell of a Markdown table, whatever it holds.
+    """Any value as inline code in a Markdown table.
 
     >>> print(as_code("a|b`c"))
     `` a\\|b`c ``
@@ -212,19 +196,16 @@ def as_code(value: Any) -> str:
     return f"`{text}`" if "`" not in text else f"`` {text} ``"
 
 
-# ---- published ages, parameters ------------------------------------------------------------------
-
-
 def tested_ages(run: Run) -> np.ndarray:
-    """The ages of the test faces by which models are judged, (N,) years."""
+    """The ages of the test faces used for evaluation, int (N,) years."""
     return run.read_faces().query("split == 'test' and evaluate").age.to_numpy(int)
 
 
 def accuracy_from_error(ages: np.ndarray, error: float) -> float:
-    """How often two predicted ages stand in the order of the true ones, over all pairs that differ.
+    """The expected accuracy of comparing two predicted ages, over all pairs of different ages.
 
-    ages: (N,) whole years; error: the mean absolute error of a prediction, years; errors are taken
-    to be normal, unbiased, alike at every age, and independent of each other.
+    ages: int (N,) years; error: the mean absolute error of the predictions, years. Errors are
+    assumed to be independent, normal and unbiased, with the same variance at every age.
 
     >>> round(accuracy_from_error(np.array([20, 30, 30]), error=10 * np.sqrt(2 / np.pi)), 3)
     0.76
@@ -235,11 +216,11 @@ def accuracy_from_error(ages: np.ndarray, error: float) -> float:
 
 
 def ages_in_pairs(run: Run) -> pd.DataFrame:
-    """Published mean absolute errors on UTKFace and the accuracy on pairs that follows; last this
-    run's own regressor, with its measured accuracy.
+    """Published mean absolute errors on UTKFace and the pair accuracy they imply; last, this run's
+    own regressor with its measured accuracy.
 
-    Columns model, source (a key of references.bib), error (years), youngest, oldest, expected
-    (accuracy, as ``accuracy_from_error``) and measured (NaN of the published ones).
+    Columns model, source (a key of references.bib), error (years), youngest, oldest, expected (from
+    ``accuracy_from_error``) and measured (accuracy, NaN for published models).
     """
     table, ages = pd.read_csv(REPORTED / "ages.csv").assign(measured=np.nan), tested_ages(run)
     own = model_folders(run).get(AGES_COMPARED)
@@ -258,14 +239,14 @@ def ages_in_pairs(run: Run) -> pd.DataFrame:
 
 
 def parameter_rows(chapters: list) -> list[dict[str, Any]]:
-    """All parameters, one row for each value that some notebooks ran with."""
+    """All parameters, one row per value and the notebooks that ran with it."""
     values = [
-        {"name": name, "value": repr(value), "given": name in one.given, "number": one.number}
+        (name, repr(value), name in one.given, one.number)
         for one in chapters
         for name, value in one.parameters.items()
     ]
-    rows = []
-    for (name, value), some in pd.DataFrame(values).groupby(["name", "value"]) if values else ():
+    table, rows = pd.DataFrame(values, columns=["name", "value", "given", "number"]), []
+    for (name, value), some in table.groupby(["name", "value"]):
         on = "all" if len(some) == len(chapters) else ", ".join(some.number)
         rows.append({"name": name, "value": value, "given": some.given.iloc[0], "notebooks": on})
     return rows

@@ -1,4 +1,4 @@
-"""Tables as a reader sees them."""
+"""Formatted tables for the pages."""
 
 import pandas as pd
 from pandas.io.formats.style import Styler
@@ -9,7 +9,7 @@ NOTHING = "–"
 
 
 def shown_table(table: pd.DataFrame) -> Styler:
-    """A table with three decimals, and each figure in one column with its 95% interval.
+    """A table with three decimals, each value in one column with its 95% interval.
 
     table: ``x``, ``x_low`` and ``x_high`` become one column, as do difference, low and high.
 
@@ -28,15 +28,13 @@ def shown_table(table: pd.DataFrame) -> Styler:
             shown[name] = [_with_interval(*row, form) for row in some]
         elif not name.endswith(("low", "high")):
             shown[name] = _texts(table[name])
-    table = pd.DataFrame(shown, index=table.index).rename(
-        columns=lambda name: name.replace("_", " ")
-    )
+    table = pd.DataFrame(shown, index=table.index).rename(columns=lambda one: one.replace("_", " "))
     style = table.style.set_table_attributes('class="dataframe"')
     return style.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else style
 
 
 def shown_trials(trials: pd.DataFrame) -> Styler:
-    """Trials of a search, rates in scientific form; trials: as of ``tuning.search``."""
+    """Trials of a search, rates in scientific notation. trials: from ``tuning.search``."""
     dropout = trials.dropout_prob.map("{:.2f}".format).where(trials.use_dropout, "none")
     shown = trials.assign(
         dropout=dropout,
@@ -58,11 +56,11 @@ def _number(value: float) -> str:
 
 
 def _texts(column: pd.Series) -> list[str]:
-    """Numbers as text, whole ones without decimals."""
+    """A column as text, whole numbers without decimals."""
     numbers = pd.api.types.is_numeric_dtype(column)
     whole = pd.api.types.is_integer_dtype(column) or (
         numbers and (column.dropna() % 1 == 0).all() and column.max() > 1
     )
     form = "{:,.0f}".format if whole else _number if numbers else str
-    missing = column.isna()  # of a list, whether it is there
+    missing = column.isna()  # a list counts as one value
     return [NOTHING if none else form(value) for value, none in zip(column, missing, strict=True)]
