@@ -146,7 +146,7 @@ class Task(L.LightningModule):
                 {"params": [p for p in weights if p in slow], "lr": s.backbone_lr * s.lr},
             ]
         extra = {"momentum": 0.9, "nesterov": True} if s.optimizer == "sgd" else {}
-        fused = s.precision == "32" or s.clip == 0  # Lightning clips no fused step in half precision
+        fused = s.precision == "32" or s.clip == 0  # else Lightning cannot clip
         optimizer = OPTIMIZERS[s.optimizer](
             weights, lr=s.lr, weight_decay=s.weight_decay, fused=fused, **extra
         )
