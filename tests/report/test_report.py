@@ -24,6 +24,7 @@ from utkcmp.report.command import main
 from utkcmp.report.execute import NotebookFailed, shortened
 from utkcmp.report.plan import (
     NOTEBOOKS,
+    SAID,
     Notebook,
     ReportError,
     chosen,
@@ -344,6 +345,14 @@ def test_the_order_of_the_real_notebooks_holds():
     for name, notebook in NOTEBOOKS.items():
         assert all(names.index(one) < names.index(name) for one in notebook.reads.split())
     assert chosen([], NOTEBOOKS) == names
+
+
+def test_a_page_is_made_anew_when_what_it_uses_of_this_room_has_changed():
+    import utkcmp.report
+
+    used = [getattr(utkcmp.report, name) for name in utkcmp.report.__all__]
+    modules = {one.__module__.rpartition(".")[2] + ".py" for one in used if callable(one)}
+    assert modules == set(SAID)
 
 
 def test_each_input_counts(place):

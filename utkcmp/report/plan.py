@@ -27,7 +27,7 @@ from utkcmp.run import PROJECT, Run, faceres_weights, find_weights
 
 FOLDER = PROJECT / "notebooks"
 MODULE = Path(__file__).parents[1]
-SAID = ("sentences.py", "course_project.py")  # of report/: what notebooks say and cite
+SAID = ("sentences.py", "course_project.py", "tables.py")  # of report/: what notebooks use
 ALL = " ".join(SECTIONS)
 
 

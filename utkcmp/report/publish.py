@@ -24,7 +24,16 @@ from utkcmp.report import plan
 from utkcmp.report.execute import clock
 from utkcmp.report.plan import FOLDER, NOTEBOOKS, Notebook, ReportError
 from utkcmp.report.summary import learned, model_card, results_figure, results_table, template
-from utkcmp.run import CHOICE, PROJECT, PUBLISHED, WEIGHTS, Run, git_commit, outputs_root
+from utkcmp.run import (
+    CALIBRATION,
+    CHOICE,
+    PROJECT,
+    PUBLISHED,
+    WEIGHTS,
+    Run,
+    git_commit,
+    outputs_root,
+)
 
 MOST_BYTES = 30_000_000  # of all that is published
 FIGURE = "results.svg"
@@ -117,8 +126,8 @@ def _publish_model(source: Path, target: Path) -> None:
     weights = load_file(source / WEIGHTS)
     halved = {key: one.half() if one.is_floating_point() else one for key, one in weights.items()}
     save_file(halved, target / WEIGHTS)
-    if (source / "calibration.json").exists():
-        shutil.copyfile(source / "calibration.json", target / "calibration.json")
+    if (source / CALIBRATION).exists():
+        shutil.copyfile(source / CALIBRATION, target / CALIBRATION)
     write_graphs(target)
 
 
