@@ -16,7 +16,7 @@ from utkcmp.evaluation.calibration import Calibration
 from utkcmp.files import read_json
 from utkcmp.run import CHECKOUT, CHOICE, FACE, PAIR, PROJECT, PUBLISHED, WEIGHTS, outputs_root
 
-BATCH, NUMBERS = 64, 2**21  # faces embedded at a time; numbers given to the pair step at a time
+BATCH, NUMBERS = 16, 2**21  # faces embedded at a time; numbers given to the pair step at a time
 _exporter = threading.Lock()
 
 
