@@ -27,8 +27,10 @@ REASONS = {
     "damaged": "is damaged: expected a photo that other programs can open",
 }
 EXPECTED = "a path, bytes, a binary file, an image, or uint8 (H, W), (H, W, 3) or (H, W, 4)"
-# By how many degrees, clockwise, a photo is turned in which no face is found as it is.
-TURNS = (90, 270, 180)
+# By how many degrees, clockwise, a photo is turned in which no face is surely upright: those on
+# their side are found, too, at times, with wrong points (360 of them scored 0.89 at most, and the
+# 120 upright ones 0.90 at least).
+TURNS, SURE = (90, 270, 180), 0.9
 
 
 class PhotoError(ValueError):
@@ -140,17 +142,17 @@ def faces_in(
     faces: ``one``, which must be the only one, the ``largest``, ``several``, or ``all``, small ones
     beside larger ones too. aligned: take the photo for a finished crop, without looking for a face.
     frame: see ``alignment.align``. name: what to call a photo that has no name of its own.
-    A photo in which no face is found is turned.
+    A photo without a sure face is turned if that shows a surer one.
     Raises PhotoError, and NoAnswerError where no face has ``LEAST_FACE`` pixels or more.
     """
     name = name_of(photo, name)
-    picture, turned = read_photo(photo, name), 0
-    found = [whole(picture)] if aligned else find_faces(picture, faces == "all", frame)
-    for degrees in TURNS if not found else ():
-        other = picture.rotate(-degrees, expand=True)
-        if found := find_faces(other, faces == "all", frame, small=False):
-            picture, turned = other, degrees
-            break
+    picture = given = read_photo(photo, name)
+    found, turned = [whole(given)] if aligned else find_faces(given, faces == "all", frame), 0
+    for degrees in TURNS if not found or found[0].score < SURE else ():
+        other = given.rotate(-degrees, expand=True)
+        there = find_faces(other, faces == "all", frame, small=False)
+        if there and (not found or there[0].score > found[0].score):
+            picture, found, turned = other, there, degrees
     large = sorted((f for f in found if f.size >= LEAST_FACE), key=lambda f: f.box[0] + f.box[2])
     if not found:
         raise NoAnswerError(f"no face was found in {name}: expected one, seen from the front")
