@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -74,6 +75,15 @@ def test_nothing_heavy_is_loaded_before_it_is_used():
     command = [sys.executable, "-c", LOAD, " ".join(HEAVY), " ".join(LIGHT)]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_threads_that_wait_do_not_spin_however_python_is_started():
+    """The variable is there before PyTorch is loaded, and what the user has set stays."""
+    code = "import os, sys, utkcmp\nprint(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    for given, expect in ({}, "passive False\n"), ({"OMP_WAIT_POLICY": "active"}, "active False\n"):
+        clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        ran = subprocess.run([sys.executable, "-c", code], env=clean | given, stdout=-1, text=True)
+        assert ran.stdout == expect
 
 
 @pytest.mark.parametrize("room", LEFT)

@@ -1,8 +1,11 @@
 """What README and docs/ say is there is there."""
 
+import os
 import re
+import subprocess
 
 import pytest
+import yaml
 
 from utkcmp.params import Params
 from utkcmp.report.plan import NOTEBOOKS
@@ -52,3 +55,32 @@ def test_it_is_a_tour():
 def test_python_in_it_compiles():
     for code in re.findall(r"```python\n(.*?)```", README, re.S):
         compile(code, "README.md", "exec")
+
+
+def test_an_example_that_sets_something_goes_to_a_run_of_its_own():
+    """Tried after a report, it overwrites nothing of it."""
+    runs = {yaml.safe_load(path.read_text()).get("run") for path in PROJECT.glob("params/*.yaml")}
+    given = [
+        re.search(r"(?:-p run |SET=.*?\brun=)(\w+)", line)
+        for line in re.findall(r"(?m)^(?:make report.*SET=|\S+/papermill ).*", README)
+    ]
+    assert len(given) == 3 and all(given)
+    assert not {one[1] for one in given} & (runs | {"lab"})
+
+
+@pytest.mark.parametrize(
+    ("active", "expect"),
+    [
+        ({}, ".venv/bin/ruff"),
+        ({"VIRTUAL_ENV": "/mine"}, "/mine/bin/ruff"),
+        ({"CONDA_PREFIX": "/conda", "CONDA_DEFAULT_ENV": "mine"}, "/conda/bin/ruff"),
+        ({"CONDA_PREFIX": "/conda", "CONDA_DEFAULT_ENV": "base"}, ".venv/bin/ruff"),
+    ],
+    ids=["none", "virtual", "conda", "conda's base"],
+)
+def test_make_uses_the_environment_that_is_active(active, expect):
+    names = ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "MAKEFLAGS")
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    say = ["make", "-n", "lint", "READY="]
+    ran = subprocess.run(say, cwd=PROJECT, env=clean | active, capture_output=True, text=True)
+    assert ran.stdout.split()[0] == expect, ran.stderr

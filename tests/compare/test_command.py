@@ -249,6 +249,18 @@ def test_a_closed_pipe_and_ctrl_c_are_no_tracebacks(photos, outputs_here):
     assert long.returncode == 130
 
 
+def test_ctrl_c_while_onnxruntime_is_loaded_is_one(monkeypatch, tmp_path):
+    """Its library makes another error of it, for which graphs would be taken for damaged."""
+    from utkcmp.compare.session import session
+
+    module = "raise ImportError('initialization failed') from KeyboardInterrupt()"
+    (tmp_path / "onnxruntime.py").write_text(module)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        session(tmp_path / "face.onnx")
+
+
 @pytest.mark.parametrize("form", [(), ("--json",), ("--csv",)], ids=["text", "JSON", "CSV"])
 def test_a_full_disk_and_a_closed_output_are_no_tracebacks(photos, outputs_here, form):
     names = [photos / "0.png", photos / "1.png"]

@@ -3,6 +3,8 @@
 import io
 import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +18,7 @@ from utkcmp.compare.answers import TOO_CLOSE, Comparison, Order, load
 from utkcmp.compare.photos import NoAnswerError, PhotoError
 from utkcmp.compare.predictor import NoModelError, Predictor, find_model
 from utkcmp.evaluation.calibration import Calibration
-from utkcmp.run import CALIBRATION, CHOICE
+from utkcmp.run import CALIBRATION, CHOICE, PROJECT
 
 
 class Brightness(Predictor):
@@ -327,6 +329,25 @@ def test_every_kind_of_model_answers(photos, tiny, tmp_path, name, options, told
             assert distribution @ np.arange(len(distribution)) == pytest.approx(told.ages[0], 1e-3)
             older = "left" if told.ages[0] > told.ages[1] else "right"
             assert compare(*names[:2], predictor, force=True).answer == older
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system tells no such figures")
+def test_an_album_of_the_published_model_fits_a_small_machine():
+    """Its graphs keep what their largest batch takes, twice over; 200 crops fill several batches.
+
+    Finding faces in photos of 12 million pixels takes some 200 MB beside that.
+    """
+    code = (
+        "import numpy as np\nfrom utkcmp.compare import put_in_order\n"
+        "crops = np.random.default_rng(0).integers(0, 256, (200, 64, 64, 3), np.uint8)\n"
+        "assert len(put_in_order(list(crops), aligned=True).faces) == 200\n"
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "UTKCMP_OUTPUTS"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 700 * 1024
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import skimage
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from utkcmp.compare.alignment import POINTS
+from utkcmp.compare.alignment import POINTS, find_faces
 from utkcmp.compare.photos import NoAnswerError, PhotoError, faces_in, only_face, read_photo
 from utkcmp.compare.robustness import paste
 
@@ -232,6 +232,19 @@ def test_a_cat_and_a_landscape_are_no_faces():
     square = np.asarray(Image.open(cat).convert("RGB").crop((75, 0, 375, 300)))
     with pytest.raises(NoAnswerError, match="no face"):  # being square does not make it a crop
         faces_in(square)
+
+
+def test_a_face_found_on_its_side_is_not_taken_as_it_lies():
+    """In any position of this photo a face is found, but only upright are its points right."""
+    folder = os.path.join(os.path.dirname(skimage.__file__), "data")
+    photo = read_photo(os.path.join(folder, "astronaut.png"))
+    expect = only_face(photo)
+    assert expect.turned == 0
+    for stored in (90, 180, 270):  # counter-clockwise, as Pillow turns
+        lying = photo.rotate(stored, expand=True)
+        assert find_faces(lying)
+        got = only_face(lying)
+        assert got.turned == stored and got.crop.tobytes() == expect.crop.tobytes()
 
 
 def test_a_face_below_20_pixels(crop):

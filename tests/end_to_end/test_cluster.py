@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from conftest import ONE_WORKER, processes_of, wait_for, wait_until_ended
 
 from utkcmp.params import Params
+from utkcmp.tuning import cluster
 from utkcmp.tuning.cluster import _start, ray_session
 from utkcmp.tuning.tuner import (
     COLUMNS,
@@ -313,6 +315,17 @@ def test_a_search_from_outside_the_cluster(run, outputs, tmp_path):
     trials = pd.read_csv(run.tuning("SiameseResNet"))
     assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
     assert not list(tmp_path.glob(".cache/utkcmp/*")) and not (run.folder / "tuning/ray").exists()
+
+
+@pytest.mark.parametrize(("length", "expect"), [(40, None), (41, "/tmp"), (90, "/tmp")])
+def test_a_long_folder_for_temporary_files_is_not_rays(monkeypatch, length, expect):
+    """A scheduler's for a job, say: below it the paths of Ray's sockets would be too long."""
+    monkeypatch.setenv("RAY_TMPDIR", "")  # so that it is put back
+    monkeypatch.delenv("RAY_TMPDIR")
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/".ljust(length, "x"))
+    monkeypatch.setattr(cluster, "_start", lambda **_: None)
+    with ray_session(Params()):
+        assert os.environ.get("RAY_TMPDIR") == expect
 
 
 def test_a_cluster_that_is_not_there_is_named():

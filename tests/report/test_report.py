@@ -2,6 +2,8 @@
 
 import ast
 import contextlib
+import errno
+import fcntl
 import io
 import json
 import os
@@ -308,6 +310,17 @@ def test_of_two_runs_into_one_folder_the_second_says_so_and_stops(place):
     finally:
         first.kill()
         first.communicate()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_takes_a_run(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):  # nor is what the first leaves in the way of the second
+        with locked(tmp_path / "run"):
+            (tmp_path / "run/file").touch()
 
 
 VANISHED = """\

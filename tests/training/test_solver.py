@@ -248,6 +248,22 @@ def test_two_processes_share_each_batch_in_a_schedulers_job_too(tmp_path, monkey
         train(tmp_path / "bad", lr=10, weight_decay=1e30, optimizer="sgd", epochs=9, devices=2)
 
 
+def test_what_a_launcher_said_is_not_about_the_processes_of_a_training(monkeypatch):
+    """torchrun, or a container for a job on several machines: Lightning would wait for others."""
+    for name in ("NODE_RANK", "LOCAL_RANK", "RANK", "MASTER_PORT", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MASTER_ADDR", "elsewhere")
+    seen, here = [], task.LightningEnvironment()
+
+    def train_here(*options):
+        seen.append((here.node_rank(), here.local_rank(), here.main_address, options))
+        assert here.main_port > 1024 and not here.creates_processes_externally
+
+    monkeypatch.setattr(task, "train_here", train_here)
+    task._rank_zero(0, "a task")
+    assert seen == [(0, 0, "127.0.0.1", ("a task",))]
+
+
 def events_of(board):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -16,7 +16,7 @@ from utkcmp.evaluation.calibration import Calibration
 from utkcmp.files import read_json
 from utkcmp.run import CHECKOUT, CHOICE, FACE, PAIR, PROJECT, PUBLISHED, WEIGHTS, outputs_root
 
-BATCH, NUMBERS = 64, 2**21  # faces per embedding batch; floats per batch of the pair stage
+BATCH, NUMBERS = 16, 2**21  # faces per embedding batch; floats per batch of the pair stage
 _exporter = threading.Lock()
 
 

@@ -16,8 +16,12 @@ STAMPED = ("config.json", "history.csv", WEIGHTS)  # the history has an age regr
 
 def session(path: Path) -> onnxruntime.InferenceSession:
     """Load a graph on the CPU. Only this function imports onnxruntime (see ``__init__.py``)."""
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # while its library was being loaded
+            raise error.__cause__ from None
+        raise
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # frees idle cores

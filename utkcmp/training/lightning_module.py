@@ -8,6 +8,7 @@ import builtins
 import io
 import logging
 import math
+import os
 import re
 import sys
 import time
@@ -52,6 +53,9 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 WARM_UP = 0.03  # share of the steps with linear warm-up
 KEPT_LOGITS = 256  # per step, for the training AUC
+# Set by torchrun and other launchers for the processes that they start.
+LAUNCHED = "MASTER_ADDR MASTER_PORT NODE_RANK GROUP_RANK RANK LOCAL_RANK WORLD_SIZE".split()
+LAUNCHED += ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE"]
 
 
 def warm_cosine(step: int, steps: int) -> float:
@@ -367,4 +371,6 @@ def train_in_processes(*options) -> None:
 
 
 def _rank_zero(number: int, *options) -> None:
+    for name in LAUNCHED:  # they are not about the processes started here
+        os.environ.pop(name, None)
     train_here(*options)
