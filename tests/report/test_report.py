@@ -435,6 +435,15 @@ def test_time_counts_every_sitting_and_every_process(place):
     assert record["seconds"]["02_split"] >= spent[0] + 4
     assert record["processor_seconds"]["02_split"] >= spent[1] + 2
 
+    before = record["seconds"]["02_split"]
+    write(place, "02_split", PARAMETERS, "1")  # what it trained would still be there
+    made(place, SHORT)
+    record = json.loads((place.parent / "outputs/lab/run.json").read_text())
+    assert record["seconds"]["02_split"] > before
+    made(place, SHORT, seed=1)
+    record = json.loads((place.parent / "outputs/lab/run.json").read_text())
+    assert record["seconds"]["02_split"] < before
+
 
 def test_planning_loads_no_torch(tmp_path):
     code = (

@@ -28,6 +28,7 @@ from utkcmp.run import Run, git_commit, outputs_root
 LOCK_WAIT = 1.0  # seconds
 LOOKS = 3.0  # seconds between two readings of the processor time
 ENVIRONMENT_DATA = "$UTKFACE"
+DECIDES = ("its parameters", "the faces")  # whether finished trainings are taken over
 
 
 def say(name: str, *parts: str) -> None:
@@ -51,7 +52,8 @@ def run_step(run: Run, step: Step) -> None:
     """Run one notebook unless it is up to date; store the executed one and a record beside it.
 
     The record holds its inputs, the commit, the files it wrote, the time it finished, and the clock
-    and processor seconds spent, including interrupted calls with the same inputs.
+    and processor seconds spent, including earlier executions with the same parameters and faces,
+    whose trainings it takes over.
     """
     if not plan.outdated(run, step):
         say(step.name, "up to date")
@@ -61,8 +63,11 @@ def run_step(run: Run, step: Step) -> None:
         left.unlink()  # half-written by a killed process
     record = {"inputs": step.inputs, "parameters": step.parameters, "commit": git_commit()}
     record |= {"spent": [0, 0], "since": 0, "wrote": earlier.get("wrote", []), "finished": ""}
-    if earlier.get("inputs") == step.inputs and not earlier["finished"]:
-        record |= {"spent": earlier["spent"], "since": earlier["since"]}
+    known = earlier.get("inputs", {})
+    if all(known.get(name) == step.inputs[name] for name in DECIDES):
+        record["spent"] = earlier["spent"]
+    if known == step.inputs and not earlier["finished"]:
+        record["since"] = earlier["since"]
     _write(record, path)
     record["since"] = record["since"] or path.stat().st_mtime_ns
     with spending(record, path):
