@@ -24,7 +24,7 @@ NAMES = [
     "08_comparison",
     "09_compare_two_photos",
 ]
-ONCE = re.compile(r"seconds|minutes|ms\b|first split")  # what no second run says again
+ONCE = re.compile(r"seconds|minutes|ms\b|earlier split")  # what no second run says again
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
