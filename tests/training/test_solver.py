@@ -224,6 +224,16 @@ def test_the_moving_average_grows_old():
     assert seen[109] == pytest.approx(1 - 0.9**10)
 
 
+def test_the_moving_average_copies_counters():
+    """The average of a count with itself was one less, once it was large enough."""
+    model = torch.nn.BatchNorm1d(1)
+    average = task.moving_average(model, 0.99)
+    for count in range(1, 300):
+        model.num_batches_tracked.fill_(count)
+        average.update_parameters(model)
+        assert average.module.num_batches_tracked == count
+
+
 def test_an_epoch_takes_the_steps_asked_for(tmp_path):
     history = train(tmp_path, steps_per_epoch=3, schedule="cosine").history
     assert history.epoch.tolist() == [1, 2]

@@ -72,10 +72,14 @@ def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of a model's weights and buffers.
 
     After n steps the decay is at most (1 + n) / (10 + n), as in TensorFlow's
-    ExponentialMovingAverage, so that the initial weights are soon forgotten.
+    ExponentialMovingAverage, so that the initial weights are soon forgotten. Counters, such as
+    batch normalisation's, are copied.
     """
 
     def blend(averaged, current, steps):
+        if not current[0].is_floating_point():  # an average would be truncated
+            torch._foreach_copy_(averaged, current)
+            return
         early = (1 + int(steps)) / (10 + int(steps))
         get_ema_multi_avg_fn(min(decay, early))(averaged, current, steps)
 
