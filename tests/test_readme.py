@@ -81,6 +81,6 @@ def test_an_example_that_sets_something_goes_to_a_run_of_its_own():
 def test_make_uses_the_environment_that_is_active(active, expect):
     names = ("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "MAKEFLAGS")
     clean = {name: value for name, value in os.environ.items() if name not in names}
-    say = ["make", "-n", "lint", "READY="]
+    say = ["make", "-n", "--no-print-directory", "lint", "READY="]
     ran = subprocess.run(say, cwd=PROJECT, env=clean | active, capture_output=True, text=True)
     assert ran.stdout.split()[0] == expect, ran.stderr

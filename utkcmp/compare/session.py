@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +20,28 @@ STAMPED = ("config.json", "history.csv", WEIGHTS)  # the history has an age regr
 
 def session(path: Path) -> onnxruntime.InferenceSession:
     """Load a graph on the CPU. Only this function imports onnxruntime (see ``__init__.py``)."""
-    try:
+    with interrupts_wait():  # the library swallows an interrupt, or turns it into another error
         import onnxruntime
-    except ImportError as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):  # while its library was being loaded
-            raise error.__cause__ from None
-        raise
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # frees idle cores
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C take effect only after the block; without effect outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    late = []
+    before = signal.signal(signal.SIGINT, lambda *given: late.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if late and callable(before):
+        before(*late[0])
 
 
 def stamp(folder: Path) -> str:
