@@ -9,12 +9,13 @@ from utkcmp.run import Run
 
 
 def make_ensemble(run: Run) -> PairEnsemble | None:
-    """Combine the ``MEMBERS`` in ``models/ensemble``, without training; None if one is missing.
+    """Combine the ``MEMBERS`` in ``models/ensemble``, without training; None if one of them is
+    missing or has not been evaluated.
 
     Its history is the concatenation of theirs.
     """
     known = model_folders(run)
-    if not set(MEMBERS) <= set(known):
+    if not set(MEMBERS) <= set(known) & set(run.read_results().model):
         return None
     folders = {name: run.model(known[name]) for name in MEMBERS}
     members = [load_model(folder) for folder in folders.values()]
