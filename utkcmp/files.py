@@ -97,6 +97,13 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(temporary, index=False)
 
 
+def write_json(value: Any, path: Path, **options) -> None:
+    """Write a value as JSON atomically; options are those of ``json.dumps``."""
+    text = json.dumps(value, indent=2, **options)
+    with atomic(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises OSError, or ValueError if it is not valid JSON."""
     try:
@@ -115,8 +122,7 @@ def is_made_with(table: Path, settings: dict) -> bool:
         if read_json(note) == settings:
             return table.exists()
     table.unlink(missing_ok=True)
-    with atomic(note) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(settings, note)
     return False
 
 

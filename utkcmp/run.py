@@ -1,7 +1,6 @@
 """The folder of a run (layout in README.md): paths of its files, its results and its record."""
 
 import contextlib
-import json
 import os
 import platform
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from utkcmp.files import RunError, atomic, read_json, read_table, write_csv
+from utkcmp.files import RunError, read_json, read_table, write_csv, write_json
 from utkcmp.params import FACERES
 
 # PROJECT holds the notebooks, parameter files and the published model: the checkout or, for an
@@ -141,8 +140,7 @@ class Run:
         record = self.read_record()
         record.update(environment())
         record[section] = {**record.get(section, {}), **entries}
-        with atomic(self.run_json) as temporary:
-            temporary.write_text(json.dumps(record, indent=2, sort_keys=True, default=str) + "\n")
+        write_json(record, self.run_json, sort_keys=True, default=str)
 
 
 def read_faces(path: Path) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +17,7 @@ from utkcmp.evaluation.bootstrap import part_accuracy
 from utkcmp.evaluation.metrics import pair_metrics
 from utkcmp.evaluation.registry import load_pair_model
 from utkcmp.evaluation.results import both_orders
-from utkcmp.files import atomic
+from utkcmp.files import write_json
 from utkcmp.params import EMBEDDED
 from utkcmp.run import CALIBRATION
 
@@ -70,8 +69,7 @@ class Calibration:
         raise ValueError(f"{path} is no calibration: {reason}")
 
     def write(self, folder: Path) -> None:
-        with atomic(folder / CALIBRATION) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_json(asdict(self), folder / CALIBRATION)
 
 
 def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:

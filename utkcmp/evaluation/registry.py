@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import pandas as pd
 
 from utkcmp import models
 from utkcmp.data.pairs import Pairs
-from utkcmp.files import atomic, read_table
+from utkcmp.files import read_table, write_json
 from utkcmp.run import CHOICE, Run
 
 if TYPE_CHECKING:
@@ -123,8 +122,7 @@ def choose_model(run: Run) -> str:
     folders, ranked = model_folders(run), by_validation(run.read_results())
     for folder in [folders[n] for n in ranked if n in folders and n not in ABLATIONS]:
         if models.embeds_once(load_pair_model(run.model(folder))):
-            with atomic(run.folder / CHOICE) as temporary:
-                temporary.write_text(json.dumps({"model": folder}) + "\n")
+            write_json({"model": folder}, run.folder / CHOICE)
             return folder
     raise FileNotFoundError(
         f"{run.shown(run.model('.'))} holds no evaluated model: run notebook 04 or 06 first"

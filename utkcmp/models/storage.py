@@ -1,6 +1,5 @@
 """Saving a trained model to its folder, and loading from untrusted folders."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from utkcmp.files import atomic, read_json, read_table, write_csv
+from utkcmp.files import atomic, read_json, read_table, write_csv, write_json
 from utkcmp.models.backbones import misfit
 from utkcmp.models.networks import PairEnsemble, build_model, options_of
 from utkcmp.params import Params, check
@@ -23,9 +22,7 @@ def save_model(model: nn.Module, folder: Path, *, settings: dict, history: pd.Da
     write_csv(history, folder / "history.csv")
     with atomic(folder / "model.safetensors") as temporary:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, temporary)
-    config = {**model.config, "settings": settings}
-    with atomic(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(config, indent=2) + "\n")
+    write_json({**model.config, "settings": settings}, folder / "config.json")
 
 
 def load_model(folder: str | Path) -> nn.Module:

@@ -1,7 +1,6 @@
 """Run the outdated notebooks with papermill and render the report."""
 
 import contextlib
-import json
 import os
 import sys
 import threading
@@ -17,7 +16,7 @@ import psutil
 
 from utkcmp.data.archives import data_source
 from utkcmp.data.index import fingerprint, index_faces
-from utkcmp.files import atomic
+from utkcmp.files import write_json
 from utkcmp.params import EMBEDDED, Params, check
 from utkcmp.report import plan
 from utkcmp.report.book import render_book
@@ -68,7 +67,7 @@ def run_step(run: Run, step: Step) -> None:
         record["spent"] = earlier["spent"]
     if known == step.inputs and not earlier["finished"]:
         record["since"] = earlier["since"]
-    _write(record, path)
+    write_json(record, path)
     record["since"] = record["since"] or path.stat().st_mtime_ns
     with spending(record, path):
         execute(step.path, path.with_suffix(".ipynb"), step.parameters)
@@ -81,13 +80,8 @@ def run_step(run: Run, step: Step) -> None:
     facts["executed"] = run.read_record().get("executed", {}).get(step.name, 0) + 1
     for section, fact in facts.items():
         run.record(section, **{step.name: fact})
-    _write(record, path)
+    write_json(record, path)
     say(step.name, clock(seconds), f"({clock(processor_seconds)} of processors)")
-
-
-def _write(record: dict[str, Any], path: Path) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int]]:
@@ -116,7 +110,7 @@ def spending(record: dict[str, Any], path: Path) -> Iterator[None]:
             spent = time.monotonic() - started, sum(seen.values())
             record["spent"] = [round(a + b, 1) for a, b in zip(before, spent, strict=True)]
             with contextlib.suppress(OSError):  # a full disk is reported by the notebook
-                _write(record, path)
+                write_json(record, path)
             if ended:
                 return
 

@@ -1,5 +1,7 @@
 """Sentences whose verdict depends on the results; the notebooks themselves explain the methods."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -18,8 +20,12 @@ FACERES_ORIGIN = (
 
 def interval(row: dict, metric: str) -> str:
     """One metric of a results row with its 95% interval, as ``0.871 (0.853 to 0.889)``."""
-    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-    return f"{row[metric]:.3f} ({low:.3f} to {high:.3f})"
+    return with_interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"], "{:.3f}".format)
+
+
+def with_interval(value: float, low: float, high: float, form: Callable[[float], str]) -> str:
+    """A value and its bounds, each formatted by ``form``."""
+    return f"{form(value)} ({form(low)} to {form(high)})"
 
 
 def signed(value: float, form: str = ".3f") -> str:

@@ -3,7 +3,7 @@
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from utkcmp.report.sentences import signed
+from utkcmp.report.sentences import signed, with_interval
 
 NOTHING = "–"
 
@@ -25,7 +25,7 @@ def shown_table(table: pd.DataFrame) -> Styler:
         if low in table:
             form = signed if signs else _number
             some = zip(table[name], table[low], table[high], strict=True)
-            shown[name] = [_with_interval(*row, form) for row in some]
+            shown[name] = [_estimate(*row, form) for row in some]
         elif not name.endswith(("low", "high")):
             shown[name] = _texts(table[name])
     table = pd.DataFrame(shown, index=table.index).rename(columns=lambda one: one.replace("_", " "))
@@ -45,10 +45,10 @@ def shown_trials(trials: pd.DataFrame) -> Styler:
     return shown_table(shown[[*columns, "loss", "accuracy", "auc"]].reset_index(drop=True))
 
 
-def _with_interval(value: float, low: float, high: float, form) -> str:
+def _estimate(value: float, low: float, high: float, form) -> str:
     if pd.isna(value):
         return NOTHING
-    return form(value) if pd.isna(low) else f"{form(value)} ({form(low)} to {form(high)})"
+    return form(value) if pd.isna(low) else with_interval(value, low, high, form)
 
 
 def _number(value: float) -> str:
