@@ -26,6 +26,9 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15, trials starve 
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # else Ray's choice depends on earlier runs
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
+# A shell's background job ignores Ctrl-C, as would the processes whose answer to it is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 REAL_FACERES = faceres_weights()  # evaluated before fixtures move the outputs; often missing
 # The longest tests start first: those that use the whole report, then the searches.
 FIRST = ["whole_report", "tests/end_to_end/test_cluster.py"]

@@ -250,7 +250,7 @@ def test_a_closed_pipe_and_ctrl_c_are_no_tracebacks(photos, outputs_here):
 
 
 def test_ctrl_c_while_onnxruntime_is_loaded_is_one(monkeypatch, tmp_path):
-    """Its library swallows it, or makes another error of it, and the whole answer followed."""
+    """Its library makes another error of it, after which the whole answer followed."""
     from utkcmp.compare.session import session
 
     swallows = "try:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass"

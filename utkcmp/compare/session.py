@@ -20,7 +20,7 @@ STAMPED = ("config.json", "history.csv", WEIGHTS)  # the history has an age regr
 
 def session(path: Path) -> onnxruntime.InferenceSession:
     """Load a graph on the CPU. Only this function imports onnxruntime (see ``__init__.py``)."""
-    with interrupts_wait():  # the library swallows an interrupt, or turns it into another error
+    with interrupts_wait():  # the library turns an interrupt into an ImportError
         import onnxruntime
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
