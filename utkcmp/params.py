@@ -215,7 +215,7 @@ class Params(BaseModel):
     regressor_batch_size: int = Field(32, ge=2)
     regressor_lr: Rate = 1e-3
 
-    pair_counts: list[PairCount] = Field(
+    pair_counts: Choices[PairCount] = Field(
         [100], description="numbers of training pairs to compare on the frozen features (06)"
     )
 

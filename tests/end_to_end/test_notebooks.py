@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -97,6 +98,21 @@ def test_every_figure_is_followed_by_a_reading(path):
 def test_no_result_is_typed_into_prose(path):
     for cell in cells(path, "markdown"):
         assert not re.search(r"\b0\.\d{2,}\b", cell.source), cell.source
+
+
+@pytest.mark.parametrize("peer", [None, "HSE-FaceRes"])
+@pytest.mark.parametrize("pretrained", [{}, {"epochs": 5}])
+def test_what_is_switched_off_is_said_in_one_line(peer, pretrained):
+    transfer = next(path for path in NOTEBOOKS if path.stem.startswith("06"))
+    (cell,) = [c.source for c in cells(transfer, "code") if "Not part of this run" in c.source]
+    known = {"peer": peer, "p": SimpleNamespace(pretrained=pretrained), "Markdown": str}
+    known |= {"report": SimpleNamespace(describe_history=str), "fitted": SimpleNamespace(history=1)}
+    body, last = ast.parse(cell).body[:-1], ast.parse(cell).body[-1]
+    exec(compile(ast.Module(body, []), transfer.name, "exec"), known)
+    said = eval(compile(ast.Expression(last.value), transfer.name, "eval"), known)
+    assert "\n" not in said and said.startswith("1 ") == bool(pretrained)
+    assert ("make weights" in said) == (peer is None)
+    assert ("`pretrained` has no parameters" in said) == (not pretrained)
 
 
 def test_a_name_is_defined_in_one_notebook_only():

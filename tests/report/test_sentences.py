@@ -26,6 +26,13 @@ def test_an_interval_is_written_out():
     assert sentences.interval(results(m=0.9).iloc[0], "auc") == "0.900 (0.880 to 0.920)"
 
 
+def test_gaps_are_in_years():
+    gaps = pd.DataFrame({"accuracy": [0.51, 0.98], "accuracy_low": 0.5, "accuracy_high": 0.6})
+    text = sentences.describe_gaps(gaps.set_axis(["1", ">20"]))
+    assert "51.0% at an age gap of 1 year and 98.0% at one of more than 20 years" in text
+    assert "2 years and" in sentences.describe_gaps(gaps.set_axis(["2", ">20"]))
+
+
 def test_a_history_names_its_best_epoch_and_overfitting():
     text = sentences.describe_history(history([0.6, 0.4, 0.5], [0.7, 0.9, 0.88]))
     assert "epoch 2 of 3 (0.400, AUC 0.900)" in text and "0.200 above" in text

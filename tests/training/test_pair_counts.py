@@ -91,12 +91,6 @@ def test_a_finished_table_is_read_and_an_interrupted_one_continued(
     assert len(fits) == 20
 
 
-def test_without_counts_nothing_is_trained(small_run, regressor, tmp_path, fits):
-    got = ask(Run(tmp_path), small_run[1], regressor, pair_counts=[])
-    assert got.empty and pair_count_gains(got).empty
-    assert not fits and not list(tmp_path.iterdir())
-
-
 def test_gains_are_paired_by_seed():
     rows = [("50", 1, 0.7), ("all", 1, 0.8), ("50", 2, 0.5), ("all", 2, 0.62)]
     table = pd.DataFrame(rows, columns=paircounts.COLUMNS)

@@ -181,7 +181,7 @@ def _trainings(faces: pd.DataFrame, run: Run, p: Params) -> Iterator[tuple[str, 
     if p.pairing == "batch":
         yield "batch_size", p.batch_size, len(rows), "training faces"
     yield "batch_size", p.batch_size, pairs, "training pairs"
-    yield "pair_counts", max(p.pair_counts, default=0), possible, "possible training pairs"
+    yield "pair_counts", max(p.pair_counts), possible, "possible training pairs"
 
 
 def _machine(p: Params) -> list[tuple[str, float, int, str]]:

@@ -74,9 +74,10 @@ def describe_gaps(table: pd.DataFrame) -> str:
     verdict = (
         "wider gaps are easier" if first.accuracy_high < last.accuracy_low else "no clear rise"
     )
+    narrow, wide = (f"{gap} year{'s' * (gap != '1')}" for gap in table.index[[0, -1]])
     return (
-        f"The accuracy is {first.accuracy:.1%} at an age gap of {table.index[0]} (years) and "
-        f"{last.accuracy:.1%} at {table.index[-1]}: {verdict}."
+        f"The accuracy is {first.accuracy:.1%} at an age gap of {narrow} and {last.accuracy:.1%} "
+        f"at one of {wide.replace('>', 'more than ')}: {verdict}."
     )
 
 

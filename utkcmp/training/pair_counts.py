@@ -35,13 +35,11 @@ def fit_pair_counts(
     and the initial weights. All trainings take the same number of steps, EPOCHS times
     ``steps_per_epoch`` or the batches of the largest count, without early stopping.
     Writes and returns ``repeats/transfer_pairs.csv``, one row per training: pairs (text, a count or
-    ``EVERY_PAIR``), seed, val_auc (of the epoch with the best validation loss); without
-    ``pair_counts`` nothing is written. Rows made with the same settings and data are reused, so an
-    interrupted call resumes; the trained heads are not kept.
+    ``EVERY_PAIR``), seed, val_auc (of the epoch with the best validation loss). Rows made with the
+    same settings and data are reused, so an interrupted call resumes; the trained heads are not
+    kept.
     """
     p = data.params
-    if not p.pair_counts:
-        return pd.DataFrame(columns=COLUMNS)
     rows, val = data.rows("train"), data.pairs("val")
     possible = count_pairs(data.ages.numpy()[rows], p.year_diff, p.unique_images)
     counts = sorted({min(count, possible) for count in p.pair_counts})
@@ -105,7 +103,7 @@ def pair_count_gains(table: pd.DataFrame) -> pd.DataFrame:
     names = list(dict.fromkeys(table.pairs))
     auc = table.pivot(index="seed", columns="pairs", values="val_auc").reindex(columns=names)
     gains = gains_by_seed(auc).rename(columns={"arm": "pairs", "auc_first": "auc_fewest"})
-    gains.insert(1, "fewest", names[0] if names else "")
+    gains.insert(1, "fewest", names[0])
     return gains
 
 
