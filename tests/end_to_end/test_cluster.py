@@ -248,17 +248,8 @@ def test_searches_of_one_session(run, second_node):
 def test_trials_outlive_the_machine_they_ran_on(run, second_node):
     """The last to use the cluster: of its nodes one is left."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     storage, ran_there = run.folder / "tuning/ray", []
-    here = ray.get_runtime_context().get_node_id()
-    [there] = {node["NodeID"] for node in ray.nodes()} - {here}
-
-    @ray.remote(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(there, soft=False))
-    def worker():  # started before the search: the first node else ends all trials meanwhile
-        import utkcmp.tuning.trials  # noqa: F401
-
-    ray.get(worker.remote())
 
     def lose():  # as soon as a trial on the second node has ended an epoch
         def there():
