@@ -14,12 +14,17 @@ def test_a_figure_and_its_interval_are_one_column():
     shown = shown_table(pd.DataFrame(rows).set_index("model"))
     assert shown.data.to_dict("list") == {
         "model": ["a", "b"],
-        "auc": ["0.900 (0.800 to 0.950)", "0.500"],
-        "difference": ["−0.100 (−0.200 to +0.010)", "–"],
+        "AUC": ["0.900 (0.800\xa0to\xa00.950)", "0.500"],
+        "difference": ["−0.100 (−0.200\xa0to\xa0+0.010)", "–"],
         "seeds": ["3", "–"],
-        "n pairs": ["1", "5,000"],
+        "pairs": ["1", "5,000"],
     }
     assert ">0<" not in shown.to_html()  # no row numbers
+
+
+def test_large_numbers_have_fewer_decimals():
+    shown = shown_table(pd.DataFrame({"seconds": [0.0236, -2.5, 24.074, 3869.977]})).data
+    assert shown.seconds.tolist() == ["0.024", "−2.500", "24.1", "3,870"]
 
 
 def test_a_row_without_a_name_keeps_its_index():

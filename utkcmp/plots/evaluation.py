@@ -29,7 +29,7 @@ def accuracy_by_gap(tables: dict[str, pd.DataFrame], allowed: pd.Series | None =
     upper bound set by label noise, by gap."""
     first = next(iter(tables.values()))
     figure, axis = plt.subplots(figsize=(8.5 if len(tables) > 1 else 7, 3.6))
-    names = [f"{gap}\n{count:,} pairs" for gap, count in first.pairs.items()]
+    names = [f"{gap}\n{count:,}" for gap, count in first.pairs.items()]
     shifts = np.linspace(-0.25, 0.25, len(tables)) if len(tables) > 1 else [0]
     for (name, table), shift in zip(tables.items(), shifts, strict=True):
         around = [table.accuracy - table.accuracy_low, table.accuracy_high - table.accuracy]
@@ -41,7 +41,8 @@ def accuracy_by_gap(tables: dict[str, pd.DataFrame], allowed: pd.Series | None =
         axis.hlines(allowed, *ends, color=LEFT, linestyle="--", label="what the labels allow")
     axis.axhline(0.5, color=MUTED, linestyle=":", label="coin flip")
     axis.set_xticks(range(len(names)), names)
-    axis.set(xlabel="age gap of the pair (years)", ylabel="accuracy", title="Accuracy by age gap")
+    axis.set(xlabel="age gap (years), number of pairs", ylabel="accuracy")
+    axis.set_title("Accuracy by age gap")
     axis.set_ylim(min(0.45, axis.get_ylim()[0]), 1.03)
     axis.grid(axis="x", visible=False)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))

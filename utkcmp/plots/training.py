@@ -20,7 +20,7 @@ def epoch_table(history: pd.DataFrame):
     table = history.iloc[sorted({*spread.tolist(), best})].set_index("epoch")
     table = table.rename(index={history.epoch.iloc[best]: f"{history.epoch.iloc[best]} (best)"})
     table.columns = table.columns.str.replace("_", " ").str.replace("auc", "AUC")
-    return table.style.format(precision=4).format({"lr": "{:.1e}", "seconds": "{:.0f}"})
+    return table.style.format({"lr": "{:.1e}", "seconds": "{:.0f}"}, precision=3)
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
@@ -88,7 +88,9 @@ def resumed_curves(histories: pd.DataFrame, broken: str, unbroken: str) -> Figur
     order = ["unbroken", "resumed"]
     look = {"hue": "seed", "palette": "deep", "style": "arm", "style_order": order, "marker": "."}
     sns.lineplot(named[named.arm.isin(order)], x="epoch", y="val_loss", ax=axis, **look)
-    axis.set(xlabel="evaluation", ylabel="validation loss", title="Resumed from the weights alone")
+    axis.set(xlabel="evaluation", ylabel="validation loss", yscale="log")
+    axis.set_title("Resumed from the weights alone")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 

@@ -169,9 +169,9 @@ def describe_chosen(results: pd.DataFrame) -> str:
 
 def describe_siamese_or_concat(table: pd.DataFrame) -> str:
     """Siamese against six-channel input. table: of ``training.architectures``."""
-    reached = ", ".join(f"{row.arm} {row.auc:.3f}" for row in table.itertuples())
+    reached = "; ".join(f"{row.arm} {row.auc:.3f}" for row in table.itertuples())
     return (
-        f"With the course project's recipe and the same fixed pairs, the mean test AUCs over "
+        f"With one recipe and the same fixed pairs, the mean test AUCs over "
         f"{table.seeds.iloc[0]} seeds are: {reached}.\n\n{describe_experiment(table)}"
     )
 

@@ -14,7 +14,14 @@ from matplotlib.figure import Figure
 from utkcmp import models, training, tuning
 from utkcmp.data.drawing import draw_face, random_face
 from utkcmp.data.pairs import chance_right
-from utkcmp.evaluation.registry import ABLATIONS, AGES_COMPARED, head_trainings, model_folders
+from utkcmp.evaluation.registry import (
+    ABLATIONS,
+    AGES_COMPARED,
+    PEER,
+    by_validation,
+    head_trainings,
+    model_folders,
+)
 from utkcmp.files import read_json
 from utkcmp.params import EMBEDDED
 from utkcmp.plots import book as plots
@@ -126,7 +133,10 @@ def learned(run: Run) -> list[str]:
     architectures, widths, faults = (
         training.read_experiment(run, name) for name in ("architectures", "hidden_layers", "faults")
     )
-    said = [sentences.describe_chosen(results)]
+    said, chosen = [sentences.describe_chosen(results)], by_validation(results)[0]
+    if PEER in table.index and chosen in table.index:
+        better = sentences.describe_difference(ranked, chosen, PEER)
+        said.append(f"Better than a network that one can download? {better}")
     if len(architectures):
         siamese = sentences.describe_siamese_or_concat(architectures)
         said.append(f"Siamese or concat? {flat(siamese)}")

@@ -6,16 +6,23 @@ from pandas.io.formats.style import Styler
 from utkcmp.report.sentences import signed, with_interval
 
 NOTHING = "–"
+HEADINGS = {
+    "n_pairs": "pairs",
+    "auc": "AUC",
+    "auc_sd": "SD over seeds",
+    "auc_fewest": "AUC, fewest",
+}
 
 
 def shown_table(table: pd.DataFrame) -> Styler:
-    """A table with three decimals, each value in one column with its 95% interval.
+    """A table with three decimals (fewer from 10), each value beside its 95% interval.
 
-    table: ``x``, ``x_low`` and ``x_high`` become one column, as do difference, low and high.
+    table: ``x``, ``x_low`` and ``x_high`` become one column, as do difference, low and high. Lines
+    break only before an interval.
 
     >>> row = {"model": "one", "auc": 0.9, "auc_low": 0.8, "auc_high": 0.95, "n_pairs": 5000}
     >>> shown_table(pd.DataFrame([row])).data.iloc[0].tolist()
-    ['one', '0.900 (0.800 to 0.950)', '5,000']
+    ['one', '0.900 (0.800\xa0to\xa00.950)', '5,000']
     """
     table = table.reset_index() if table.index.name else table
     shown = {}
@@ -28,7 +35,8 @@ def shown_table(table: pd.DataFrame) -> Styler:
             shown[name] = [_estimate(*row, form) for row in some]
         elif not name.endswith(("low", "high")):
             shown[name] = _texts(table[name])
-    table = pd.DataFrame(shown, index=table.index).rename(columns=lambda one: one.replace("_", " "))
+    table = pd.DataFrame(shown, index=table.index).rename(columns=HEADINGS)
+    table.columns = table.columns.str.replace("_", " ")
     style = table.style.set_table_attributes('class="dataframe"')
     return style.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else style
 
@@ -48,11 +56,14 @@ def shown_trials(trials: pd.DataFrame) -> Styler:
 def _estimate(value: float, low: float, high: float, form) -> str:
     if pd.isna(value):
         return NOTHING
-    return form(value) if pd.isna(low) else with_interval(value, low, high, form)
+    if pd.isna(low):
+        return form(value)
+    return with_interval(value, low, high, form).replace(" to ", "\xa0to\xa0")
 
 
 def _number(value: float) -> str:
-    return f"{value:,.3f}".replace("-", "−")
+    decimals = 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:,.{decimals}f}".replace("-", "−")
 
 
 def _texts(column: pd.Series) -> list[str]:

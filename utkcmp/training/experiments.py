@@ -54,6 +54,7 @@ IN_TRAINING_MODE = 500  # validation pairs that are also answered in training mo
 COLUMNS = ["arm", "against", "seeds", "faces", "passes", "auc", "auc_sd", "difference"]
 COLUMNS += ["low", "high", "minutes", "aucs"]
 FIRST = "fixed pairs, Adam (the course project's)"
+STEADY = "constant learning rate"
 SIAMESE, SIX = "Siamese", "six channels"
 
 
@@ -253,15 +254,15 @@ def _pretrained(p: Params) -> dict | None:
 
 
 def architectures(run: Run, data: RunData) -> pd.DataFrame:
-    """The Siamese network against the six-channel one, with the course project's recipe: on the
-    same fixed pairs, and at equal compute, as a pair costs the Siamese network two passes."""
+    """The Siamese network against the six-channel one, with the ladder's second recipe: on the same
+    fixed pairs, and at equal compute, as a pair costs the Siamese network two passes."""
     small = data.at(data.params.ladder_size)
     budget = Budget.of(small)
     twice, six = budget.pairs(small, 2), network("ResNetClassifier")
     arms = {
-        SIAMESE: Arm(network(), COURSE | budget.pairs(small), small),
-        SIX: Arm(six, COURSE | budget.pairs(small), small, passes=0.5),
-        f"{SIX}, equal compute": Arm(six, COURSE | twice, small, passes=0.5),
+        SIAMESE: Arm(network(), OURS | budget.pairs(small), small),
+        SIX: Arm(six, OURS | budget.pairs(small), small, passes=0.5),
+        f"{SIX}, equal compute": Arm(six, OURS | twice, small, passes=0.5),
     }
     against = dict.fromkeys(list(arms)[1:], SIAMESE)
     return compare_arms(run, "architectures", arms, against, budget)
@@ -273,7 +274,7 @@ def hidden_layers(run: Run, data: RunData) -> pd.DataFrame:
     budget, arms, against = Budget.of(small), {}, {}
     for name, model, passes in ((SIAMESE, "SiameseResNet", 1), (SIX, "ResNetClassifier", 0.5)):
         wide = f"{name}, hidden layers {'-'.join(map(str, HIDDEN))}"
-        changes = COURSE | budget.pairs(small)
+        changes = OURS | budget.pairs(small)
         arms[name] = Arm(network(model), changes, small, passes=passes)
         arms[wide] = Arm(network(model, hidden_layers=HIDDEN), changes, small, passes=passes)
         against[wide] = name
@@ -283,40 +284,44 @@ def hidden_layers(run: Run, data: RunData) -> pd.DataFrame:
 def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The cost of each of the course project's faults, introduced one at a time.
 
-    Uses the run's age regressor, whose frozen features the transfer arms share, and its Siamese
-    model, to compare samples of pairs with all pairs. trials: by model, the epochs of a search, as
-    from ``tuning.read_epochs``. Writes and returns ``experiments/faults.csv``, one row per fault:
-    fault, measure, sound, faulty, difference, low, high (95%, or the range of samples; NaN where
-    nothing is random) and seeds. Raises ValueError if one of the two models is missing.
+    The sound baselines use the ladder's second recipe, on frozen features without augmentation; the
+    resumed training and its baseline have a constant learning rate, since a new schedule would be a
+    second difference. Uses the run's age regressor, whose frozen features the transfer arms share,
+    and its Siamese model, to compare samples of pairs with all pairs. trials: by model, the epochs
+    of a search, as from ``tuning.read_epochs``. Writes and returns ``experiments/faults.csv``, one
+    row per fault: fault, measure, sound, faulty, difference, low, high (95%, or the range of
+    samples; NaN where nothing is random) and seeds. Raises ValueError if one of the two models is
+    missing.
     """
     regressor = load_model(run.model(f"age_regressor_{data.params.backbone}"))
     siamese = load_model(run.model("siamese"))
     small, images = data.at(data.params.ladder_size), data.at(regressor.image_size)
     budget = Budget.of(small)
-    fixed = COURSE | budget.pairs(small)
+    fixed = OURS | budget.pairs(small)
+    steady = fixed | {"schedule": "constant"}
     features = frozen_features(_transfer(regressor, data, data.params.seed), images)
-    drifting = COURSE | budget.pairs(images)
+    drifting = OURS | {"augment": "none"} | budget.pairs(images)
     frozen = drifting | {"features": features}
     plain = _plainly_split(small)
     clean = _without_leaks(plain)
     dropout = "dropout in the head"
     arms = {
-        FIRST: Arm(network(), fixed, small),
         "frozen backbone": Arm(lambda seed: _transfer(regressor, data, seed), frozen, images),
         "left face twice": Arm(
             lambda seed: _transfer(regressor, data, seed, blind=True), frozen, images
         ),
         "frozen backbone in training mode": Arm(lambda _: _drifting(regressor), drifting, images),
         dropout: Arm(network(**DROPOUT), fixed, small),
-        "plain split, without the copies": Arm(network(), COURSE | budget.pairs(clean), clean),
-        "plain split": Arm(network(), COURSE | budget.pairs(plain), plain),
-        "resumed from the weights alone": Arm(network(), fixed, small, broken=True),
+        "plain split, without the copies": Arm(network(), OURS | budget.pairs(clean), clean),
+        "plain split": Arm(network(), OURS | budget.pairs(plain), plain),
+        STEADY: Arm(network(), steady, small),
+        "resumed from the weights alone": Arm(network(), steady, small, broken=True),
     }
     against = {
         "left face twice": "frozen backbone",
         "frozen backbone in training mode": "frozen backbone",
         "plain split": "plain split, without the copies",
-        "resumed from the weights alone": FIRST,
+        "resumed from the weights alone": STEADY,
     }
     table = compare_arms(run, "fault_arms", arms, against, budget).set_index("arm")
     rows = [
