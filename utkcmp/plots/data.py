@@ -24,7 +24,7 @@ def age_histogram(faces: pd.DataFrame) -> Figure:
     look = {"multiple": "stack", "edgecolor": "none", "alpha": 0.9}
     bins = np.arange(0, faces.age.max() + 2) - 0.5
     sns.histplot(**_by_gender(faces), **look, bins=bins, ax=axis)
-    axis.set(xlabel="age (years)", ylabel="faces", title="Faces by age, one year a bar")
+    axis.set(xlabel="age (years)", ylabel="faces", title="Faces by age, one year per bar")
     axis.set_xlim(-1.5, faces.age.max() + 1.5)
     axis.xaxis.set_major_locator(plt.MultipleLocator(10))
     axis.grid(axis="x", visible=False)
@@ -64,7 +64,7 @@ def split_ages(faces: pd.DataFrame) -> Figure:
     _shares(axes[0], ages, np.arange(0, faces.age.max() + 6, 5), "faces")
     for split, some in ages.items():
         axes[1].ecdf(some, color=SPLIT_COLOURS[split], lw=1.6)
-    axes[0].set(xlabel="age (years)", ylabel="share of the split", title="Ages, five years a bar")
+    axes[0].set(xlabel="age (years)", ylabel="share of the split", title="Ages, five years per bar")
     axes[1].set(xlabel="age (years)", ylabel="share at most this old", title="The same, summed up")
     return figure
 
@@ -124,7 +124,7 @@ def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -
     for (error, right), colour in zip(errors.items(), shades, strict=True):
         axes[1].plot(np.arange(1, len(right) + 1), right, color=colour, label=f"± {error} years")
     axes[1].axhline(0.5, color=MUTED, linestyle=":", label="coin flip")
-    axes[1].set(xlabel="age gap of the pair (years)", ylabel="right answers (share)")
+    axes[1].set(xlabel="age gap of the pair (years)", ylabel="correct answers (share)")
     axes[1].set(ylim=(0.47, 1.02), title="What a judge's error does")
     axes[1].legend(loc="center right", title="error on each age")
     return figure
