@@ -58,14 +58,20 @@ def files_of(source: str | Path) -> dict[str, Path]:
     """The files of a folder or archive: paths by their sorted names relative to it.
 
     An archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz), with nested ones, is unpacked once into
-    ``outputs/cache``. Members above MAX_BYTES (256 MiB) become sparse files; of duplicate names the
-    last counts. Symbolic links to files are followed.
+    ``outputs/cache``, again if it has changed. Members above MAX_BYTES (256 MiB) become sparse
+    files; of duplicate names the last counts. Symbolic links to files are followed.
     Raises DataError for a source that is missing, of another kind, empty, truncated or damaged, for
     linked folders, and for archives with devices, symbolic links, absolute paths or ``..``, or of
     more than 32 GiB or 2,000,000 files unpacked.
     """
+    folder = Path(source)
     with _readable(source):
-        found = dict(sorted(_walk(_unpacked(Path(source)))))
+        if not folder.is_dir():
+            folder = outputs_root() / "cache" / f"unpacked-{source_fingerprint(source)[:24]}"
+            if not folder.is_dir():
+                with replaced(folder) as fresh:
+                    _unpack(Path(source), fresh, [MAX_TOTAL, MAX_MEMBERS])
+        found = dict(sorted(_walk(folder)))
     if not found:
         raise DataError(f"{source} holds no files: expected {KINDS}")
     return found
@@ -120,17 +126,6 @@ def _readable(source) -> Iterator[None]:
             path, reason = error.filename or source, error.strerror
             raise DataError(f"{path} cannot be read ({reason}): expected {KINDS}") from None
         raise DataError(f"{source} is truncated or damaged ({error}): expected {KINDS}") from None
-
-
-def _unpacked(source: Path) -> Path:
-    """A folder itself, or the folder an archive is unpacked into, again if it has changed."""
-    if source.is_dir():
-        return source
-    folder = outputs_root() / "cache" / f"unpacked-{source_fingerprint(source)[:24]}"
-    if not folder.is_dir():
-        with replaced(folder) as fresh:
-            _unpack(source, fresh, [MAX_TOTAL, MAX_MEMBERS])
-    return folder
 
 
 def _unpack(source: Path, folder: Path, left: list[int], nested: bool = False) -> None:
