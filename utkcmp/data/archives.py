@@ -157,29 +157,23 @@ def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
     with open(source, "rb") as file:
         start = file.read(8)
     if start.startswith(b"PK") or not start and source.name.lower().endswith(".zip"):
-        return _zip(source)
+        with zipfile.ZipFile(source) as archive:
+            for member in (one for one in archive.infolist() if not one.is_dir()):
+                plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
+                if name := _inside(member.filename, plain):
+                    member.filename = name
+                    yield name, member.file_size, partial(archive.extract, member)
+        return
     kinds = (opener for magic, opener in COMPRESSIONS.items() if start.startswith(magic))
-    return _tar(source, next(kinds, open))  # browsers may decompress it but keep its name
-
-
-def _zip(source: Path) -> Iterator[tuple[str, int, Callable]]:
-    with zipfile.ZipFile(source) as archive:
-        for member in (one for one in archive.infolist() if not one.is_dir()):
-            plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
-            if name := _inside(member.filename, plain):
-                member.filename = name
-                yield name, member.file_size, partial(archive.extract, member)
-
-
-def _tar(source: Path, opener: Callable) -> Iterator[tuple[str, int, Callable]]:
+    opener = next(kinds, open)  # browsers may decompress it but keep its name
     with (
         opener(source, "rb") as file,
-        tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictTarInfo) as tar,
+        tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictTarInfo) as archive,
     ):
-        for member in (one for one in tar if not one.isdir()):
+        for member in (one for one in archive if not one.isdir()):
             if name := _inside(member.name, member.isfile() or member.islnk()):
                 member.name = name
-                extract = partial(tar.extract, member, set_attrs=False, filter="data")
+                extract = partial(archive.extract, member, set_attrs=False, filter="data")
                 yield name, member.size, extract
         while file.read(2**20):  # up to gzip's checksum
             pass
