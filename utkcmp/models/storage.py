@@ -39,8 +39,8 @@ def load_model(folder: str | Path) -> nn.Module:
     with _readable(folder, "model.safetensors"):
         weights = load_file(folder / "model.safetensors")
     if wrong := misfit(model.state_dict(), weights):
-        found = f"no weights for this {config['model']}: {wrong}"
-        raise ValueError(f"the model in {folder} cannot be read: {found}")
+        wrong = f"no weights for this {config['model']}: {wrong}"
+        raise ValueError(f"the model in {folder} cannot be read: {wrong}")
     model.load_state_dict(weights)
     return model.to(memory_format=torch.channels_last).eval()
 
@@ -67,12 +67,13 @@ def _readable(folder: Path, name: str) -> Iterator[None]:
             f"{error.strerror or error}"
         ) from None
     except Exception as error:
-        first, *_ = str(error).split("\n")
-        reason = f"{name}, {first}"
         if isinstance(error, KeyError):
             reason = f"{name} states no {error}"
         elif isinstance(error, TypeError | AttributeError):
             reason = f"{name} does not describe a model"
+        else:
+            first, *_ = str(error).split("\n")
+            reason = f"{name}, {first}"
         raise ValueError(f"the model in {folder} cannot be read: {reason}") from None
 
 
