@@ -196,11 +196,11 @@ def marked_faces(tmp_path_factory):
     """
     from PIL import Image
 
-    from utkcmp.data.drawing import draw_face, random_face
+    from utkcmp.data.drawing import DrawnFace, draw_face
 
     folder, rng = tmp_path_factory.mktemp("marked"), np.random.default_rng(0)
     for number in range(130):
-        face = random_face(rng)
+        face = DrawnFace(rng)
         pixels = np.array(draw_face(face))
         for y, x in np.ndindex(6, 6):  # one every 40 pixels
             dot = np.s_[max(0, 40 * y - 6) : 40 * y + 6, max(0, 40 * x - 6) : 40 * x + 6]

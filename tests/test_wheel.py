@@ -58,9 +58,9 @@ def test_it_compares_from_any_folder_with_the_published_model(installed, tmp_pat
     code = "from utkcmp.compare.predictor import find_model; print(find_model())"
     found = run(installed, tmp_path, "-c", code)
     assert found.stdout.startswith(str(installed / "utkcmp/shipped/outputs/utkface/models"))
-    face = "from utkcmp.data.drawing import draw_face, random_face; import numpy as np\n"
+    face = "from utkcmp.data.drawing import draw_face, DrawnFace; import numpy as np\n"
     face += "for n in (1, 2):\n"
-    face += "    draw_face(random_face(np.random.default_rng(n))).save(f'{n}.png')"
+    face += "    draw_face(DrawnFace(np.random.default_rng(n))).save(f'{n}.png')"
     made = run(installed, tmp_path, "-c", face)
     assert made.returncode == 0, made.stderr
     answer = run(installed, tmp_path, "-m", "utkcmp.compare", "1.png", "2.png", "--aligned")

@@ -15,7 +15,7 @@ from utkcmp.compare.robustness import (
     robustness_table,
     through_photos,
 )
-from utkcmp.data.drawing import draw_face, random_face
+from utkcmp.data.drawing import DrawnFace, draw_face
 from utkcmp.report.sentences import describe_path, describe_robustness
 
 
@@ -72,7 +72,7 @@ def test_what_the_way_costs():
 
 
 def test_only_one_face_makes_a_crop_and_a_photo_on_its_side_is_turned():
-    crop = draw_face(random_face(np.random.default_rng(1), 40))
+    crop = draw_face(DrawnFace(np.random.default_rng(1), 40))
     upright = robustness.paste(crop, 160, 0, 240, np.random.default_rng(0))
     pair = Image.new("RGB", (480, 240))
     pair.paste(upright, (0, 0))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from utkcmp.data.pairs import AllPairs, Pairs, count_pairs, sample_pairs, split_pairs
+from utkcmp.data.pairs import AllPairs, Pairs, sample_pairs, split_pairs
 
 settings.register_profile("unhurried", deadline=None)  # machines may be busy
 settings.load_profile("unhurried")
@@ -181,7 +181,7 @@ def test_unique_images_reach_the_largest_matching(ages, year_diff, seed):
     assume(possible)
     expect = most_by_brute_force(ages, year_diff)
     pairs = quietly(ages, year_diff=year_diff, unique_images=True, seed=seed)
-    assert len(pairs) == expect == count_pairs(ages, year_diff, True)
+    assert len(pairs) == expect == AllPairs(ages, year_diff).possible(True)
     assert set(older_younger(pairs)) <= possible
     used = np.r_[pairs.left, pairs.right]
     assert len(np.unique(used)) == len(used)

@@ -16,7 +16,7 @@ from utkcmp.data.split import (
     leaked_faces,
     parted_pictures,
     split_faces,
-    training_rows,
+    split_rows,
     write_split,
 )
 from utkcmp.run import Run
@@ -204,18 +204,19 @@ def test_faces_of_unknown_age_are_not_evaluated():
 def test_what_training_sees_of_duplicates():
     faces = table()
     faces["split"], faces["evaluate"] = split_faces(faces), keep_for_evaluation(faces)
-    everything = training_rows(faces)
+    everything = split_rows(faces, "train")
     assert (faces.split[everything] == "train").all()
-    assert faces.evaluate[training_rows(faces, "drop_conflicts")].all()
+    assert faces.evaluate[split_rows(faces, "train", "drop_conflicts")].all()
     with pytest.raises(ValueError, match="expected keep, drop_conflicts or drop_all_but_one"):
-        training_rows(faces, "drop")
+        split_rows(faces, "train", "drop")
 
 
 def test_one_of_each_picture_is_left_also_where_pictures_are_parted():
     faces = table(copies=200)
     for leaky in (False, True):
         faces["split"] = split_faces(faces, leaky=leaky)
-        one_each, everything = training_rows(faces, "drop_all_but_one"), training_rows(faces)
+        everything = split_rows(faces, "train")
+        one_each = split_rows(faces, "train", "drop_all_but_one")
         assert faces.group[one_each].is_unique and (np.diff(one_each) > 0).all()
         assert set(faces.group[one_each]) == set(faces.group[everything])
 
@@ -224,5 +225,5 @@ def test_the_one_that_is_left_is_not_always_the_youngest():
     faces = pd.DataFrame({"group": np.repeat(np.arange(500), 2), "split": "train"})
     faces["age"] = np.tile([20, 30], 500)
     faces["file"] = [f"{age}_{row}.jpg" for row, age in enumerate(faces.age)]
-    got = faces.age[training_rows(faces, "drop_all_but_one")].mean()
+    got = faces.age[split_rows(faces, "train", "drop_all_but_one")].mean()
     assert got == pytest.approx(25, abs=1)

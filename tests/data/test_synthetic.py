@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from utkcmp.data import synthetic as sample
-from utkcmp.data.drawing import StandIns, random_face
+from utkcmp.data.drawing import DrawnFace, StandIns
 from utkcmp.data.synthetic import draw_sample, planted_flaws
 
 NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_20(?:16|17)\d{13}\.jpg\.chip\.jpg")
@@ -234,5 +234,5 @@ def test_a_stand_in_is_a_drawing_of_the_age_that_is_the_same_each_time():
     young, old = stand_ins[0], stand_ins[1]
     assert young.shape == (3, 100, 100) and young.dtype == np.uint8
     assert (StandIns(np.array([3, 20]))[0] == young).all() and (young != old).any()
-    face = random_face(np.random.default_rng(1), 80)
-    assert face.age == 80 and face.wrinkles > random_face(np.random.default_rng(1), 3).wrinkles
+    face = DrawnFace(np.random.default_rng(1), 80)
+    assert face.age == 80 and face.wrinkles > DrawnFace(np.random.default_rng(1), 3).wrinkles

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from utkcmp.data.drawing import draw_face, random_face
+from utkcmp.data.drawing import DrawnFace, draw_face
 
 STAMP = "20170116174525125"
 
@@ -16,7 +16,7 @@ STAMP = "20170116174525125"
 @functools.cache
 def face(seed: int = 0) -> Image.Image:
     """A drawn face, RGB, 200 x 200."""
-    return draw_face(random_face(np.random.default_rng(seed)))
+    return draw_face(DrawnFace(np.random.default_rng(seed)))
 
 
 def stored(image: Image.Image, kind: str = "JPEG", **options) -> bytes:

@@ -179,7 +179,7 @@ def test_any_name_is_indexed_stored_and_read_back(named, tmp_path, monkeypatch):
     assert run.read_faces().file.tolist() == faces.file.tolist()
     assert cache_images(named, faces, 16, tmp_path / "cache").shape[0] == len(faces)
     pairs = UTKDataset(named)
-    assert all(pairs.faces.image(row).size == (32, 32) for row in range(len(faces)))
+    assert all(pairs.faces[row][0].size == (32, 32) for row in range(len(faces)))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "run"]  # no name acted as a path
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from utkcmp.data.decode import resize
-from utkcmp.data.drawing import draw_face, random_face
+from utkcmp.data.drawing import DrawnFace, draw_face
 from utkcmp.models import build_model, to_float, weights
 from utkcmp.models.faceres import AGES, FaceRes, SamePadding
 from utkcmp.models.weights import convert, main
@@ -26,7 +26,7 @@ from utkcmp.run import faceres_weights
 
 def faces(size):
     """Four drawn faces, uint8 (4, 3, size, size)."""
-    drawn = (draw_face(random_face(np.random.default_rng(seed))) for seed in range(4))
+    drawn = (draw_face(DrawnFace(np.random.default_rng(seed))) for seed in range(4))
     return torch.from_numpy(np.stack([resize(face, size) for face in drawn]))
 
 

@@ -32,15 +32,15 @@ def test_scoring_embedded_faces_equals_the_forward_pass(name):
     model = build_model(name).eval()
     left, right = images(3), images(4)[:3]
     expect = model(left, right)
-    got = model.score_pairs(model.embed(left), model.embed(right))
+    got = model.compare(*(model.contribute(model.embed(face)) for face in (left, right)))
     torch.testing.assert_close(got, expect, atol=1e-5, rtol=1e-4)
 
 
 def test_swapping_the_faces_flips_the_rankers_sign_exactly():
     model = build_model("AgeRanker").eval()
     left, right = images(3), images(4)[:3]
-    features = model.embed(left), model.embed(right)
-    assert torch.equal(model.score_pairs(*features), -model.score_pairs(*features[::-1]))
+    parts = [model.contribute(model.embed(face)) for face in (left, right)]
+    assert torch.equal(model.compare(*parts), -model.compare(*parts[::-1]))
 
 
 @pytest.mark.parametrize("name", ["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"])
@@ -62,7 +62,8 @@ def test_the_first_layer_as_a_sum_is_the_layer_on_concatenated_features(hidden_l
     model = build_model("SiameseResNet", hidden_layers=hidden_layers).eval()
     left, right = model.embed(images(3)), model.embed(images(4)[:3])
     expect = model.head(torch.cat([left, right], dim=1)).squeeze(1)
-    torch.testing.assert_close(model.score_pairs(left, right), expect, atol=1e-5, rtol=1e-4)
+    got = model.compare(model.contribute(left), model.contribute(right))
+    torch.testing.assert_close(got, expect, atol=1e-5, rtol=1e-4)
 
 
 def test_an_age_distribution_answers_its_expectation():

@@ -72,7 +72,9 @@ def test_a_head_on_a_frozen_regressor(batch):
     )  # an untrained network's are tiny
 
     def loss():
-        return binary_cross_entropy_with_logits(model.score_pairs(*features.chunk(2)), label)
+        return binary_cross_entropy_with_logits(
+            model.compare(*model.contribute(features).chunk(2)), label
+        )
 
     assert overfit(model, loss, 300) < 0.02
 

@@ -58,14 +58,20 @@ def files_of(source: str | Path) -> dict[str, Path]:
     """The files of a folder or archive: paths by their sorted names relative to it.
 
     An archive (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz), with nested ones, is unpacked once into
-    ``outputs/cache``. Members above MAX_BYTES (256 MiB) become sparse files; of duplicate names the
-    last counts. Symbolic links to files are followed.
+    ``outputs/cache``, again if it has changed. Members above MAX_BYTES (256 MiB) become sparse
+    files; of duplicate names the last counts. Symbolic links to files are followed.
     Raises DataError for a source that is missing, of another kind, empty, truncated or damaged, for
     linked folders, and for archives with devices, symbolic links, absolute paths or ``..``, or of
     more than 32 GiB or 2,000,000 files unpacked.
     """
+    folder = Path(source)
     with _readable(source):
-        found = dict(sorted(_walk(_unpacked(Path(source)))))
+        if not folder.is_dir():
+            folder = outputs_root() / "cache" / f"unpacked-{source_fingerprint(source)[:24]}"
+            if not folder.is_dir():
+                with replaced(folder) as fresh:
+                    _unpack(Path(source), fresh, [MAX_TOTAL, MAX_MEMBERS])
+        found = dict(sorted(_walk(folder)))
     if not found:
         raise DataError(f"{source} holds no files: expected {KINDS}")
     return found
@@ -122,17 +128,6 @@ def _readable(source) -> Iterator[None]:
         raise DataError(f"{source} is truncated or damaged ({error}): expected {KINDS}") from None
 
 
-def _unpacked(source: Path) -> Path:
-    """A folder itself, or the folder an archive is unpacked into, again if it has changed."""
-    if source.is_dir():
-        return source
-    folder = outputs_root() / "cache" / f"unpacked-{source_fingerprint(source)[:24]}"
-    if not folder.is_dir():
-        with replaced(folder) as fresh:
-            _unpack(source, fresh, [MAX_TOTAL, MAX_MEMBERS])
-    return folder
-
-
 def _unpack(source: Path, folder: Path, left: list[int], nested: bool = False) -> None:
     """Unpack an archive and those nested in it. left: bytes and members still allowed."""
     archives = set()
@@ -162,29 +157,23 @@ def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
     with open(source, "rb") as file:
         start = file.read(8)
     if start.startswith(b"PK") or not start and source.name.lower().endswith(".zip"):
-        return _zip(source)
+        with zipfile.ZipFile(source) as archive:
+            for member in (one for one in archive.infolist() if not one.is_dir()):
+                plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
+                if name := _inside(member.filename, plain):
+                    member.filename = name
+                    yield name, member.file_size, partial(archive.extract, member)
+        return
     kinds = (opener for magic, opener in COMPRESSIONS.items() if start.startswith(magic))
-    return _tar(source, next(kinds, open))  # browsers may decompress it but keep its name
-
-
-def _zip(source: Path) -> Iterator[tuple[str, int, Callable]]:
-    with zipfile.ZipFile(source) as archive:
-        for member in (one for one in archive.infolist() if not one.is_dir()):
-            plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
-            if name := _inside(member.filename, plain):
-                member.filename = name
-                yield name, member.file_size, partial(archive.extract, member)
-
-
-def _tar(source: Path, opener: Callable) -> Iterator[tuple[str, int, Callable]]:
+    opener = next(kinds, open)  # browsers may decompress it but keep its name
     with (
         opener(source, "rb") as file,
-        tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictTarInfo) as tar,
+        tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictTarInfo) as archive,
     ):
-        for member in (one for one in tar if not one.isdir()):
+        for member in (one for one in archive if not one.isdir()):
             if name := _inside(member.name, member.isfile() or member.islnk()):
                 member.name = name
-                extract = partial(tar.extract, member, set_attrs=False, filter="data")
+                extract = partial(archive.extract, member, set_attrs=False, filter="data")
                 yield name, member.size, extract
         while file.read(2**20):  # up to gzip's checksum
             pass

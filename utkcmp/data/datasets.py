@@ -84,13 +84,9 @@ class UTKAgeDataset(_Items):
     def __len__(self) -> int:
         return len(self.faces)
 
-    def image(self, row: int) -> Image.Image:
-        """One face, decoded to upright RGB and transformed."""
-        image = decode(read_file(self.paths[self.faces.file[row]]))
-        return self.transform(image) if self.transform else image
-
     def _item(self, row: int):
-        return self.image(row), int(self.ages[row])
+        image = decode(read_file(self.paths[self.faces.file[row]]))
+        return self.transform(image) if self.transform else image, int(self.ages[row])
 
 
 class UTKDataset(_Items):
@@ -128,8 +124,9 @@ class UTKDataset(_Items):
         return len(self.pairs)
 
     def _item(self, item: int):
-        left, right = int(self.pairs.left[item]), int(self.pairs.right[item])
-        return self.faces.image(left), self.faces.image(right), int(self.pairs.label[item])
+        rows = self.pairs.left[item], self.pairs.right[item]
+        left, right = (self.faces[row][0] for row in rows)
+        return left, right, int(self.pairs.label[item])
 
 
 class RunData:

@@ -18,7 +18,7 @@ GREY, INK, WHITE = (214, 213, 210), (44, 32, 32), (250, 248, 244)
 
 
 class DrawnFace:
-    """The random attributes of a face: label, age cues, looks."""
+    """A face's label, age cues and looks, drawn as in UTKFace; age may be given, in years."""
 
     def __init__(self, rng: np.random.Generator, age: int | None = None):
         self.rng, self.age = rng, _age(rng) if age is None else age
@@ -45,7 +45,12 @@ class DrawnFace:
         self.turn = rng.normal(0, 3)  # horizontal offset of the features
         self.light = rng.normal(0, 0.08, 2)  # brightness gradient, (right, down)
         self.eyes = self.mix(36, 37), self.mix(-2, -30)  # x of the right one, y of both
-        self.outline = self._outline()
+        jaw, m = (62, 55)[self.gender], self.mix
+        crown = [(0, m(-86, -92)), (m(50, 44), m(-76, -82)), (m(80, 71), m(-36, -46))]
+        cheek = [(m(84, 75), m(6, -10)), (m(81, 71), m(36, 26)), (m(66, jaw), m(60, 57))]
+        jowl = np.multiply([(0, 0)] * 4 + [(2, 0), (8, 2), (10, 1), (0, 0)], self.sag)
+        half = np.array([*crown, *cheek, (m(36, 31), m(78, 79)), (0, m(83, 88))])
+        self.outline = half + jowl  # right half of the head's, crown to chin
 
     def _cue(self, start: float, years: float, error: float = 6) -> float:
         """0 up to age ``start``, rising to 1 after ``years``; the age has a normal error."""
@@ -60,19 +65,6 @@ class DrawnFace:
         """The skin colour times ``factor``."""
         return np.minimum(self.skin * factor, 255)
 
-    def _outline(self) -> np.ndarray:
-        """The right half of the head's outline, crown to chin."""
-        jaw, m = (62, 55)[self.gender], self.mix
-        crown = [(0, m(-86, -92)), (m(50, 44), m(-76, -82)), (m(80, 71), m(-36, -46))]
-        cheek = [(m(84, 75), m(6, -10)), (m(81, 71), m(36, 26)), (m(66, jaw), m(60, 57))]
-        jowl = np.multiply([(0, 0)] * 4 + [(2, 0), (8, 2), (10, 1), (0, 0)], self.sag)
-        return np.array([*crown, *cheek, (m(36, 31), m(78, 79)), (0, m(83, 88))]) + jowl
-
-
-def random_face(rng: np.random.Generator, age: int | None = None) -> DrawnFace:
-    """Draw a face's attributes, distributed as in UTKFace; age may be given, in years."""
-    return DrawnFace(rng, age)
-
 
 class StandIns:
     """Drawn faces in place of photographs: by row, one of the same age, uint8 (3, 100, 100).
@@ -84,7 +76,7 @@ class StandIns:
         self.ages = np.asarray(ages)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        face = draw_face(random_face(np.random.default_rng(int(row)), int(self.ages[row])))
+        face = draw_face(DrawnFace(np.random.default_rng(int(row)), int(self.ages[row])))
         return np.asarray(face.reduce(2)).transpose(2, 0, 1)
 
 
@@ -155,19 +147,25 @@ class _Canvas:
 def draw_face(face: DrawnFace) -> Image.Image:
     """Paint ``face``: 200 x 200, RGB.
 
-    >>> draw_face(random_face(np.random.default_rng(0))).size
+    >>> draw_face(DrawnFace(np.random.default_rng(0))).size
     (200, 200)
     """
     rng = face.rng
     canvas = _Canvas(np.clip(rng.uniform(60, 225) + rng.normal(0, 18, 3), 20, 245), rng)
-    for part in (_hair_behind, _body, _head, _wrinkles, _beard, _mouth, _nose):
+    parts = _hair_behind, _body_and_head, _wrinkles, _beard, _mouth_and_nose, _eyes, _hair_in_front
+    for part in parts:
         part(canvas, face)
-    for side in (-1, 1):
-        _eye(canvas, face, side)
-    _hair_in_front(canvas, face)
     if face.glasses:
         _glasses(canvas, face)
-    return _photograph(canvas.image, face)
+    # Reduced to the final size, with blur, directional light and camera grain.
+    side = np.linspace(-1, 1, SIZE, dtype=np.float32)
+    image = canvas.image.reduce(SCALE).filter(ImageFilter.BoxBlur(rng.uniform(0, 1.4)))
+    right, low = face.light.tolist()
+    light = rng.normal(0.97, 0.07) + right * side + low * side[:, None]
+    grain = rng.standard_normal((SIZE, SIZE), dtype=np.float32) * rng.uniform(0, 5)
+    pixels = np.asarray(image, dtype=np.float32).reshape(SIZE, -1)  # rows of RGBRGB...
+    pixels = pixels * light.repeat(3, axis=1) + grain.repeat(3, axis=1)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8).reshape(SIZE, SIZE, 3))
 
 
 def _hair_behind(canvas, face):
@@ -183,14 +181,11 @@ def _hair_behind(canvas, face):
         canvas.blob(back, face.hair * 0.78, mirror=True)
 
 
-def _body(canvas, face):
+def _body_and_head(canvas, face):
     x = face.mix(34, 42)
     shirt = [(x - 6, 104), (x + 40, 106), (150, 128), (150, 170)]
     canvas.blob(shirt, face.rng.choice(CLOTHES), mirror=True)
     canvas.blob([(x, 50), (x + 2, 92), (x - 8, 112)], face.shade(0.78), mirror=True)
-
-
-def _head(canvas, face):
     rng, half, ear = face.rng, face.outline, 16 + 5 * face.sag
     for side in (-1, 1):
         x, y = side * half[3][0], face.mix(12, -6)
@@ -236,7 +231,7 @@ def _beard(canvas, face):
         canvas.blob([*np.add(lip, (x, 0)), *np.add(lip[::-1], (-x, 0)) * (-1, 1)], colour)
 
 
-def _mouth(canvas, face):
+def _mouth_and_nose(canvas, face):
     x, smile, thick = face.turn, face.smile, face.mix(7, 8) * (1 - 0.5 * face.sag)
     y, w = face.mix(46, 42), face.mix(17, 25) + 4 * smile
     paint = (198, 62, 78) if face.gender and face.age > 16 else (192, 98, 92)
@@ -249,9 +244,6 @@ def _mouth(canvas, face):
         bow = [(x - 7, y - thick * 0.7), (x, y - thick * 0.45), (x + 7, y - thick * 0.7)]
         canvas.blob([(x - w, corner), *bow, (x + w, corner), (x, low + thick)], lips)
         canvas.stroke([(x - w - 1, corner), (x, low), (x + w + 1, corner)], 2.2, face.shade(0.42))
-
-
-def _nose(canvas, face):
     x, dark_side = face.turn * 1.6, 1 if face.light[0] < 0 else -1
     y, w = face.mix(24, 13), face.mix(9, 14) * (1 + 0.25 * face.sag)
     bridge = [(x + dark_side * 7, y - 38), (x + dark_side * 6, y - 20), (x + dark_side * w, y - 4)]
@@ -260,21 +252,21 @@ def _nose(canvas, face):
     canvas.stroke([(x - w, y - 2), (x, y + 5), (x + w, y - 2)], 4, face.shade(0.66))
 
 
-def _eye(canvas, face, s):
-    """The right eye and brow for ``s`` = 1, the left ones for -1."""
-    x, y, droop = s * face.eyes[0] + face.turn, face.eyes[1], 4 * face.sag
-    h = face.mix(12, 9.5) * (1 - 0.3 * face.sag) * (0.85 if face.ethnicity == 2 else 1)
-    lid = [(x - s * 16, y + 2), (x - s * 5, y - h + 1), (x + s * 7, y - h + droop / 2)]
-    canvas.blob([*lid, (x + s * 16, y + droop), (x, y + h * 0.9)], WHITE)
-    r = min(face.mix(10, 8), h)
-    for part, at, colour in ((1, 0, face.iris), (0.55, 0, INK), (0.26, 3, WHITE)):
-        canvas.oval(x + at, y - at, r * part, r * part, colour)
-    upper = np.array([(x - s * 17, y + 2), (x, y - h - 0.5), (x + s * 18, y + droop)])
-    canvas.stroke(upper, 4.5 if face.gender and face.age > 12 else 3, INK, 0.9)
-    canvas.stroke(upper - (0, 6), 3, face.shade(0.72), 0.25 + 0.5 * face.sag)
-    y -= face.mix(21, 19) - 3 * face.sag
-    brow = [(x - s * 18, y + 1), (x + s * 2, y - 5), (x + s * 20, y + 3)]
-    canvas.stroke(brow, face.mix(4, (8, 6)[face.gender]), face.hair * 0.85, face.mix(0.3, 1))
+def _eyes(canvas, face):
+    for s in (-1, 1):
+        x, y, droop = s * face.eyes[0] + face.turn, face.eyes[1], 4 * face.sag
+        h = face.mix(12, 9.5) * (1 - 0.3 * face.sag) * (0.85 if face.ethnicity == 2 else 1)
+        lid = [(x - s * 16, y + 2), (x - s * 5, y - h + 1), (x + s * 7, y - h + droop / 2)]
+        canvas.blob([*lid, (x + s * 16, y + droop), (x, y + h * 0.9)], WHITE)
+        r = min(face.mix(10, 8), h)
+        for part, at, colour in ((1, 0, face.iris), (0.55, 0, INK), (0.26, 3, WHITE)):
+            canvas.oval(x + at, y - at, r * part, r * part, colour)
+        upper = np.array([(x - s * 17, y + 2), (x, y - h - 0.5), (x + s * 18, y + droop)])
+        canvas.stroke(upper, 4.5 if face.gender and face.age > 12 else 3, INK, 0.9)
+        canvas.stroke(upper - (0, 6), 3, face.shade(0.72), 0.25 + 0.5 * face.sag)
+        y -= face.mix(21, 19) - 3 * face.sag
+        brow = [(x - s * 18, y + 1), (x + s * 2, y - 5), (x + s * 20, y + 3)]
+        canvas.stroke(brow, face.mix(4, (8, 6)[face.gender]), face.hair * 0.85, face.mix(0.3, 1))
 
 
 def _hair_in_front(canvas, face):
@@ -316,15 +308,3 @@ def _glasses(canvas, face):
         canvas.polygon(rim + (s * x + turn, y + 2), frame)
         canvas.stroke([(s * 62 + turn, y), (s * 68, y - 1), (s * 76, y - 2)], 5, frame)
     canvas.stroke([(-14 + turn, y), (turn, y - 5), (14 + turn, y)], 5, frame)
-
-
-def _photograph(image: Image.Image, face: DrawnFace) -> Image.Image:
-    """Reduce to the final size; add blur, directional light and camera grain."""
-    rng, side = face.rng, np.linspace(-1, 1, SIZE, dtype=np.float32)
-    image = image.reduce(SCALE).filter(ImageFilter.BoxBlur(rng.uniform(0, 1.4)))
-    right, low = face.light.tolist()
-    light = rng.normal(0.97, 0.07) + right * side + low * side[:, None]
-    grain = rng.standard_normal((SIZE, SIZE), dtype=np.float32) * rng.uniform(0, 5)
-    pixels = np.asarray(image, dtype=np.float32).reshape(SIZE, -1)  # rows of RGBRGB...
-    pixels = pixels * light.repeat(3, axis=1) + grain.repeat(3, axis=1)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8).reshape(SIZE, SIZE, 3))

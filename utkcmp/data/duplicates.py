@@ -53,11 +53,8 @@ def same_pictures(contents: list[str], hashes: list[str], thumbs: np.ndarray) ->
 
 
 def _near(hashes: list[str], thumbs: np.ndarray) -> np.ndarray:
-    """Labels, int (M,), equal for near-duplicates among M files of different content.
-
-    Works in blocks and skips pairs that share a label, as thousands of similar files make millions
-    of pairs.
-    """
+    """Labels, int (M,), equal for near-duplicates among M files of different content."""
+    # In blocks, without pairs that share a label: a thousand similar files make a million pairs.
     packed = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)
     signs = np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1  # (M, 256) of -1 and 1
     bits, label, start = signs.shape[1], np.arange(len(signs)), 0

@@ -72,12 +72,15 @@ def index_faces(
     if cache is None:
         return _index(source, progress)
     path = Path(cache) / f"faces-{INDEX_VERSION}-{archives.source_fingerprint(source)[:24]}.csv"
-    faces = _load(path)
-    if faces is None:
-        faces = _index(source, progress)
-        body = faces.to_csv(index=False).encode()
-        with atomic(path) as temporary:
-            temporary.write_bytes(_digest(body) + b"\n" + body)
+    digest, _, body = path.read_bytes().partition(b"\n") if path.exists() else (b"", b"", b"")
+    if hashlib.sha256(body).hexdigest().encode() == digest:  # neither missing nor damaged
+        unknown = {name: [""] for name, kind in COLUMNS.items() if kind == "Int64"}
+        options = {"dtype": COLUMNS, "keep_default_na": False, "na_values": unknown}
+        return pd.read_csv(io.BytesIO(body), **options)
+    faces = _index(source, progress)
+    body = faces.to_csv(index=False).encode()
+    with atomic(path) as temporary:
+        temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
     return faces
 
 
@@ -178,19 +181,6 @@ def _examine(item: tuple[str, Path]) -> tuple[dict, np.ndarray | None]:
     except ImageError as error:
         row["status"] = str(error)
     return row | {"notes": "; ".join(row["notes"])}, thumb
-
-
-def _load(path: Path) -> pd.DataFrame | None:
-    """A cached index; None if it is missing or its digest differs."""
-    digest, _, body = path.read_bytes().partition(b"\n") if path.exists() else (b"", b"", b"")
-    if _digest(body) != digest:
-        return None
-    missing = {name: [""] for name, kind in COLUMNS.items() if kind == "Int64"}
-    return pd.read_csv(io.BytesIO(body), dtype=COLUMNS, keep_default_na=False, na_values=missing)
-
-
-def _digest(body: bytes) -> bytes:
-    return hashlib.sha256(body).hexdigest().encode()
 
 
 def read_crops(data, rows: np.ndarray) -> list:

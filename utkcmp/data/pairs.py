@@ -73,7 +73,16 @@ class AllPairs:
     """
 
     def __init__(self, ages: np.ndarray, year_diff: int = 1):
-        ages = _checked(ages, year_diff)
+        if np.ndim(ages) != 1:
+            raise ValueError(f"ages have shape {np.shape(ages)}, expected one number for each face")
+        ages = pd.Series(ages).astype(float).to_numpy()  # differences do not overflow
+        if not np.isfinite(ages).all():
+            raise ValueError(f"{(~np.isfinite(ages)).sum()} ages are not numbers: expected all")
+        if not year_diff >= 1:
+            raise ValueError(f"year_diff is {year_diff}, expected 1 or more years")
+        if not len(ages) or ages.min() == ages.max():
+            some = "1 face has" if len(ages) == 1 else f"{len(ages)} faces have"
+            raise ValueError(f"{some} fewer than two distinct ages: expected at least two")
         self.year_diff = year_diff
         self.order = np.argsort(ages, kind="stable")  # (N,) youngest first
         self.sorted_ages = ages[self.order]
@@ -96,34 +105,19 @@ class AllPairs:
         """The number of pairs or, with ``unique_images``, of pairs without common faces.
 
         m of these exist if the m youngest faces, in order, are far enough from the m oldest.
+
+        >>> AllPairs(np.arange(4)).possible(), AllPairs(np.arange(3)).possible(unique_images=True)
+        (6, 1)
         """
-
-        def too_many(m: int) -> bool:
-            return bool((self.sorted_ages[-m:] - self.sorted_ages[:m] < self.year_diff).any())
-
+        ages, counts = self.sorted_ages, range(1, len(self.order) // 2 + 1)
         if not unique_images:
             return len(self)
-        return bisect_left(range(1, len(self.order) // 2 + 1), True, key=too_many)
+        return bisect_left(counts, 1, key=lambda m: (ages[-m:] - ages[:m] < self.year_diff).any())
 
     def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The older and the younger faces of numbered pairs, each int64 (K,)."""
         place = np.searchsorted(self.ends, numbers, side="right")
         return self.order[place], self.order[numbers - (self.ends[place] - self.younger[place])]
-
-
-def _checked(ages: np.ndarray, year_diff: int) -> np.ndarray:
-    """Validated ages as float64, so that differences do not overflow."""
-    if np.ndim(ages) != 1:
-        raise ValueError(f"ages have shape {np.shape(ages)}, expected one number for each face")
-    ages = pd.Series(ages).astype(float).to_numpy()
-    if not np.isfinite(ages).all():
-        raise ValueError(f"{(~np.isfinite(ages)).sum()} ages are not numbers: expected all")
-    if not year_diff >= 1:
-        raise ValueError(f"year_diff is {year_diff}, expected 1 or more years")
-    if not len(ages) or ages.min() == ages.max():
-        some = "1 face has" if len(ages) == 1 else f"{len(ages)} faces have"
-        raise ValueError(f"{some} fewer than two distinct ages: expected at least two")
-    return ages
 
 
 def _coins(numbers: np.ndarray) -> np.ndarray:
@@ -137,15 +131,6 @@ def _coins(numbers: np.ndarray) -> np.ndarray:
 def _placed(older: np.ndarray, younger: np.ndarray, older_left: np.ndarray) -> Pairs:
     left, right = np.where(older_left, older, younger), np.where(older_left, younger, older)
     return Pairs(left, right, older_left.astype(np.int8))
-
-
-def count_pairs(ages: np.ndarray, year_diff: int = 1, unique_images: bool = False) -> int:
-    """The number of pairs that ``sample_pairs`` can draw. Raises ValueError as it does.
-
-    >>> count_pairs(np.array([10, 20, 30, 40])), count_pairs(np.array([10, 20, 30]), 1, True)
-    (6, 1)
-    """
-    return AllPairs(ages, year_diff).possible(unique_images)
 
 
 def sample_pairs(

@@ -49,8 +49,12 @@ def split_faces(
         )
     ok = (faces.status == "ok").to_numpy(bool)
     valid, cuts = faces[ok].reset_index(drop=True), [train / 100, (train + val) / 100]
-    if leaky:
-        draws = _plain_draws(valid, seed)
+    if leaky:  # numbers stratified over [0, 1) within each age, in random order
+        rng = np.random.default_rng(seed)
+        shuffled = valid.sort_values("file").sample(frac=1, random_state=rng)
+        by_age = shuffled.groupby("age").age
+        draws = (by_age.cumcount() + rng.random(len(shuffled))) / by_age.transform("size")
+        draws = draws.loc[valid.index]
     else:
         content = valid.groupby("group").sha256.transform("min")
         draws = [_uniform(sha256, seed) for sha256 in content]
@@ -77,15 +81,6 @@ def _uniform(text: str, seed: int) -> float:
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
-def _plain_draws(valid: pd.DataFrame, seed: int) -> np.ndarray:
-    """Numbers stratified over [0, 1) within each age, in random order, ignoring duplicates."""
-    rng = np.random.default_rng(seed)
-    shuffled = valid.sort_values("file").sample(frac=1, random_state=rng)
-    by_age = shuffled.groupby("age").age
-    draws = (by_age.cumcount() + rng.random(len(shuffled))) / by_age.transform("size")
-    return draws.loc[valid.index].to_numpy(float)
-
-
 def keep_for_evaluation(faces: pd.DataFrame, max_conflict: int = 5) -> pd.Series:
     """Whether a face is fit for evaluation: (N,) bool.
 
@@ -96,37 +91,27 @@ def keep_for_evaluation(faces: pd.DataFrame, max_conflict: int = 5) -> pd.Series
     return evaluate.astype(bool).rename("evaluate")
 
 
-def training_rows(faces: pd.DataFrame, duplicates: str = "keep") -> np.ndarray:
-    """Row numbers, int64, of the training faces. faces: the valid rows of faces.csv.
+def split_rows(faces: pd.DataFrame, split: str, duplicates: str = "keep") -> np.ndarray:
+    """Row numbers, int64, of one split; of "val" and "test", the faces marked ``evaluate``.
 
-    duplicates: "keep" takes all; "drop_conflicts" excludes faces not marked ``evaluate``;
-    "drop_all_but_one" takes one file per picture, by a hash of its name, since the first by name
-    would have the lowest age. Raises ValueError for other values.
+    faces: the valid rows of faces.csv. duplicates, of training: "keep" takes all; "drop_conflicts"
+    excludes faces not marked ``evaluate``; "drop_all_but_one" takes one file per picture, by a hash
+    of its name, since the first by name would have the lowest age. Raises ValueError for others.
     """
-    chosen = np.flatnonzero(faces.split == "train")
-    if duplicates == "drop_conflicts":
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+    if duplicates not in ("keep", "drop_conflicts", "drop_all_but_one"):
+        raise ValueError(
+            f"duplicates is {duplicates!r}, expected keep, drop_conflicts or drop_all_but_one"
+        )
+    chosen = np.flatnonzero(faces.split == split)
+    if split != "train" or duplicates == "drop_conflicts":
         return chosen[faces.evaluate.to_numpy(bool)[chosen]]
     if duplicates == "drop_all_but_one":
         some = faces.iloc[chosen].reset_index(drop=True)
         drawn = some.assign(draw=[_uniform(name, 0) for name in some.file]).sort_values("draw")
         return chosen[np.sort(drawn.drop_duplicates("group").index)]
-    if duplicates != "keep":
-        raise ValueError(
-            f"duplicates is {duplicates!r}, expected keep, drop_conflicts or drop_all_but_one"
-        )
     return chosen
-
-
-def split_rows(faces: pd.DataFrame, split: str, duplicates: str = "keep") -> np.ndarray:
-    """Row numbers, int64, of one split: ``training_rows``, else the faces marked ``evaluate``.
-
-    faces: the valid rows of faces.csv. Raises ValueError for an unknown split.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
-    if split == "train":
-        return training_rows(faces, duplicates)
-    return np.flatnonzero((faces.split == split) & faces.evaluate.astype(bool))
 
 
 def parted_pictures(faces: pd.DataFrame, split: pd.Series) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utkcmp.data.drawing import draw_face, random_face
+from utkcmp.data.drawing import DrawnFace, draw_face
 from utkcmp.files import read_json, replaced
 
 DRAWING = 1  # increment when a change here or in drawing.py alters the files
@@ -85,16 +85,34 @@ def _write_files(folder: Path, n: int, seed: int) -> None:
     sources = rng.permutation(n)  # so that no face is copied twice
     flaws = [kind for kind, count in planted_flaws(n).items() for _ in range(count)]
     for i, kind in enumerate(flaws):
-        copied = kind.startswith(("copy", "near"))
+        copied, near = kind.startswith(("copy", "near")), kind.startswith("near")
         label, data = _face_file(seed, int(sources[i]) if copied else n + i)
-        name, data = _flawed(kind, label, data, n + i, rng)
-        (folder / name).write_bytes(data)
+        age, gender, ethnicity = label
+        if kind.endswith("other_age"):
+            gap = rng.integers(2, 5) if near or (n + i) % 2 else rng.integers(8, 26)
+            age += int(gap if age < 50 else -gap)
+        name = _name(age, gender, ethnicity, n + i)
+        if near:
+            data = _jpeg(Image.open(io.BytesIO(data)), 50)
+        names = {
+            "missing_field": name.replace(f"_{gender}_{ethnicity}_", f"_{gender}_"),
+            "blank_in_name": name.replace(".", " .", 1),
+            "missing_dot": name.replace(".", "", 1),
+            "other_file": "readme.txt",
+        }
+        contents = {
+            "truncated": data[: len(data) // 2],
+            "empty": b"",
+            "not_an_image": b"<html><body>404 Not Found</body></html>\n",
+            "other_file": b"Drawn faces, named as in UTKFace. No person is shown.\n",
+        }
+        (folder / names.get(kind, name)).write_bytes(contents.get(kind, data))
 
 
 def _face_file(seed: int, k: int) -> tuple[tuple[int, int, int], bytes]:
     """The (age, gender, ethnicity) and the JPEG of face ``k``."""
     rng = np.random.default_rng([seed, 0, k])
-    face = random_face(rng)
+    face = DrawnFace(rng)
     picture = draw_face(face)
     return (face.age, face.gender, face.ethnicity), _jpeg(picture, int(rng.integers(60, 96)))
 
@@ -109,27 +127,3 @@ def _name(age: int, gender: int, ethnicity: int, k: int) -> str:
     taken = FIRST_TAKEN + timedelta(milliseconds=k * 1_762_064_483 % TAKEN_WITHIN)  # all distinct
     when = f"{taken:%Y%m%d%H%M%S}{taken.microsecond // 1000:03}"
     return f"{age}_{gender}_{ethnicity}_{when}.jpg.chip.jpg"
-
-
-def _flawed(kind: str, label: tuple[int, int, int], data: bytes, k: int, rng) -> tuple[str, bytes]:
-    """The name and bytes of a flawed file made from a good face."""
-    age, gender, ethnicity = label
-    if kind.endswith("other_age"):
-        gap = rng.integers(2, 5) if kind.startswith("near") or k % 2 else rng.integers(8, 26)
-        age += int(gap if age < 50 else -gap)
-    name = _name(age, gender, ethnicity, k)
-    if kind.startswith("near"):
-        data = _jpeg(Image.open(io.BytesIO(data)), 50)
-    names = {
-        "missing_field": name.replace(f"_{gender}_{ethnicity}_", f"_{gender}_"),
-        "blank_in_name": name.replace(".", " .", 1),
-        "missing_dot": name.replace(".", "", 1),
-        "other_file": "readme.txt",
-    }
-    contents = {
-        "truncated": data[: len(data) // 2],
-        "empty": b"",
-        "not_an_image": b"<html><body>404 Not Found</body></html>\n",
-        "other_file": b"Drawn faces, named as in UTKFace. No person is shown.\n",
-    }
-    return names.get(kind, name), contents.get(kind, data)

@@ -28,7 +28,19 @@ def make_backbone(
     if name == FACERES:
         network, features = FaceRes(), FaceRes.features
     else:
-        network, features = _of_torchvision(name, weights if weights in WEIGHTS else None)
+        chosen = weights if weights in WEIGHTS else None
+        known = [one.name for one in torchvision.models.get_model_weights(name)]
+        if chosen not in (None, "DEFAULT", *known):
+            known = ", ".join(known)
+            raise ValueError(f"{name} has no weights {weights!r}: expected one of {known}")
+        network = torchvision.models.get_model(name, weights=chosen)
+        if hasattr(network, "fc"):
+            features = network.fc.in_features
+            network.fc = nn.Identity()
+        else:  # convolutions only: VGG's classifier holds 90% of its weights
+            last = [m for m in network.features.modules() if isinstance(m, nn.Conv2d)][-1]
+            features = last.out_channels
+            network = nn.Sequential(network.features, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     if weights not in (None, *WEIGHTS):
         start, expected = read_start(weights), network.state_dict()
         found = {key: start[key] for key in expected if key in start}
@@ -52,21 +64,6 @@ def read_start(weights: str) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise RunError(f"the weights {path} cannot be read: {error}") from None
     return {name.rpartition("backbone.")[2]: tensor for name, tensor in tensors.items()}
-
-
-def _of_torchvision(name: str, weights: str | None) -> tuple[nn.Module, int]:
-    known = [one.name for one in torchvision.models.get_model_weights(name)]
-    if weights not in (None, "DEFAULT", *known):
-        raise ValueError(f"{name} has no weights {weights!r}: expected one of {', '.join(known)}")
-    network = torchvision.models.get_model(name, weights=weights)
-    if hasattr(network, "fc"):
-        features = network.fc.in_features
-        network.fc = nn.Identity()
-    else:  # convolutions only: VGG's classifier holds 90% of its weights
-        last = [m for m in network.features.modules() if isinstance(m, nn.Conv2d)][-1]
-        features = last.out_channels
-        network = nn.Sequential(network.features, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return network, features
 
 
 def misfit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:

@@ -20,10 +20,11 @@ def to_float(batch: Tensor) -> Tensor:
     >>> to_float(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))[0, :, 0, 0].round(decimals=2)
     tensor([2.2500, 2.4300, 2.6400])
     """
-    return _normalised(batch.float() / 255)
+    return normalised(batch.float() / 255)
 
 
-def _normalised(batch: Tensor) -> Tensor:
+def normalised(batch: Tensor) -> Tensor:
+    """``to_float`` for images that are float already, 0 to 1."""
     mean, std = (torch.tensor(one, device=batch.device).view(3, 1, 1) for one in (MEAN, STD))
     return (batch - mean) / std
 
@@ -46,8 +47,7 @@ def apply_rows(function, images: Tensor, rows: np.ndarray) -> Tensor:
 
     Returns (len(rows), ...) float32 on the CPU. The network must be in evaluation mode.
     """
-    device = _device_of(function)
-    parts = []
+    device, parts = _device_of(function), []
     for chosen in torch.from_numpy(rows).split(BATCH):
         batch = images[chosen.to(images.device)].to(device)
         parts.append(function(to_float(batch)).float().cpu())
@@ -69,11 +69,19 @@ def pair_logits(
     once. embedding: makes the context, e.g. ``torch.autocast``, of the forward passes.
     """
     with _evaluating(model):
-        if not embeds_once(model):
-            return _paired_logits(model, images, pairs, embedding)
-        rows, *sides = pairs.by_face()
-        contributed = contributions(model, images, rows, embedding)
-        return compared_logits(model, contributed, *sides)
+        if embeds_once(model):
+            rows, *sides = pairs.by_face()
+            contributed = contributions(model, images, rows, embedding)
+            return compared_logits(model, contributed, *sides)
+        device, parts = _device_of(model), []
+        for start in range(0, len(pairs), BATCH):
+            some = pairs[start : start + BATCH]
+            rows = (torch.from_numpy(side).to(images.device) for side in (some.left, some.right))
+            sides = (to_float(images[side].to(device)) for side in rows)
+            with embedding():
+                features = model.embed(*sides)
+            parts.append(model.answer(*(one.float() for one in features)).double().cpu().numpy())
+        return np.concatenate(parts)
 
 
 @contextlib.contextmanager
@@ -109,18 +117,6 @@ def compared_logits(
         sides = (torch.from_numpy(side[start : start + CHUNK]) for side in (left, right))
         chosen = (contributed[side.to(contributed.device)] for side in sides)
         parts.append(model.compare(*chosen).double().cpu().numpy())
-    return np.concatenate(parts)
-
-
-def _paired_logits(model, images: Tensor, pairs: Pairs, embedding) -> np.ndarray:
-    device, parts = _device_of(model), []
-    for start in range(0, len(pairs), BATCH):
-        some = pairs[start : start + BATCH]
-        rows = (torch.from_numpy(side).to(images.device) for side in (some.left, some.right))
-        sides = (to_float(images[side].to(device)) for side in rows)
-        with embedding():
-            features = model.embed(*sides)
-        parts.append(model.answer(*(one.float() for one in features)).double().cpu().numpy())
     return np.concatenate(parts)
 
 

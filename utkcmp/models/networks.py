@@ -18,7 +18,6 @@ from utkcmp.models.backbones import make_backbone, read_start
 from utkcmp.models.faceres import AGES
 from utkcmp.params import FACERES
 
-AGE_LOSSES = ("mse", "distribution")
 UNHEARD_OF = -10.0  # initial logit of ages that the pretrained head lacks
 
 
@@ -39,7 +38,6 @@ class _Embedding(nn.Module):
     """A model with a ``backbone``; mirror: average features over flips in evaluation mode."""
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images to (B, D) features."""
         features = self.backbone(images)
         if self.mirror and not self.training:
             features = (features + self.backbone(images.flip(-1))) / 2
@@ -68,10 +66,6 @@ class FaceByFace(nn.Module):
 
     def join(self, left: Tensor, right: Tensor) -> Tensor:
         return (left + right).squeeze(1)
-
-    def score_pairs(self, left: Tensor, right: Tensor) -> Tensor:
-        """Features of the left and the right faces, (B, D) each, to (B,) logits."""
-        return self.compare(self.contribute(left), self.contribute(right))
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         contributions = self.contribute(self.embed(torch.cat([left, right])))  # (2*B, 2*C)
@@ -135,9 +129,7 @@ class ResNetClassifier(_BackboneAndHead):
     channels = 6
 
     def embed(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
-        """Normalised images, (B, 3, H, W) each, to the pair's (B, D) features and, if
-        ``symmetric``, those of the swapped pair.
-        """
+        """The pair's (B, D) features and, if ``symmetric``, those of the swapped pair."""
         both = torch.cat([left, right], dim=1)  # (B, 6, H, W)
         if not self.symmetric:
             return (super().embed(both),)
@@ -205,15 +197,14 @@ class ResNetAgeRegressor(_Embedding):
     ):
         super().__init__()
         self.mirror, self.image_size = mirror, image_size
-        if age_loss not in AGE_LOSSES:
-            raise ValueError(
-                f"age_loss {age_loss!r} is not known: expected one of {', '.join(AGE_LOSSES)}"
-            )
         self.backbone, self.features = make_backbone(backbone, weights)
         if age_loss == "distribution":
             self.head = AgeDistribution(self.features, weights)
-        else:
+        elif age_loss == "mse":
             self.head = nn.Linear(self.features, 1)
+        else:
+            known = "expected one of mse, distribution"
+            raise ValueError(f"age_loss {age_loss!r} is not known: {known}")
         self.register_buffer("age_mean", torch.tensor(33.0))
         self.register_buffer("age_std", torch.tensor(20.0))
 
@@ -272,7 +263,6 @@ class SiameseResNetAge(_ConcatenatedHead):
         return self
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images to (B, D) features."""
         return self.regressor.embed(images)
 
     def compare(self, left: Tensor, right: Tensor) -> Tensor:
@@ -286,8 +276,7 @@ class AgeRanker(_BackboneAndHead, FaceByFace):
     """
 
     def contribute(self, features: Tensor) -> Tensor:
-        """(B, D) features to (B, 2): the score, and its opposite for the right side."""
-        score = self.head(features)
+        score = self.head(features)  # (B, 1)
         return torch.cat([score, -score], dim=1)
 
 
@@ -317,11 +306,9 @@ class RankingAgeRegressor(FaceByFace):
         return self.regressor.backbone
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images to (B, D) features."""
         return self.regressor.embed(images)
 
     def contribute(self, features: Tensor) -> Tensor:
-        """(B, D) features to (B, 2): the score, and its opposite for the right side."""
         ages = self.regressor.ages_of(self.regressor.head(features))
         score = self.head(features) + self.per_year * ages[:, None]
         return torch.cat([score, -score], dim=1)
@@ -341,8 +328,7 @@ class AgeComparison(FaceByFace):
         self.scale = 1.702 / (2**0.5 * error)
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images to (B, 1) predicted ages in years."""
-        return self.regressor(images)[:, None]
+        return self.regressor(images)[:, None]  # (B, 1), years
 
     def contribute(self, features: Tensor) -> Tensor:
         return torch.cat([features, -features], dim=1) * self.scale
@@ -364,7 +350,11 @@ class PairEnsemble(FaceByFace):
         sizes = [one.image_size or 0 for one in self.members]
         self.image_size = max(sizes) or None
         for number, size in enumerate(sizes):
-            reduction = _reduction(max(sizes), size) if 0 < size < max(sizes) else None
+            reduction = None
+            if 0 < size < max(sizes):  # as matrices, since ONNX lacks antialiased resizing
+                rows = torch.eye(max(sizes))[None, None]
+                shape = size, max(sizes)
+                reduction = interpolate(rows, shape, mode="bilinear", antialias=True)[0, 0]
             self.register_buffer(f"reduction{number}", reduction, persistent=False)
         self.widths = [one.features for one in self.members]
         self.features = sum(self.widths)
@@ -373,7 +363,6 @@ class PairEnsemble(FaceByFace):
         self.contributions = [part.shape[1] // 2 for part in brought]
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images to the concatenated (B, D) features of all members."""
         features = []
         for number, one in enumerate(self.members):
             matrix = getattr(self, f"reduction{number}")
@@ -390,15 +379,6 @@ class PairEnsemble(FaceByFace):
         sides = (side.split(self.contributions, dim=1) for side in (left, right))
         logits = [one.join(*both) for one, *both in zip(self.members, *sides, strict=True)]
         return torch.stack(logits).mean(0)
-
-
-def _reduction(size: int, smaller: int) -> Tensor:
-    """The (smaller, size) matrix of antialiased bilinear resizing along one axis.
-
-    Applied to both axes it equals ``interpolate``, whose antialiasing ONNX lacks.
-    """
-    rows = torch.eye(size)[None, None]
-    return interpolate(rows, (smaller, size), mode="bilinear", antialias=True)[0, 0]
 
 
 CLASSES = [SiameseResNet, ResNetClassifier, ResNetAgeRegressor, SiameseResNetAge, AgeRanker]

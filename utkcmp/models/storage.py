@@ -1,10 +1,11 @@
 """Saving a trained model to its folder, and loading from untrusted folders."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -35,14 +36,11 @@ def load_model(folder: str | Path) -> nn.Module:
     config = read_config(folder)
     model = build_model(config["model"], **{**config["options"], "weights": None})
     model.config["options"] = config["options"]
-    try:
+    with _readable(folder, "model.safetensors"):
         weights = load_file(folder / "model.safetensors")
-    except OSError as error:
-        raise _unfinished(folder, error) from None
-    except SafetensorError as error:
-        raise _unreadable(folder, f"model.safetensors, {str(error).splitlines()[0]}") from None
     if wrong := misfit(model.state_dict(), weights):
-        raise _unreadable(folder, f"no weights for this {config['model']}: {wrong}")
+        wrong = f"no weights for this {config['model']}: {wrong}"
+        raise ValueError(f"the model in {folder} cannot be read: {wrong}")
     model.load_state_dict(weights)
     return model.to(memory_format=torch.channels_last).eval()
 
@@ -52,28 +50,31 @@ def read_config(folder: Path) -> dict:
 
     Raises ValueError as ``load_model`` does.
     """
-    try:
+    with _readable(folder, "config.json"):
         config = read_json(folder / "config.json")
-        _size_as_option(config)
         _check_network(config["model"], config["options"])
-    except OSError as error:
-        raise _unfinished(folder, error) from None
-    except KeyError as error:
-        raise _unreadable(folder, f"config.json states no {error}") from None
-    except (TypeError, AttributeError):
-        raise _unreadable(folder, "config.json does not describe a model") from None
-    except ValueError as error:
-        raise _unreadable(folder, f"config.json, {error}") from None
     return config
 
 
-def _size_as_option(config: dict) -> None:
-    """Convert configs of up to version 0.2, with ``image_size`` beside the options."""
-    members = config["options"].get("members", [])
-    for member in members:
-        _size_as_option(member)
-    if (size := config.pop("image_size", None)) is not None and not members:
-        config["options"]["image_size"] = size
+@contextlib.contextmanager
+def _readable(folder: Path, name: str) -> Iterator[None]:
+    """Turn any error from a missing or broken file of a model into a ValueError."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{folder} holds no finished model: expected config.json and model.safetensors, "
+            f"{error.strerror or error}"
+        ) from None
+    except Exception as error:
+        if isinstance(error, KeyError):
+            reason = f"{name} states no {error}"
+        elif isinstance(error, TypeError | AttributeError):
+            reason = f"{name} does not describe a model"
+        else:
+            first, *_ = str(error).split("\n")
+            reason = f"{name}, {first}"
+        raise ValueError(f"the model in {folder} cannot be read: {reason}") from None
 
 
 def _check_network(name: str, options: dict) -> None:
@@ -94,14 +95,3 @@ def _check_network(name: str, options: dict) -> None:
 def read_history(folder: Path) -> pd.DataFrame:
     """A model's history.csv (see ``solver.Fitted``). Raises RunError if it is damaged."""
     return read_table(folder / "history.csv", ["epoch", "val_loss"], ["epoch", "val_loss"])
-
-
-def _unfinished(folder: Path, error: OSError) -> ValueError:
-    return ValueError(
-        f"{folder} holds no finished model: expected config.json and model.safetensors, "
-        f"{error.strerror or error}"
-    )
-
-
-def _unreadable(folder: Path, reason: str) -> ValueError:
-    return ValueError(f"the model in {folder} cannot be read: {reason}")

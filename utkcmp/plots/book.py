@@ -9,6 +9,16 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from utkcmp.plots.style import LEFT, MUTED, RIGHT, bars
 
 INK, PAPER, FROZEN = "#23272e", "#eef2f6", "#d5e6f2"
+# Boxes, each with its middle, width and text: those that each face passes, then the pair's.
+JOINED, HEAD = (6.6, 1.3, "[u; v]"), (8.8, 1.3, "head")
+STACK = [(3.5, 2.0, "6 channels"), (6.3, 2.1, "backbone"), HEAD]
+SCORE = [(3.4, 2.1, "backbone"), (6.1, 1.3, "head")]
+NETWORKS = {
+    "Siamese (SiameseResNet)": ([(3.4, 2.1, "backbone")], [JOINED, HEAD]),
+    "Six channels (ResNetClassifier)": ([], STACK),
+    "Frozen transfer (SiameseResNetAge)": ([(3.4, 2.1, "age regressor\nfrozen")], [JOINED, HEAD]),
+    "Ranker (AgeRanker)": (SCORE, [(8.8, 1.8, "difference\nof scores")]),
+}
 
 
 def results_at_a_glance(measured: pd.DataFrame, reported: pd.DataFrame, aside: set[str]) -> Figure:
@@ -43,85 +53,40 @@ def results_at_a_glance(measured: pd.DataFrame, reported: pd.DataFrame, aside: s
 def network_diagrams() -> Figure:
     """The three networks of the course project and the ranker, as boxes and arrows."""
     figure, axes = plt.subplots(2, 2, figsize=(10, 5.2))
-    draw = {
-        "Siamese (SiameseResNet)": _siamese,
-        "Six channels (ResNetClassifier)": _six_channels,
-        "Frozen transfer (SiameseResNetAge)": lambda axis: _siamese(axis, frozen=True),
-        "Ranker (AgeRanker)": _ranker,
-    }
-    for axis, (title, body) in zip(axes.flat, draw.items(), strict=True):
+    for axis, (title, (shared, joint)) in zip(axes.flat, NETWORKS.items(), strict=True):
         axis.set(xlim=(0, 10.6), ylim=(0.5, 3.9), title=title)
         axis.set_axis_off()
-        body(axis)
+        ends = [_box(axis, 0.85, 3.2, 1.5, "left face", edge=LEFT)]
+        ends += [_box(axis, 0.85, 1.2, 1.5, "right face", edge=RIGHT)]
+        for box in shared:
+            ends = [_box(axis, box[0], end[1], *box[1:], after=[end]) for end in ends]
+        if JOINED in joint:
+            for (_, y), name in zip(ends, "uv", strict=True):
+                axis.text(5.1, y + 0.1, name, fontsize=9, style="italic")
+        if shared:
+            axis.plot([3.4, 3.4], [1.75, 2.65], color=MUTED, linestyle=":", linewidth=1.4)
+            axis.text(3.5, 2.2, "same weights", fontsize=8, color=INK, va="center")
+        for x, *box in joint:
+            ends = [_box(axis, x, 2.2, *box, after=ends)]
+        _arrow(axis, *ends, (10.2, 2.2))
+        axis.text(10.22, 2.2, "z", fontsize=10, style="italic", va="center")
     return figure
 
 
-def _box(axis, x, y, text, width=2.1, face=PAPER, edge=INK):
-    """Draw a box centred on (x, y); return the middles of its left and right sides."""
+def _box(axis, x, y, width, text, after=(), edge=INK):
+    """A box centred on (x, y) with arrows from ``after``; returns the middle of its right side."""
     corner = (x - width / 2, y - 0.5)
     shape = FancyBboxPatch(corner, width, 1.0, "round,pad=0,rounding_size=0.15")
-    shape.set(facecolor=face, edgecolor=edge, linewidth=1.1)
+    shape.set(facecolor=FROZEN if "frozen" in text else PAPER, edgecolor=edge, linewidth=1.1)
     axis.add_patch(shape)
     axis.text(x, y, text, ha="center", va="center", fontsize=9, color=INK)
-    return (x - width / 2, y), (x + width / 2, y)
+    for start in after:
+        _arrow(axis, start, (x - width / 2, y))
+    return x + width / 2, y
 
 
 def _arrow(axis, start, end):
     axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color=INK))
-
-
-def _faces(axis):
-    return (
-        _box(axis, 0.85, 3.2, "left face", 1.5, edge=LEFT)[1],
-        _box(axis, 0.85, 1.2, "right face", 1.5, edge=RIGHT)[1],
-    )
-
-
-def _siamese(axis, frozen=False):
-    backbone = "age regressor\nfrozen" if frozen else "backbone"
-    joined = _box(axis, 6.6, 2.2, "[u; v]", 1.3)
-    for face, name in zip(_faces(axis), "uv", strict=True):
-        ends = _box(axis, 3.4, face[1], backbone, face=FROZEN if frozen else PAPER)
-        _arrow(axis, face, ends[0])
-        _arrow(axis, ends[1], joined[0])
-        axis.text(5.1, face[1] + 0.1, name, fontsize=9, style="italic")
-    _shared(axis)
-    head = _box(axis, 8.8, 2.2, "head", 1.3)
-    _arrow(axis, joined[1], head[0])
-    _answer(axis, head[1])
-
-
-def _six_channels(axis):
-    stack = _box(axis, 3.5, 2.2, "6 channels", 2.0)
-    for face in _faces(axis):
-        _arrow(axis, face, stack[0])
-    backbone = _box(axis, 6.3, 2.2, "backbone")
-    _arrow(axis, stack[1], backbone[0])
-    head = _box(axis, 8.8, 2.2, "head", 1.3)
-    _arrow(axis, backbone[1], head[0])
-    _answer(axis, head[1])
-
-
-def _ranker(axis):
-    minus = _box(axis, 8.8, 2.2, "difference\nof scores", 1.8)
-    for face in _faces(axis):
-        ends = _box(axis, 3.4, face[1], "backbone")
-        _arrow(axis, face, ends[0])
-        head = _box(axis, 6.1, face[1], "head", 1.3)
-        _arrow(axis, ends[1], head[0])
-        _arrow(axis, head[1], minus[0])
-    _shared(axis)
-    _answer(axis, minus[1])
-
-
-def _shared(axis):
-    axis.plot([3.4, 3.4], [1.75, 2.65], color=MUTED, linestyle=":", linewidth=1.4)
-    axis.text(3.5, 2.2, "same weights", fontsize=8, color=INK, va="center")
-
-
-def _answer(axis, start):
-    _arrow(axis, start, (10.2, 2.2))
-    axis.text(10.22, 2.2, "z", fontsize=10, style="italic", va="center")
 
 
 def accuracy_by_error(curve: pd.Series, points: pd.DataFrame) -> Figure:

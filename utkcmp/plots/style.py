@@ -57,10 +57,7 @@ def face_tiles(
 
 
 def _sheet(width: float, height: float, inches: float, drawn: bool) -> tuple[Figure, plt.Axes]:
-    """A figure with one empty axis, y downwards; a unit (a face's side) takes ``inches``.
-
-    An axis per face would take a second to lay out.
-    """
+    """A figure with one empty axis (one per face would be slow), y down, a face's side as unit."""
     if drawn:
         height += 0.25
     figure = plt.figure(figsize=(width * inches, height * inches), layout="none")

@@ -20,10 +20,8 @@ def tuning_slices(trials: pd.DataFrame) -> Figure:
     for axis, name in zip(axes.flat, names, strict=True):
         palette = {"ours": RIGHT, "reported": LEFT}
         sns.scatterplot(trials, x=name, y="auc", hue="source", palette=palette, ax=axis)
-        if name in ("lr", "weight_decay"):
-            axis.set_xscale("log")
-        if name == "batch_size":
-            axis.set_xscale("log", base=2)
+        if base := {"lr": 10, "weight_decay": 10, "batch_size": 2}.get(name):
+            axis.set_xscale("log", base=base)
         if name == "hidden_layers":
             axis.tick_params(axis="x", rotation=25, labelsize=8)
         axis.set(xlabel=name, ylabel="AUC")

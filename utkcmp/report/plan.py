@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import nbformat
 import pandas as pd
 
-from utkcmp.data.pairs import count_pairs
-from utkcmp.data.split import earlier_split, keep_for_evaluation, split_faces, training_rows
+from utkcmp.data.pairs import AllPairs
+from utkcmp.data.split import earlier_split, keep_for_evaluation, split_faces, split_rows
 from utkcmp.files import RunError, read_json
 from utkcmp.params import SECTIONS, WEIGHTS, ParameterError, Params, check, check_names
 from utkcmp.run import PROJECT, Run, faceres_weights, find_weights
@@ -171,8 +171,8 @@ def _trainings(faces: pd.DataFrame, run: Run, p: Params) -> Iterator[tuple[str, 
     split = split_faces(faces, **settings, previous=earlier_split(run, **settings))
     faces = faces.assign(split=split, evaluate=keep_for_evaluation(faces, p.max_conflict))
     valid = faces[faces.status == "ok"].reset_index(drop=True)  # as notebook 02 will have them
-    rows = training_rows(valid, p.duplicates)
-    possible = count_pairs(valid.age.to_numpy(int)[rows], p.year_diff, p.unique_images)
+    rows = split_rows(valid, "train", p.duplicates)
+    possible = AllPairs(valid.age[rows], p.year_diff).possible(p.unique_images)
     size = -1 if p.data_size is None else p.data_size
     pairs = min(size, possible) if size > 0 else possible
     if p.unique_images:

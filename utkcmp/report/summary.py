@@ -12,7 +12,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from utkcmp import models, training, tuning
-from utkcmp.data.drawing import draw_face, random_face
+from utkcmp.data.drawing import DrawnFace, draw_face
 from utkcmp.data.pairs import chance_right
 from utkcmp.evaluation.registry import (
     ABLATIONS,
@@ -81,7 +81,7 @@ def augmented_face(seed: int = 6) -> Figure:
     from utkcmp.models.inference import MEAN, STD
     from utkcmp.training.augmentation import Augmentation
 
-    face = np.asarray(draw_face(random_face(np.random.default_rng(seed)))).transpose(2, 0, 1)
+    face = np.asarray(draw_face(DrawnFace(np.random.default_rng(seed)))).transpose(2, 0, 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         changed = Augmentation("full")(torch.from_numpy(face.copy()).expand(8, -1, -1, -1)).numpy()

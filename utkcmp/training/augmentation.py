@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
-from utkcmp.models.inference import _normalised
+from utkcmp.models.inference import normalised
 
 AUGMENTATIONS = ("none", "flip", "full")
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R BT.601)
@@ -36,7 +36,7 @@ class Augmentation(nn.Module):
         elif self.kind == "full":
             with torch.autocast(batch.device.type, enabled=False):  # coordinates need float32
                 batch = _erased(_recoloured(_moved(batch)))
-        return _normalised(batch)
+        return normalised(batch)
 
 
 def _drawn(batch: Tensor, low: float, high: float) -> Tensor:
