@@ -137,9 +137,9 @@ ATTACKS = {
     "layers in words": (lambda f: options(f, hidden_layers="wide"), "hidden_layers = 'wide'"),
     "dropout in words": (lambda f: options(f, use_dropout="perhaps"), "use_dropout = 'perhaps'"),
     "options as a list": (lambda f: change(f, options=[1]), "cannot be read"),
-    "a size of nothing": (lambda f: options(f, image_size=0), "image_size = 0"),
-    "a size of terabytes": (lambda f: options(f, image_size=10**9), "image_size = 1000000000"),
-    "a size in words": (lambda f: options(f, image_size="big"), "image_size = 'big'"),
+    "a size of nothing": (lambda f: change(f, image_size=0), "image_size = 0"),
+    "a size of terabytes": (lambda f: change(f, image_size=10**9), "image_size = 1000000000"),
+    "a size in words": (lambda f: change(f, image_size="big"), "image_size = 'big'"),
     "a config without size": (
         lambda f: (f / "config.json").write_text('{"model": "AgeRanker", "options": {}}'),
         "states no 'image_size'",

@@ -52,8 +52,18 @@ def read_config(folder: Path) -> dict:
     """
     with _readable(folder, "config.json"):
         config = read_json(folder / "config.json")
+        _size_as_option(config)
         _check_network(config["model"], config["options"])
     return config
+
+
+def _size_as_option(config: dict) -> None:
+    """Convert configs of up to version 0.2, with ``image_size`` beside the options."""
+    members = config["options"].get("members", [])
+    for member in members:
+        _size_as_option(member)
+    if (size := config.pop("image_size", None)) is not None and not members:
+        config["options"]["image_size"] = size
 
 
 @contextlib.contextmanager
