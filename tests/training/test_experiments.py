@@ -81,6 +81,8 @@ def test_every_fault_has_a_sound_baseline(asked):
     np.testing.assert_allclose(got.faulty - got.sound, got.difference, atol=1e-9)
     shared = got.loc["one checkpoint for 3 trials (SiameseResNet)"]
     assert shared.sound == 0.9 and shared.faulty == pytest.approx(0.7)
+    sample = got.loc["one sample of pairs"]
+    assert sample.low < 0 < sample.high and abs(sample.difference) == max(-sample.low, sample.high)
     memory = got.loc["pairs from an N×N matrix"].query("measure.str.startswith('memory')")
     assert memory.difference.iloc[0] > 0
 

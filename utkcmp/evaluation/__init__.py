@@ -5,13 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "bootstrap": [
-            "intervals",
-            "paired_differences",
-            "part_accuracy",
-            "sample_scatter",
-            "seed_difference",
-        ],
+        "bootstrap": ["intervals", "paired_differences", "part_accuracy", "seed_difference"],
         "calibration": [
             "calibration_error",
             "circular_share",
@@ -19,20 +13,21 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "fit_temperature",
             "reliability",
         ],
-        "ensembles": ["make_ensemble"],
         "errors": ["recurring_faces", "shared_errors", "suspect_faces"],
         "label_noise": ["noise_ceiling"],
         "metrics": ["age_metrics", "pair_metrics"],
-        "peers": ["ABSENT", "load_peer"],
         "registry": [
             "ABLATIONS",
+            "ABSENT",
             "ENSEMBLE",
             "MEMBERS",
             "PEER",
             "choose_model",
             "compare_ages",
-            "load_models",
             "head_trainings",
+            "load_models",
+            "load_peer",
+            "make_ensemble",
             "model_costs",
         ],
         "results": [

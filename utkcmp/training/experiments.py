@@ -25,7 +25,7 @@ from torch import nn
 from utkcmp.data.datasets import RunData
 from utkcmp.data.pairs import Pairs, sample_pairs
 from utkcmp.data.split import split_faces
-from utkcmp.evaluation.bootstrap import sample_scatter, seed_difference
+from utkcmp.evaluation.bootstrap import seed_difference
 from utkcmp.evaluation.metrics import area_under_roc
 from utkcmp.evaluation.results import all_answers
 from utkcmp.files import atomic, read_table, write_csv
@@ -72,15 +72,6 @@ class Arm:
     passes: float = 1.0
 
 
-@dataclass
-class Trained:
-    """One training's logits, of the ``test`` and ``val`` pairs and, in ``training_mode``, of the
-    first validation pairs, and its history."""
-
-    answers: dict[str, np.ndarray]
-    history: pd.DataFrame
-
-
 @dataclass(frozen=True)
 class Budget:
     """What every arm spends: faces per step, steps per evaluation, evaluations; and the seeds."""
@@ -101,17 +92,12 @@ class Budget:
         seeds = tuple(range(p.seed, p.seed + p.ladder_seeds))
         return cls(batch, steps, max(2, total // steps // 2 * 2), seeds)
 
-    def pairs(self, data: RunData, epochs: float = 1) -> dict:
-        """Options of ``fit_variant`` for a fixed list of pairs."""
-        return self._options(data.pairs("train"), self.batch // 2, epochs)
-
-    def faces(self, data: RunData) -> dict:
-        """Options of ``fit_variant`` for every pair of a batch of faces."""
-        return self._options(data.rows("train"), self.batch)
-
-    def _options(self, train: Pairs | np.ndarray, batch: int, epochs: float = 1) -> dict:
-        epochs = max(1, round(self.evaluations * epochs))
+    def on(self, train: Pairs | np.ndarray, longer: int = 1) -> dict:
+        """Options of ``fit_variant`` for a fixed list of pairs, or for every pair of batches of
+        faces (rows); longer: the factor on the epochs."""
+        batch = self.batch // 2 if isinstance(train, Pairs) else self.batch
         options = {"train": train, "batch_size": batch, "steps_per_epoch": self.steps}
+        epochs = self.evaluations * longer
         return options | {"epochs": epochs, "patience": epochs, "retrain": False}
 
 
@@ -119,13 +105,19 @@ def network(name: str = "SiameseResNet", **options) -> Callable[[int], nn.Module
     return lambda seed: build_model(name, **options)
 
 
-def train_arm(run: Run, arm: Arm, seed: int) -> Trained:
-    """Train an arm with one seed, or read the result of an identical training."""
+def train_arm(run: Run, arm: Arm, seed: int) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Train an arm with one seed, or read the result of an identical training.
+
+    Returns the logits of the ``test`` and ``val`` pairs and, in ``training_mode``, of the first
+    validation pairs; and the history.
+    """
     torch.manual_seed(seed)
     model, val = arm.build(seed), arm.data.pairs("val")
     pairs = {"val": val, "test": arm.data.pairs("test")}
-    made_from = _digest(arm, model, pairs, seed)
-    folder = run.experiment(f"trainings/{made_from[:16]}")
+    changes = {k: v for k, v in arm.changes.items() if k != "features"}
+    made_from = model_digest(model), digest(arm.data, *pairs.values())
+    name = joblib.hash([made_from, changes, seed, arm.data.params.precision, arm.broken])
+    folder = run.experiment(f"trainings/{name[:16]}")
     if (folder / ANSWERS).exists():
         return _read(folder)
     parts, histories = (2 if arm.broken else 1), []
@@ -146,17 +138,10 @@ def train_arm(run: Run, arm: Arm, seed: int) -> Trained:
     return _read(folder)
 
 
-def _digest(arm: Arm, model: nn.Module, pairs: dict[str, Pairs], seed: int) -> str:
-    """A hash of everything that determines a training, including the initial weights."""
-    changes = {k: v for k, v in arm.changes.items() if k != "features"}
-    made_from = model_digest(model), digest(arm.data, *pairs.values())
-    return joblib.hash([made_from, changes, seed, arm.data.params.precision, arm.broken])
-
-
-def _read(folder: Path) -> Trained:
+def _read(folder: Path) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     with np.load(folder / ANSWERS, allow_pickle=False) as stored:
         answers = {name: stored[name].astype(np.float64) for name in stored.files}
-    return Trained(answers, read_table(folder / "history.csv", ["epoch", "val_auc"]))
+    return answers, read_table(folder / "history.csv", ["epoch", "val_auc"])
 
 
 @torch.no_grad()
@@ -183,20 +168,18 @@ def compare_arms(
     """
     logits, rows, histories = {}, [], []
     for name, arm in arms.items():
-        trained = [train_arm(run, arm, seed) for seed in budget.seeds]
+        trained = {seed: train_arm(run, arm, seed) for seed in budget.seeds}
         pairs = arm.data.pairs("test")
-        logits[name] = np.stack([one.answers["test"] for one in trained])
+        logits[name] = np.stack([answers["test"] for answers, _ in trained.values()])
         aucs = [area_under_roc(one, pairs.label) for one in logits[name]]
         row = {"arm": name, "against": against.get(name, ""), "seeds": len(aucs)}
         row |= _spent(arm) | {"auc": np.mean(aucs), "aucs": json.dumps([round(a, 4) for a in aucs])}
         row["auc_sd"] = np.std(aucs, ddof=1) if len(aucs) > 1 else np.nan
-        row["minutes"] = sum(one.history.seconds.sum() for one in trained) / 60
+        row["minutes"] = sum(history.seconds.sum() for _, history in trained.values()) / 60
         if name in against:
-            gain = seed_difference(logits[name], logits[against[name]], pairs)
-            row |= {"difference": gain["auc"], "low": gain["low"], "high": gain["high"]}
+            row |= seed_difference(logits[name], logits[against[name]], pairs)
         rows.append(row)
-        for one, seed in zip(trained, budget.seeds, strict=True):
-            histories.append(one.history.assign(arm=name, seed=seed))
+        histories += [one.assign(arm=name, seed=seed) for seed, (_, one) in trained.items()]
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     write_csv(pd.concat(histories), run.experiment(f"{experiment}_histories.csv"))
     write_csv(table, run.experiment(f"{experiment}.csv"))
@@ -223,7 +206,7 @@ def ladder(run: Run, data: RunData) -> pd.DataFrame:
     """
     small = data.at(data.params.ladder_size)
     budget, larger = Budget.of(small), data.at(round(LARGER * data.params.ladder_size))
-    fixed, every = budget.pairs(small), budget.faces(small)
+    fixed, every = budget.on(small.pairs("train")), budget.on(small.rows("train"))
     best = OURS | AGES | AVERAGE | every
     arms = {
         FIRST: Arm(network(), COURSE | fixed, small),
@@ -257,11 +240,11 @@ def architectures(run: Run, data: RunData) -> pd.DataFrame:
     same fixed pairs, and at equal compute, as a pair costs the Siamese network two passes."""
     small = data.at(data.params.ladder_size)
     budget = Budget.of(small)
-    twice, six = budget.pairs(small, 2), network("ResNetClassifier")
+    pairs, six = small.pairs("train"), network("ResNetClassifier")
     arms = {
-        SIAMESE: Arm(network(), COURSE | budget.pairs(small), small),
-        SIX: Arm(six, COURSE | budget.pairs(small), small, passes=0.5),
-        f"{SIX}, equal compute": Arm(six, COURSE | twice, small, passes=0.5),
+        SIAMESE: Arm(network(), COURSE | budget.on(pairs), small),
+        SIX: Arm(six, COURSE | budget.on(pairs), small, passes=0.5),
+        f"{SIX}, equal compute": Arm(six, COURSE | budget.on(pairs, longer=2), small, passes=0.5),
     }
     against = dict.fromkeys(list(arms)[1:], SIAMESE)
     return compare_arms(run, "architectures", arms, against, budget)
@@ -271,9 +254,9 @@ def hidden_layers(run: Run, data: RunData) -> pd.DataFrame:
     """No hidden layers against the course project's widest head, for both architectures."""
     small = data.at(data.params.ladder_size)
     budget, arms, against = Budget.of(small), {}, {}
+    changes = COURSE | budget.on(small.pairs("train"))
     for name, model, passes in ((SIAMESE, "SiameseResNet", 1), (SIX, "ResNetClassifier", 0.5)):
         wide = f"{name}, hidden layers {'-'.join(map(str, HIDDEN))}"
-        changes = COURSE | budget.pairs(small)
         arms[name] = Arm(network(model), changes, small, passes=passes)
         arms[wide] = Arm(network(model, hidden_layers=HIDDEN), changes, small, passes=passes)
         against[wide] = name
@@ -293,12 +276,13 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     siamese = load_model(run.model("siamese"))
     small, images = data.at(data.params.ladder_size), data.at(regressor.image_size)
     budget = Budget.of(small)
-    fixed = COURSE | budget.pairs(small)
-    features = frozen_features(_transfer(regressor, data, data.params.seed), images)
-    drifting = COURSE | budget.pairs(images)
-    frozen = drifting | {"features": features}
     plain = _plainly_split(small)
     clean = _without_leaks(plain)
+    fixed, drifting, leaking, sealed = (
+        COURSE | budget.on(some.pairs("train")) for some in (small, images, plain, clean)
+    )
+    features = frozen_features(_transfer(regressor, data, data.params.seed), images)
+    frozen = drifting | {"features": features}
     dropout = "dropout in the head"
     arms = {
         FIRST: Arm(network(), fixed, small),
@@ -308,8 +292,8 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
         ),
         "frozen backbone in training mode": Arm(lambda _: _drifting(regressor), drifting, images),
         dropout: Arm(network(**DROPOUT), fixed, small),
-        "plain split, without the copies": Arm(network(), COURSE | budget.pairs(clean), clean),
-        "plain split": Arm(network(), COURSE | budget.pairs(plain), plain),
+        "plain split, without the copies": Arm(network(), sealed, clean),
+        "plain split": Arm(network(), leaking, plain),
         "resumed from the weights alone": Arm(network(), fixed, small, broken=True),
     }
     against = {
@@ -324,7 +308,7 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
         | {key: table[key][name] for key in ("difference", "low", "high", "seeds")}
         for name, other in against.items()
     ]
-    answers = [train_arm(run, arms[dropout], seed).answers for seed in budget.seeds]
+    answers = [train_arm(run, arms[dropout], seed)[0] for seed in budget.seeds]
     rows.append(_training_mode_row(answers, small.pairs("val")[:IN_TRAINING_MODE]))
     rows += [_one_checkpoint_row(model, epochs) for model, epochs in trials.items() if len(epochs)]
     rows += [_one_sample_row(siamese, data), *_matrix_rows(data)]
@@ -368,12 +352,10 @@ def _without_leaks(plain: RunData) -> RunData:
 def _training_mode_row(answers: list[dict[str, np.ndarray]], pairs: Pairs) -> dict:
     sound = np.stack([one["val"][: len(pairs)] for one in answers])
     faulty = np.stack([one["training_mode"] for one in answers])
-    gain = seed_difference(faulty, sound, pairs)
     row = {"fault": "validation in training mode", "measure": "validation AUC that chooses"}
     for name, logits in (("sound", sound), ("faulty", faulty)):
         row[name] = np.mean([area_under_roc(one, pairs.label) for one in logits])
-    row |= {"difference": gain["auc"], "low": gain["low"], "high": gain["high"]}
-    return row | {"seeds": len(answers)}
+    return row | seed_difference(faulty, sound, pairs) | {"seeds": len(answers)}
 
 
 def _one_checkpoint_row(model: str, epochs: pd.DataFrame, orders: int = 2000) -> dict:
@@ -395,8 +377,10 @@ def _one_sample_row(model: nn.Module, data: RunData, samples: int = 10) -> dict:
     """The AUCs of samples of the course project's size around that of all test pairs: sound is the
     latter, faulty the sample furthest from it, low and high are the extremes."""
     pairs, logits = all_answers(model, data)
-    whole = area_under_roc(logits, pairs.label)
-    drawn = sample_scatter(logits, pairs, data.params.eval_pairs, samples) - whole
+    whole, rng = area_under_roc(logits, pairs.label), np.random.default_rng(42)
+    size = min(data.params.eval_pairs, len(pairs))
+    chosen = (rng.choice(len(pairs), size, replace=False) for _ in range(samples))
+    drawn = np.array([area_under_roc(logits[some], pairs.label[some]) for some in chosen]) - whole
     furthest = drawn[np.abs(drawn).argmax()]
     measure = f"test AUC, the furthest of {samples} samples"
     row = {"fault": "one sample of pairs", "measure": measure, "seeds": np.nan}
@@ -410,7 +394,12 @@ def _matrix_rows(data: RunData, most: int = 3000) -> list[dict]:
     quadratically."""
     ages = data.ages.numpy().astype(np.int64)[data.rows("train")]
     some, size = ages[:most], data.params.data_size
-    by_matrix = _measured(lambda: _by_matrix(some, size))
+
+    def draw_from_matrix():
+        candidates = np.argwhere(some[:, None] - some[None, :] >= 1)
+        return candidates[np.random.default_rng(0).permutation(len(candidates))[:size]]
+
+    by_matrix = _measured(draw_from_matrix)
     by_number = _measured(lambda: sample_pairs(ages, data_size=size))
     rows, scale = [], (len(ages) / len(some)) ** 2
     measures = ("memory (MB)", "time (s)")
@@ -418,11 +407,6 @@ def _matrix_rows(data: RunData, most: int = 3000) -> list[dict]:
         row = {"fault": "pairs from an N×N matrix", "measure": measure, "sound": sound}
         rows.append(row | {"faulty": matrix * scale, "difference": matrix * scale - sound})
     return rows
-
-
-def _by_matrix(ages: np.ndarray, size: int | None) -> np.ndarray:
-    candidates = np.argwhere(ages[:, None] - ages[None, :] >= 1)
-    return candidates[np.random.default_rng(0).permutation(len(candidates))[:size]]
 
 
 def _measured(function: Callable) -> tuple[float, float]:

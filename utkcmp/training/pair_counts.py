@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 from torch import Tensor, nn
 
 from utkcmp.data.datasets import RunData
 from utkcmp.data.pairs import Pairs, count_pairs
-from utkcmp.evaluation.bootstrap import t_interval
 from utkcmp.files import is_made_with, read_table, write_csv
 from utkcmp.run import Run
 from utkcmp.training.settings import Settings
@@ -116,7 +116,8 @@ def gains_by_seed(auc: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name in auc.columns[1:]:
         gain = (auc[name] - auc.iloc[:, 0]).dropna()
-        means = auc[name].mean(), auc.iloc[:, 0].mean()
-        rows.append([name, len(gain), *means, *t_interval(gain.to_numpy())])
+        half, middle = student.ppf(0.975, len(gain) - 1) * gain.sem(), gain.mean()
+        means = auc[name].mean(), auc.iloc[:, 0].mean(), middle
+        rows.append([name, len(gain), *means, middle - half, middle + half])
     columns = ["arm", "seeds", "auc", "auc_first", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
