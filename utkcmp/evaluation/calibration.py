@@ -62,11 +62,9 @@ class Calibration:
             return cls()
         try:
             return TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-        except OSError as error:
-            reason = str(error)
-        raise ValueError(f"{path} is no calibration: {reason}")
+        except (OSError, ValidationError) as error:
+            reason = error if isinstance(error, OSError) else error.errors()[0]["msg"]
+            raise ValueError(f"{path} is no calibration: {reason}") from None
 
     def write(self, folder: Path) -> None:
         write_json(asdict(self), folder / CALIBRATION)

@@ -118,11 +118,6 @@ class Task(L.LightningModule):
         if self.settings.ema and self.average is None:
             self.average = moving_average(self.model, self.settings.ema)
 
-    @property
-    def validated(self):
-        """The network to validate: the moving average, if there is one."""
-        return self.average.module if self.average else self.model
-
     def on_fit_start(self):
         self.ages = self.ages.to(self.device)
         if self.device.type != "cpu":
@@ -251,8 +246,8 @@ class Task(L.LightningModule):
         )
 
     def validate(self) -> dict[str, float]:
-        """The validation metrics, in evaluation mode."""
-        val, model = self.validate_on, self.validated
+        """The validation metrics, in evaluation mode, of the moving average if there is one."""
+        val, model = self.validate_on, self.average.module if self.average else self.model
         if self.by_age:
             ages, got = self.ages.cpu().numpy()[val], predict_ages(model, self.images, val)
             return {

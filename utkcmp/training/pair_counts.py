@@ -61,13 +61,15 @@ def fit_pair_counts(
             if (pairs, seed) in done:
                 continue
             train = rows if pairs == EVERY_PAIR else _draw(data, int(pairs), seed)
+            # Repeated, so that all epochs have the same steps.
+            again = np.arange(max(steps * p.batch_size, len(train))) % len(train)
             model = transfer_model(regressor, p.model_copy(update={"seed": seed}))
             model.regressor = nn.Identity()  # so that checkpoints hold the head alone
             fitted = fit(
                 model,
                 data,
                 replace(settings, seed=seed),
-                train=_at_least(steps * p.batch_size, train),
+                train=train[again],
                 val=val,
                 folder=folder,
                 features=features,
@@ -82,11 +84,6 @@ def _draw(data: RunData, count: int, seed: int) -> Pairs:
     other = copy.copy(data)
     other.params = data.params.model_copy(update={"data_size": count, "seed": seed})
     return other.pairs("train")
-
-
-def _at_least(count: int, train: Pairs | np.ndarray) -> Pairs | np.ndarray:
-    """``train`` repeated to ``count`` examples, so that all epochs have the same steps."""
-    return train[np.arange(max(count, len(train))) % len(train)]
 
 
 def pair_count_gains(table: pd.DataFrame) -> pd.DataFrame:
