@@ -64,9 +64,7 @@ def load_models(run: Run) -> dict[str, nn.Module]:
     return {name: load_pair_model(run.model(folder)) for name, folder in model_folders(run).items()}
 
 
-def compare_ages(
-    regressor: models.ResNetAgeRegressor, history: pd.DataFrame
-) -> models.AgeComparison:
+def compare_ages(regressor: nn.Module, history: pd.DataFrame) -> models.AgeComparison:
     """A trained regressor as a pair model, with its best epoch's validation error.
 
     history: as in ``solver.Fitted``.

@@ -53,6 +53,7 @@ SCRATCH = "experiment"  # below models/, while an arm is trained
 IN_TRAINING_MODE = 500  # validation pairs that are also answered in training mode
 COLUMNS = ["arm", "against", "seeds", "faces", "passes", "auc", "auc_sd", "difference"]
 COLUMNS += ["low", "high", "minutes", "aucs"]
+FAULT_COLUMNS = ["fault", "measure", "sound", "faulty", "difference", "low", "high", "seeds"]
 FIRST = "fixed pairs, Adam (the course project's)"
 SIAMESE, SIX = "Siamese", "six channels"
 
@@ -72,25 +73,20 @@ class Arm:
     passes: float = 1.0
 
 
-@dataclass(frozen=True)
 class Budget:
-    """What every arm spends: faces per step, steps per evaluation, evaluations; and the seeds."""
+    """What every arm spends: faces per step, steps per evaluation, evaluations; and the seeds.
 
-    batch: int
-    steps: int
-    evaluations: int
-    seeds: tuple[int, ...]
+    Set by the parameters, limited by the faces and pairs available.
+    """
 
-    @classmethod
-    def of(cls, data: RunData) -> "Budget":
-        """The budget set by the parameters, limited by the faces and pairs available."""
+    def __init__(self, data: RunData):
         p, faces, pairs = data.params, len(data.rows("train")), len(data.pairs("train"))
-        batch = max(2, min(p.batch_size, faces, 2 * pairs) // 2 * 2)
-        most = min(faces // batch, pairs // (batch // 2))
-        total = max(EVALUATIONS, p.ladder_faces // batch)
-        steps = min(most, total // EVALUATIONS)
-        seeds = tuple(range(p.seed, p.seed + p.ladder_seeds))
-        return cls(batch, steps, max(2, total // steps // 2 * 2), seeds)
+        self.batch = max(2, min(p.batch_size, faces, 2 * pairs) // 2 * 2)
+        most = min(faces // self.batch, pairs // (self.batch // 2))
+        total = max(EVALUATIONS, p.ladder_faces // self.batch)
+        self.steps = min(most, total // EVALUATIONS)
+        self.evaluations = max(2, total // self.steps // 2 * 2)
+        self.seeds = range(p.seed, p.seed + p.ladder_seeds)
 
     def on(self, train: Pairs | np.ndarray, longer: int = 1) -> dict:
         """Options of ``fit_variant`` for a fixed list of pairs, or for every pair of batches of
@@ -205,7 +201,7 @@ def ladder(run: Run, data: RunData) -> pd.DataFrame:
     and from scratch, with the same lower learning rate for the backbone in both.
     """
     small = data.at(data.params.ladder_size)
-    budget, larger = Budget.of(small), data.at(round(LARGER * data.params.ladder_size))
+    budget, larger = Budget(small), data.at(round(LARGER * data.params.ladder_size))
     fixed, every = budget.on(small.pairs("train")), budget.on(small.rows("train"))
     best = OURS | AGES | AVERAGE | every
     arms = {
@@ -239,7 +235,7 @@ def architectures(run: Run, data: RunData) -> pd.DataFrame:
     """The Siamese network against the six-channel one, with the course project's recipe: on the
     same fixed pairs, and at equal compute, as a pair costs the Siamese network two passes."""
     small = data.at(data.params.ladder_size)
-    budget = Budget.of(small)
+    budget = Budget(small)
     pairs, six = small.pairs("train"), network("ResNetClassifier")
     arms = {
         SIAMESE: Arm(network(), COURSE | budget.on(pairs), small),
@@ -253,7 +249,7 @@ def architectures(run: Run, data: RunData) -> pd.DataFrame:
 def hidden_layers(run: Run, data: RunData) -> pd.DataFrame:
     """No hidden layers against the course project's widest head, for both architectures."""
     small = data.at(data.params.ladder_size)
-    budget, arms, against = Budget.of(small), {}, {}
+    budget, arms, against = Budget(small), {}, {}
     changes = COURSE | budget.on(small.pairs("train"))
     for name, model, passes in ((SIAMESE, "SiameseResNet", 1), (SIX, "ResNetClassifier", 0.5)):
         wide = f"{name}, hidden layers {'-'.join(map(str, HIDDEN))}"
@@ -275,7 +271,7 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     regressor = load_model(run.model(f"age_regressor_{data.params.backbone}"))
     siamese = load_model(run.model("siamese"))
     small, images = data.at(data.params.ladder_size), data.at(regressor.image_size)
-    budget = Budget.of(small)
+    budget = Budget(small)
     plain = _plainly_split(small)
     clean = _without_leaks(plain)
     fixed, drifting, leaking, sealed = (
@@ -304,15 +300,14 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     }
     table = compare_arms(run, "fault_arms", arms, against, budget).set_index("arm")
     rows = [
-        {"fault": name, "measure": "test AUC", "sound": table.auc[other], "faulty": table.auc[name]}
-        | {key: table[key][name] for key in ("difference", "low", "high", "seeds")}
+        [name, "test AUC", table.auc[other], table.auc[name], *table.loc[name, FAULT_COLUMNS[4:]]]
         for name, other in against.items()
     ]
     answers = [train_arm(run, arms[dropout], seed)[0] for seed in budget.seeds]
     rows.append(_training_mode_row(answers, small.pairs("val")[:IN_TRAINING_MODE]))
     rows += [_one_checkpoint_row(model, epochs) for model, epochs in trials.items() if len(epochs)]
     rows += [_one_sample_row(siamese, data), *_matrix_rows(data)]
-    result = pd.DataFrame(rows)
+    result = pd.DataFrame(rows, columns=FAULT_COLUMNS)
     write_csv(result, run.experiment("faults.csv"))
     return result
 
@@ -349,16 +344,16 @@ def _without_leaks(plain: RunData) -> RunData:
     return clean
 
 
-def _training_mode_row(answers: list[dict[str, np.ndarray]], pairs: Pairs) -> dict:
+def _training_mode_row(answers: list[dict[str, np.ndarray]], pairs: Pairs) -> list:
     sound = np.stack([one["val"][: len(pairs)] for one in answers])
     faulty = np.stack([one["training_mode"] for one in answers])
-    row = {"fault": "validation in training mode", "measure": "validation AUC that chooses"}
-    for name, logits in (("sound", sound), ("faulty", faulty)):
-        row[name] = np.mean([area_under_roc(one, pairs.label) for one in logits])
-    return row | seed_difference(faulty, sound, pairs) | {"seeds": len(answers)}
+    row: list = ["validation in training mode", "validation AUC that chooses"]
+    for logits in (sound, faulty):
+        row.append(np.mean([area_under_roc(one, pairs.label) for one in logits]))
+    return [*row, *seed_difference(faulty, sound, pairs).values(), len(answers)]
 
 
-def _one_checkpoint_row(model: str, epochs: pd.DataFrame, orders: int = 2000) -> dict:
+def _one_checkpoint_row(model: str, epochs: pd.DataFrame, orders: int = 2000) -> list:
     """What a search returns if all trials save to one file, simulated for trials in random order.
 
     Each trial overwrites the file whenever its own loss is its lowest so far, so the file holds the
@@ -368,12 +363,11 @@ def _one_checkpoint_row(model: str, epochs: pd.DataFrame, orders: int = 2000) ->
     sound, faulty = aucs.iloc[0], aucs.mean()
     drawn = np.random.default_rng(0).choice(aucs.to_numpy(), orders)
     low, high = np.quantile(drawn - sound, [0.025, 0.975])
-    row = {"fault": f"one checkpoint for {len(aucs)} trials ({model})", "seeds": np.nan}
-    row |= {"measure": "validation AUC of what is returned", "sound": sound, "faulty": faulty}
-    return row | {"difference": faulty - sound, "low": low, "high": high}
+    row = [f"one checkpoint for {len(aucs)} trials ({model})", "validation AUC of what is returned"]
+    return [*row, sound, faulty, faulty - sound, low, high, np.nan]
 
 
-def _one_sample_row(model: nn.Module, data: RunData, samples: int = 10) -> dict:
+def _one_sample_row(model: nn.Module, data: RunData, samples: int = 10) -> list:
     """The AUCs of samples of the course project's size around that of all test pairs: sound is the
     latter, faulty the sample furthest from it, low and high are the extremes."""
     pairs, logits = all_answers(model, data)
@@ -382,13 +376,11 @@ def _one_sample_row(model: nn.Module, data: RunData, samples: int = 10) -> dict:
     chosen = (rng.choice(len(pairs), size, replace=False) for _ in range(samples))
     drawn = np.array([area_under_roc(logits[some], pairs.label[some]) for some in chosen]) - whole
     furthest = drawn[np.abs(drawn).argmax()]
-    measure = f"test AUC, the furthest of {samples} samples"
-    row = {"fault": "one sample of pairs", "measure": measure, "seeds": np.nan}
-    row |= {"sound": whole, "faulty": whole + furthest, "difference": furthest}
-    return row | {"low": drawn.min(), "high": drawn.max()}
+    row = ["one sample of pairs", f"test AUC, the furthest of {samples} samples"]
+    return [*row, whole, whole + furthest, furthest, drawn.min(), drawn.max(), np.nan]
 
 
-def _matrix_rows(data: RunData, most: int = 3000) -> list[dict]:
+def _matrix_rows(data: RunData, most: int = 3000) -> list[list]:
     """Memory and time to draw the training pairs from an N×N matrix, as the course project did,
     against drawing pair numbers. The matrix is measured on at most ``most`` faces and scaled
     quadratically."""
@@ -399,22 +391,21 @@ def _matrix_rows(data: RunData, most: int = 3000) -> list[dict]:
         candidates = np.argwhere(some[:, None] - some[None, :] >= 1)
         return candidates[np.random.default_rng(0).permutation(len(candidates))[:size]]
 
-    by_matrix = _measured(draw_from_matrix)
-    by_number = _measured(lambda: sample_pairs(ages, data_size=size))
-    rows, scale = [], (len(ages) / len(some)) ** 2
+    faulty = _measured(draw_from_matrix) * (len(ages) / len(some)) ** 2
+    sound = _measured(lambda: sample_pairs(ages, data_size=size))
     measures = ("memory (MB)", "time (s)")
-    for measure, matrix, sound in zip(measures, by_matrix, by_number, strict=True):
-        row = {"fault": "pairs from an N×N matrix", "measure": measure, "sound": sound}
-        rows.append(row | {"faulty": matrix * scale, "difference": matrix * scale - sound})
-    return rows
+    return [
+        ["pairs from an N×N matrix", measure, *figures, np.nan, np.nan, np.nan]
+        for measure, *figures in zip(measures, sound, faulty, faulty - sound, strict=True)
+    ]
 
 
-def _measured(function: Callable) -> tuple[float, float]:
-    """Peak memory in MB and seconds of a call."""
+def _measured(function: Callable) -> np.ndarray:
+    """Peak memory in MB and seconds of a call, (2,)."""
     tracemalloc.start()
     started = time.perf_counter()
     function()
     seconds = time.perf_counter() - started
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return peak / 1e6, seconds
+    return np.array([peak / 1e6, seconds])
