@@ -62,13 +62,15 @@ SIAMESE, SIX = "Siamese", "six channels"
 class Arm:
     """One way of training.
 
-    build: makes the network for a seed; changes: options of ``fit_variant``; broken: stop half-way
-    and resume from the weights alone; passes: of the network per face.
+    build: makes the network for a seed; changes: options of ``fit_variant``; against: the earlier
+    arm that it is compared with; broken: stop half-way and resume from the weights alone; passes:
+    of the network per face.
     """
 
     build: Callable[[int], nn.Module]
     changes: dict
     data: RunData
+    against: str = ""
     broken: bool = False
     passes: float = 1.0
 
@@ -151,10 +153,8 @@ def training_mode_logits(model: nn.Module, images: torch.Tensor, pairs: Pairs) -
     return torch.cat(parts).double().numpy()
 
 
-def compare_arms(
-    run: Run, experiment: str, arms: dict[str, Arm], against: dict[str, str], budget: Budget
-) -> pd.DataFrame:
-    """Train all arms with all seeds, and compare each with the earlier arm ``against`` names.
+def compare_arms(run: Run, experiment: str, arms: dict[str, Arm], budget: Budget) -> pd.DataFrame:
+    """Train all arms with all seeds, and compare each with the arm that it is ``against``.
 
     Writes ``experiments/<experiment>_histories.csv``, all epochs, and writes and returns
     ``experiments/<experiment>.csv``, one row per arm: arm, against ("" for the first), seeds, faces
@@ -168,12 +168,12 @@ def compare_arms(
         pairs = arm.data.pairs("test")
         logits[name] = np.stack([answers["test"] for answers, _ in trained.values()])
         aucs = [area_under_roc(one, pairs.label) for one in logits[name]]
-        row = {"arm": name, "against": against.get(name, ""), "seeds": len(aucs)}
+        row = {"arm": name, "against": arm.against, "seeds": len(aucs)}
         row |= _spent(arm) | {"auc": np.mean(aucs), "aucs": json.dumps([round(a, 4) for a in aucs])}
         row["auc_sd"] = np.std(aucs, ddof=1) if len(aucs) > 1 else np.nan
         row["minutes"] = sum(history.seconds.sum() for _, history in trained.values()) / 60
-        if name in against:
-            row |= seed_difference(logits[name], logits[against[name]], pairs)
+        if arm.against:
+            row |= seed_difference(logits[name], logits[arm.against], pairs)
         rows.append(row)
         histories += [one.assign(arm=name, seed=seed) for seed, (_, one) in trained.items()]
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
@@ -203,24 +203,22 @@ def ladder(run: Run, data: RunData) -> pd.DataFrame:
     small = data.at(data.params.ladder_size)
     budget, larger = Budget(small), data.at(round(LARGER * data.params.ladder_size))
     fixed, every = budget.on(small.pairs("train")), budget.on(small.rows("train"))
-    best = OURS | AGES | AVERAGE | every
-    arms = {
-        FIRST: Arm(network(), COURSE | fixed, small),
-        "AdamW, cosine schedule, augmentation": Arm(network(), OURS | fixed, small),
-        "every pair of a batch": Arm(network(), OURS | every, small),
-        "age-distribution loss": Arm(network(), OURS | AGES | every, small),
-        "moving average, mirror image": Arm(network(mirror=True), best, small),
-    }
-    names = list(arms)
-    against = dict(zip(names[1:], names[:-1], strict=True))
-    rung = f"larger faces ({larger.images.shape[-1]} px)"
-    arms[rung], against[rung] = Arm(network(mirror=True), best, larger), names[-1]
+    best, arms, before = OURS | AGES | AVERAGE | every, {}, ""
+    for rung, build, changes, faces in (
+        (FIRST, network(), COURSE | fixed, small),
+        ("AdamW, cosine schedule, augmentation", network(), OURS | fixed, small),
+        ("every pair of a batch", network(), OURS | every, small),
+        ("age-distribution loss", network(), OURS | AGES | every, small),
+        ("moving average, mirror image", network(mirror=True), best, small),
+        (f"larger faces ({larger.images.shape[-1]} px)", network(mirror=True), best, larger),
+    ):
+        arms[rung], before = Arm(build, changes, faces, before), rung
     if start := _pretrained(data.params):
         slower = best | {"backbone_lr": PRETRAINED_RATE}
         scratch, rung = (f"{start['backbone']} {how}" for how in ("from scratch", "pretrained"))
         arms[scratch] = Arm(network(mirror=True, backbone=start["backbone"]), slower, larger)
-        arms[rung], against[rung] = Arm(network(mirror=True, **start), slower, larger), scratch
-    return compare_arms(run, "ladder", arms, against, budget)
+        arms[rung] = Arm(network(mirror=True, **start), slower, larger, scratch)
+    return compare_arms(run, "ladder", arms, budget)
 
 
 def _pretrained(p: Params) -> dict | None:
@@ -239,24 +237,24 @@ def architectures(run: Run, data: RunData) -> pd.DataFrame:
     pairs, six = small.pairs("train"), network("ResNetClassifier")
     arms = {
         SIAMESE: Arm(network(), COURSE | budget.on(pairs), small),
-        SIX: Arm(six, COURSE | budget.on(pairs), small, passes=0.5),
-        f"{SIX}, equal compute": Arm(six, COURSE | budget.on(pairs, longer=2), small, passes=0.5),
+        SIX: Arm(six, COURSE | budget.on(pairs), small, SIAMESE, passes=0.5),
+        f"{SIX}, equal compute": Arm(
+            six, COURSE | budget.on(pairs, longer=2), small, SIAMESE, passes=0.5
+        ),
     }
-    against = dict.fromkeys(list(arms)[1:], SIAMESE)
-    return compare_arms(run, "architectures", arms, against, budget)
+    return compare_arms(run, "architectures", arms, budget)
 
 
 def hidden_layers(run: Run, data: RunData) -> pd.DataFrame:
     """No hidden layers against the course project's widest head, for both architectures."""
     small = data.at(data.params.ladder_size)
-    budget, arms, against = Budget(small), {}, {}
+    budget, arms = Budget(small), {}
     changes = COURSE | budget.on(small.pairs("train"))
     for name, model, passes in ((SIAMESE, "SiameseResNet", 1), (SIX, "ResNetClassifier", 0.5)):
         wide = f"{name}, hidden layers {'-'.join(map(str, HIDDEN))}"
         arms[name] = Arm(network(model), changes, small, passes=passes)
-        arms[wide] = Arm(network(model, hidden_layers=HIDDEN), changes, small, passes=passes)
-        against[wide] = name
-    return compare_arms(run, "hidden_layers", arms, against, budget)
+        arms[wide] = Arm(network(model, hidden_layers=HIDDEN), changes, small, name, passes=passes)
+    return compare_arms(run, "hidden_layers", arms, budget)
 
 
 def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -279,29 +277,27 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     )
     features = frozen_features(_transfer(regressor, data, data.params.seed), images)
     frozen = drifting | {"features": features}
-    dropout = "dropout in the head"
+    sound, dropout = "frozen backbone", "dropout in the head"
+    copies = "plain split, without the copies"
     arms = {
         FIRST: Arm(network(), fixed, small),
-        "frozen backbone": Arm(lambda seed: _transfer(regressor, data, seed), frozen, images),
+        sound: Arm(lambda seed: _transfer(regressor, data, seed), frozen, images),
         "left face twice": Arm(
-            lambda seed: _transfer(regressor, data, seed, blind=True), frozen, images
+            lambda seed: _transfer(regressor, data, seed, blind=True), frozen, images, sound
         ),
-        "frozen backbone in training mode": Arm(lambda _: _drifting(regressor), drifting, images),
+        "frozen backbone in training mode": Arm(
+            lambda _: _drifting(regressor), drifting, images, sound
+        ),
         dropout: Arm(network(**DROPOUT), fixed, small),
-        "plain split, without the copies": Arm(network(), sealed, clean),
-        "plain split": Arm(network(), leaking, plain),
-        "resumed from the weights alone": Arm(network(), fixed, small, broken=True),
+        copies: Arm(network(), sealed, clean),
+        "plain split": Arm(network(), leaking, plain, copies),
+        "resumed from the weights alone": Arm(network(), fixed, small, FIRST, broken=True),
     }
-    against = {
-        "left face twice": "frozen backbone",
-        "frozen backbone in training mode": "frozen backbone",
-        "plain split": "plain split, without the copies",
-        "resumed from the weights alone": FIRST,
-    }
-    table = compare_arms(run, "fault_arms", arms, against, budget).set_index("arm")
+    table = compare_arms(run, "fault_arms", arms, budget).set_index("arm")
     rows = [
-        [name, "test AUC", table.auc[other], table.auc[name], *table.loc[name, FAULT_COLUMNS[4:]]]
-        for name, other in against.items()
+        [name, "test AUC", table.auc[one.against], *table.loc[name, ["auc", *FAULT_COLUMNS[4:]]]]
+        for name, one in arms.items()
+        if one.against
     ]
     answers = [train_arm(run, arms[dropout], seed)[0] for seed in budget.seeds]
     rows.append(_training_mode_row(answers, small.pairs("val")[:IN_TRAINING_MODE]))

@@ -1,7 +1,5 @@
 """Trainings with a run's parameters, and with some of them changed."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -26,15 +24,14 @@ def fit_variant(
     *,
     train: Pairs | np.ndarray | None = None,
     features: Tensor | None = None,
-    on_epoch: Callable[[dict], None] | None = None,
     boards: bool = True,
     **changes,
 ) -> Fitted:
     """Train a model with the run's parameters and ``changes`` of any of them.
 
     name: the folder below ``models/``. data: faces and parameters. model: a name, to build from the
-    parameters, or a built model. train: by default as ``pairing`` says. features, on_epoch: as for
-    ``fit``. boards: write for TensorBoard.
+    parameters, or a built model. train: by default as ``pairing`` says. features: as for ``fit``.
+    boards: write for TensorBoard.
     """
     check_names(changes)
     p = check(data.params.model_dump() | changes)
@@ -54,7 +51,6 @@ def fit_variant(
         folder=run.model(name),
         tensorboard=run.tensorboard(name) if boards else None,
         features=features,
-        on_epoch=on_epoch,
     )
 
 
