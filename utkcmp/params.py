@@ -371,6 +371,9 @@ def load_file(path: str | Path) -> dict[str, Any]:
         if len(content) > MAX_FILE:
             raise NotPlainError("holds more than 1 MiB, expected a few lines")
         values = parse_yaml(content.decode("utf-8"))
+        if not isinstance(values, dict | None):
+            raise NotPlainError("expected 'name: value' lines")
+        return values or {}
     except OSError as error:
         raise ParameterError(f"parameter file {path}: {error.strerror.lower()}") from None
     except UnicodeDecodeError:
@@ -378,11 +381,6 @@ def load_file(path: str | Path) -> dict[str, Any]:
     except NotPlainError as error:
         at = f", line {error.line}" if error.line else ""
         raise ParameterError(f"parameter file {path}{at}: {error}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ParameterError(f"parameter file {path}: expected 'name: value' lines")
-    return values
 
 
 def load_files(paths: Iterable[str | Path]) -> dict[str, Any]:

@@ -31,20 +31,7 @@ from tqdm.auto import tqdm
 from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.metrics import pair_metrics
 from utkcmp.files import atomic
-from utkcmp.models.inference import (
-    apply_rows,
-    compared_logits,
-    embeds_once,
-    pair_logits,
-    pick_device,
-    predict_ages,
-)
-from utkcmp.models.networks import (
-    AgeDistribution,
-    RankingAgeRegressor,
-    ResNetAgeRegressor,
-    SiameseResNetAge,
-)
+from utkcmp.models import inference, networks
 from utkcmp.training.augmentation import Augmentation
 from utkcmp.training.batches import ComparedFaces, FaceBatches, PairBatches
 from utkcmp.training.settings import DivergedError, Settings
@@ -101,15 +88,15 @@ class Task(L.LightningModule):
         self.settings, self.made = settings, made
         self.features, self.on_epoch = features, on_epoch
         self.augmentation = Augmentation(settings.augment)
-        self.by_age = isinstance(model, ResNetAgeRegressor)
-        self.frozen = isinstance(model, SiameseResNetAge)
+        self.by_age = isinstance(model, networks.ResNetAgeRegressor)
+        self.frozen = isinstance(model, networks.SiameseResNetAge)
         with_ages = settings.age_weight > 0 and not (self.by_age or self.frozen)
-        faces = 1 if embeds_once(model) else 2  # per feature vector
+        faces = 1 if inference.embeds_once(model) else 2  # per feature vector
         self.age_heads = nn.ModuleList(
-            AgeDistribution(model.features, model.config["options"].get("weights"))
+            networks.AgeDistribution(model.features, model.config["options"].get("weights"))
             for _ in range(faces if with_ages else 0)
         )
-        if isinstance(model, RankingAgeRegressor):  # it has its own
+        if isinstance(model, networks.RankingAgeRegressor):  # it has its own
             self.age_heads = nn.ModuleList([model.regressor.head])
         self.average: AveragedModel | None = None
         self.history: list[dict] = []
@@ -126,7 +113,7 @@ class Task(L.LightningModule):
             self.model.eval()
             if self.features is None:
                 rows = np.arange(len(self.images))
-                self.features = apply_rows(self.model.embed, self.images, rows)
+                self.features = inference.apply_rows(self.model.embed, self.images, rows)
             self.features = self.features.to(self.device)
 
     def train_dataloader(self):
@@ -186,7 +173,7 @@ class Task(L.LightningModule):
             contributed, age_loss = self.contributed(rows)
             return self.model.compare(contributed[left], contributed[right]), label, age_loss
         left, right, label = batch
-        if not embeds_once(self.model):
+        if not inference.embeds_once(self.model):
             features = self.model.embed(self.faces(left), self.faces(right))
             return self.model.answer(*features), label, self.age_loss(features[0], left, right)
         contributed, age_loss = self.contributed(torch.cat([left, right]))
@@ -249,19 +236,17 @@ class Task(L.LightningModule):
         """The validation metrics, in evaluation mode, of the moving average if there is one."""
         val, model = self.validate_on, self.average.module if self.average else self.model
         if self.by_age:
-            ages, got = self.ages.cpu().numpy()[val], predict_ages(model, self.images, val)
-            return {
-                "loss": float(((got - ages) ** 2).mean()) / float(model.age_std) ** 2,
-                "mae": float(np.abs(got - ages).mean()),
-            }
+            wrong = inference.predict_ages(model, self.images, val) - self.ages.cpu().numpy()[val]
+            loss = float((wrong**2).mean()) / float(model.age_std) ** 2
+            return {"loss": loss, "mae": float(np.abs(wrong).mean())}
         if self.features is None:
             precision = self.trainer.precision_plugin.forward_context
-            logits = pair_logits(model, self.images, val, embedding=precision)
+            logits = inference.pair_logits(model, self.images, val, embedding=precision)
         else:
             model.eval()
             with torch.no_grad():
                 contributed = model.contribute(self.features)
-            logits = compared_logits(model, contributed, val.left, val.right)
+            logits = inference.compared_logits(model, contributed, val.left, val.right)
             model.train()
         return pair_metrics(logits, val.label)
 
@@ -343,7 +328,7 @@ def train_here(task: Task, folder: Path, checkpoint: Path | None, tensorboard: P
         trainer = L.Trainer(
             max_epochs=s.epochs,
             limit_train_batches=s.steps_per_epoch,
-            accelerator="gpu" if pick_device(s.device).type == "cuda" else "cpu",
+            accelerator="gpu" if inference.pick_device(s.device).type == "cuda" else "cpu",
             devices=s.devices,
             strategy="ddp_spawn" if s.devices > 1 else "auto",
             use_distributed_sampler=False,
