@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
 from utkcmp.data.pairs import Pairs
@@ -64,13 +64,11 @@ def influences(logits: np.ndarray, label: np.ndarray) -> pd.DataFrame:
     """
     label = label.astype(bool)
     right = (logits > 0) == label
-    placed = np.empty(len(logits))
+    placed, ranks = np.empty(len(logits)), rankdata(logits)  # of ties, the mean
     for side in (True, False):
-        others = np.sort(logits[label != side])
-        own = logits[label == side]
-        below = np.searchsorted(others, own, "left") + np.searchsorted(others, own, "right")
-        share = below / (2 * max(1, len(others)))  # ties count half
-        placed[label == side] = share if side else 1 - share
+        own = label == side
+        share = (ranks[own] - rankdata(logits[own])) / max(1, (~own).sum())
+        placed[own] = share if side else 1 - share
     weight = len(label) / np.where(label, label.sum(), (~label).sum())
     auc = placed[label].mean() if label.any() else np.nan
     return pd.DataFrame({"accuracy": right - right.mean(), "auc": (placed - auc) * weight})
