@@ -150,13 +150,9 @@ class Task(L.LightningModule):
         torch.manual_seed(self.settings.seed * 100_003 + self.current_epoch + self.global_rank)
         self.started, self.losses, self.kept = time.perf_counter(), [], []
 
-    def faces(self, rows: Tensor) -> Tensor:
-        """The augmented, normalised faces of the given rows, (B, 3, S, S) float32."""
-        return self.augmentation(self.images[rows])
-
     def training_step(self, batch, step):
         if self.by_age:
-            loss = self.model.loss(self.faces(batch), self.ages[batch])
+            loss = self.model.loss(self.augmentation(self.images[batch]), self.ages[batch])
             self.losses.append(loss.detach())
             return loss
         logits, label, age_loss = self.answers(batch)
@@ -174,7 +170,8 @@ class Task(L.LightningModule):
             return self.model.compare(contributed[left], contributed[right]), label, age_loss
         left, right, label = batch
         if not inference.embeds_once(self.model):
-            features = self.model.embed(self.faces(left), self.faces(right))
+            sides = (self.augmentation(self.images[side]) for side in (left, right))
+            features = self.model.embed(*sides)
             return self.model.answer(*features), label, self.age_loss(features[0], left, right)
         contributed, age_loss = self.contributed(torch.cat([left, right]))
         return self.model.compare(*contributed.chunk(2)), label, age_loss
@@ -182,7 +179,7 @@ class Task(L.LightningModule):
     def contributed(self, rows: Tensor) -> tuple[Tensor, Tensor | float]:
         if self.features is not None:
             return self.model.contribute(self.features[rows]), 0.0
-        features = self.model.embed(self.faces(rows))
+        features = self.model.embed(self.augmentation(self.images[rows]))
         return self.model.contribute(features), self.age_loss(features, rows)
 
     def age_loss(self, features: Tensor, *sides: Tensor) -> Tensor | float:

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from torch import Tensor, nn
 
 from utkcmp.data.datasets import RunData
-from utkcmp.data.pairs import count_pairs
+from utkcmp.data.pairs import AllPairs
 from utkcmp.files import is_made_with, read_table, write_csv
 from utkcmp.run import Run
 from utkcmp.training.settings import Settings
@@ -41,7 +41,7 @@ def fit_pair_counts(
     """
     p = data.params
     rows, val = data.rows("train"), data.pairs("val")
-    possible = count_pairs(data.ages.numpy()[rows], p.year_diff, p.unique_images)
+    possible = AllPairs(data.ages.numpy()[rows], p.year_diff).possible(p.unique_images)
     counts = sorted({min(count, possible) for count in p.pair_counts})
     steps = p.steps_per_epoch or max(1, counts[-1] // p.batch_size)
     changes = {"epochs": EPOCHS, "patience": EPOCHS, "steps_per_epoch": steps}
