@@ -92,15 +92,6 @@ def check_weights(weights: str | None, backbone: str) -> str | None:
     return weights
 
 
-def least_side(backbone: str) -> int:
-    """The smallest image side, in pixels, that a backbone accepts.
-
-    >>> least_side("vgg16"), least_side("resnet18")
-    (32, 8)
-    """
-    return 32 if backbone.startswith(("vgg", "convnext")) else 8  # unpadded downsampling
-
-
 PairModel = Literal["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Widths = Annotated[list[Width], Field(max_length=8)]
@@ -262,7 +253,8 @@ class Params(BaseModel):
     @model_validator(mode="after")
     def _consistent(self):
         for name in {self.backbone, *self.search_space.get("resnet_type", [])}:
-            if self.image_size < (least := least_side(name)):
+            least = 32 if name.startswith(("vgg", "convnext")) else 8  # unpadded downsampling
+            if self.image_size < least:
                 raise ValueError(
                     f"image_size {self.image_size} is too small for {name}: expected {least} or "
                     "more"
@@ -371,6 +363,9 @@ def load_file(path: str | Path) -> dict[str, Any]:
         if len(content) > MAX_FILE:
             raise NotPlainError("holds more than 1 MiB, expected a few lines")
         values = parse_yaml(content.decode("utf-8"))
+        if not isinstance(values, dict | None):
+            raise NotPlainError("expected 'name: value' lines")
+        return values or {}
     except OSError as error:
         raise ParameterError(f"parameter file {path}: {error.strerror.lower()}") from None
     except UnicodeDecodeError:
@@ -378,11 +373,6 @@ def load_file(path: str | Path) -> dict[str, Any]:
     except NotPlainError as error:
         at = f", line {error.line}" if error.line else ""
         raise ParameterError(f"parameter file {path}{at}: {error}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ParameterError(f"parameter file {path}: expected 'name: value' lines")
-    return values
 
 
 def load_files(paths: Iterable[str | Path]) -> dict[str, Any]:

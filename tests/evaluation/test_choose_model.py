@@ -8,8 +8,7 @@ import torch
 from utkcmp.compare.predictor import find_model
 from utkcmp.compare.robustness import calibrate_models
 from utkcmp.data.index import read_crops
-from utkcmp.data.pairs import Pairs
-from utkcmp.evaluation.calibration import Calibration, calibrate, fit_temperature, symmetric_logits
+from utkcmp.evaluation.calibration import Calibration, calibrate, fit_temperature
 from utkcmp.evaluation.registry import choose_model
 from utkcmp.models.networks import build_model
 from utkcmp.models.storage import save_model
@@ -75,15 +74,6 @@ def test_a_retrained_model_loses_its_calibration(run):
     calibrate(run.model("siamese"), data)
     save(run.model("siamese"), "SiameseResNet")
     assert Calibration.read(run.model("siamese")) == Calibration()
-
-
-def test_swapped_pairs_get_the_opposite_logit(run):
-    run, data = run
-    model = save(run.model("siamese"), "SiameseResNet")
-    pairs = data.pairs("val")
-    swapped = Pairs(pairs.right, pairs.left, 1 - pairs.label)
-    got = symmetric_logits(model, data, pairs) + symmetric_logits(model, data, swapped)
-    assert got == pytest.approx(np.zeros(len(pairs)), abs=1e-6)
 
 
 def test_crops_come_in_the_order_asked(run):

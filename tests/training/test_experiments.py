@@ -25,11 +25,9 @@ def asked(small_run, tmp_path):
 def test_each_rung_differs_in_one_thing_and_costs_the_same(asked, monkeypatch):
     run, data = asked
     seen = {}
-    monkeypatch.setattr(
-        experiments, "compare_arms", lambda run, name, arms, against, budget: (arms, against)
-    )
-    arms, against = experiments.ladder(run, data)
-    for name, other in against.items():
+    monkeypatch.setattr(experiments, "compare_arms", lambda run, name, arms, budget: arms)
+    arms = experiments.ladder(run, data)
+    for name, other in [(name, arm.against) for name, arm in arms.items() if arm.against]:
         one, two = arms[name].changes, arms[other].changes
         skipped = ("train", "batch_size")
         seen[name] = {key for key in one if key not in skipped and one[key] != two[key]}
@@ -81,6 +79,8 @@ def test_every_fault_has_a_sound_baseline(asked):
     np.testing.assert_allclose(got.faulty - got.sound, got.difference, atol=1e-9)
     shared = got.loc["one checkpoint for 3 trials (SiameseResNet)"]
     assert shared.sound == 0.9 and shared.faulty == pytest.approx(0.7)
+    sample = got.loc["one sample of pairs"]
+    assert sample.low < 0 < sample.high and abs(sample.difference) == max(-sample.low, sample.high)
     memory = got.loc["pairs from an N×N matrix"].query("measure.str.startswith('memory')")
     assert memory.difference.iloc[0] > 0
 
@@ -91,7 +91,7 @@ def test_a_seed_decides_the_initial_weights_of_every_arm(asked, monkeypatch):
     fit_variant("siamese", run, data)
     seen = {}
 
-    def look(run, name, arms, against, budget):
+    def look(run, name, arms, budget):
         seen.update(arms)
         raise InterruptedError
 
@@ -115,12 +115,10 @@ def test_a_pretrained_start_differs_from_its_network_in_the_start_alone(asked, m
     start = {"backbone": "faceres", "weights": "faceres"}
     monkeypatch.setattr(experiments, "_pretrained", lambda p: start)
     monkeypatch.setattr(experiments, "network", lambda *names, **options: options)
-    monkeypatch.setattr(
-        experiments, "compare_arms", lambda run, name, arms, against, _: (arms, against)
-    )
-    arms, against = experiments.ladder(run, data)
+    monkeypatch.setattr(experiments, "compare_arms", lambda run, name, arms, budget: arms)
+    arms = experiments.ladder(run, data)
     one, scratch = "faceres pretrained", "faceres from scratch"
-    assert against[one] == scratch and scratch not in against
+    assert arms[one].against == scratch and not arms[scratch].against
     assert arms[one].build == arms[scratch].build | {"weights": "faceres"}
     assert arms[one].changes is arms[scratch].changes and arms[one].data is arms[scratch].data
 

@@ -8,8 +8,7 @@ from torch.nn.functional import interpolate
 
 from utkcmp.compare.onnx_export import write_graphs
 from utkcmp.compare.predictor import Predictor
-from utkcmp.evaluation.ensembles import make_ensemble
-from utkcmp.evaluation.registry import MEMBERS, load_models, model_costs
+from utkcmp.evaluation.registry import MEMBERS, load_models, make_ensemble, model_costs
 from utkcmp.evaluation.results import age_table, answers_to
 from utkcmp.models.inference import pair_logits
 from utkcmp.models.storage import load_model

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
 from utkcmp.data.pairs import Pairs
@@ -44,8 +44,7 @@ def bootstrap_faces(
     counts = rng.multinomial(len(faces), np.full(len(faces), 1 / len(faces)), size=resamples)
     counts = counts.T.astype(np.float32)  # (N, R)
 
-    def weighted_sum(values: np.ndarray) -> np.ndarray:
-        """The weighted sum of the pairs' values in each resample, (R,)."""
+    def weighted_sum(values: np.ndarray) -> np.ndarray:  # of the pairs, in each resample: (R,)
         matrix = csr_array((values.astype(np.float32), (left, right)), shape=(len(faces),) * 2)
         blocks = np.split(counts, range(_COLUMNS, resamples, _COLUMNS), axis=1)
         sums = [np.einsum("nr,nr->r", matrix @ some, some, dtype=np.float64) for some in blocks]
@@ -65,13 +64,11 @@ def influences(logits: np.ndarray, label: np.ndarray) -> pd.DataFrame:
     """
     label = label.astype(bool)
     right = (logits > 0) == label
-    placed = np.empty(len(logits))
+    placed, ranks = np.empty(len(logits)), rankdata(logits)  # of ties, the mean
     for side in (True, False):
-        others = np.sort(logits[label != side])
-        own = logits[label == side]
-        below = np.searchsorted(others, own, "left") + np.searchsorted(others, own, "right")
-        share = below / (2 * max(1, len(others)))  # ties count half
-        placed[label == side] = share if side else 1 - share
+        own = label == side
+        share = (ranks[own] - rankdata(logits[own])) / max(1, (~own).sum())
+        placed[own] = share if side else 1 - share
     weight = len(label) / np.where(label, label.sum(), (~label).sum())
     auc = placed[label].mean() if label.any() else np.nan
     return pd.DataFrame({"accuracy": right - right.mean(), "auc": (placed - auc) * weight})
@@ -186,7 +183,7 @@ def paired_difference(
 
 
 def seed_difference(one: np.ndarray, other: np.ndarray, pairs: Pairs) -> dict[str, float]:
-    """Mean AUC of one way of training minus that of another: auc, low, high.
+    """Mean AUC of one way of training minus that of another: difference, low, high.
 
     one, other: logits (S, K) of S trainings each, with the same seeds, on the same K pairs. The
     95% interval combines the variance over test faces (of the mean influence) with that over seeds
@@ -201,35 +198,10 @@ def seed_difference(one: np.ndarray, other: np.ndarray, pairs: Pairs) -> dict[st
     parts = np.array([error**2, np.var(gains, ddof=1) / count if count > 1 else 0.0])
     freedom = np.array([max(1.0, np.nan_to_num(faces) - 1), max(1, count - 1)])
     total, middle = parts.sum(), float(np.mean(gains))
-    if not total > 0:
-        return {"auc": middle, "low": middle, "high": middle}
-    half = student.ppf(0.975, total**2 / (parts**2 / freedom).sum()) * total**0.5
-    return {"auc": middle, "low": float(middle - half), "high": float(middle + half)}
-
-
-def t_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of (n,) values and the bounds of its 95% t interval, NaN for a single value.
-
-    >>> [round(one, 2) for one in t_interval(np.array([1.0, 2.0, 3.0]))]
-    [2.0, -0.48, 4.48]
-    """
-    n, middle = len(values), float(np.mean(values))
-    if n < 2:
-        return middle, float("nan"), float("nan")
-    half = student.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5
-    return middle, float(middle - half), float(middle + half)
-
-
-def sample_scatter(
-    logits: np.ndarray, pairs: Pairs, size: int, samples: int = 10, seed: int = 42
-) -> np.ndarray:
-    """AUCs of ``samples`` random samples of ``size`` pairs each, (samples,).
-
-    logits: (K,); pairs: all K pairs of the same faces.
-    """
-    rng, size = np.random.default_rng(seed), min(size, len(pairs))
-    chosen = (rng.choice(len(pairs), size, replace=False) for _ in range(samples))
-    return np.array([area_under_roc(logits[some], pairs.label[some]) for some in chosen])
+    half = 0.0
+    if total > 0:
+        half = student.ppf(0.975, total**2 / (parts**2 / freedom).sum()) * total**0.5
+    return {"difference": middle, "low": float(middle - half), "high": float(middle + half)}
 
 
 def part_accuracy(correct: np.ndarray, pairs: Pairs, part: pd.Series) -> pd.DataFrame:

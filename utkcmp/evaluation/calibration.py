@@ -62,11 +62,9 @@ class Calibration:
             return cls()
         try:
             return TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-        except OSError as error:
-            reason = str(error)
-        raise ValueError(f"{path} is no calibration: {reason}")
+        except (OSError, ValidationError) as error:
+            reason = error if isinstance(error, OSError) else error.errors()[0]["msg"]
+            raise ValueError(f"{path} is no calibration: {reason}") from None
 
     def write(self, folder: Path) -> None:
         write_json(asdict(self), folder / CALIBRATION)
@@ -144,13 +142,8 @@ def calibrate(folder: Path, data: RunData, frame: list[list[float]] | None = Non
     frame: the landmarks of its training faces, as from ``alignment.measure_frame``.
     """
     model, pairs = load_pair_model(folder), data.pairs("val")
-    temperature = fit_temperature(symmetric_logits(model, data, pairs), pairs.label)
+    logits, swapped, _ = both_orders(model, data.images_for(model), pairs)
+    temperature = fit_temperature((logits - swapped) / 2, pairs.label)
     found = Calibration(temperature, len(pairs), frame, data.params.data == EMBEDDED)
     found.write(folder)
     return found
-
-
-def symmetric_logits(model: nn.Module, data: RunData, pairs: Pairs) -> np.ndarray:
-    """Logits averaged over both orders, ``(f(left, right) - f(right, left)) / 2``, (K,)."""
-    one, other, _ = both_orders(model, data.images_for(model), pairs)
-    return (one - other) / 2

@@ -1,4 +1,4 @@
-"""The trained models of a run: their folders, loading them, their cost."""
+"""The models that a run compares: their folders, loading them, the ensemble, the peer, costs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pandas as pd
 from utkcmp import models
 from utkcmp.data.pairs import Pairs
 from utkcmp.files import read_table, write_json
-from utkcmp.run import CHOICE, Run
+from utkcmp.params import FACERES
+from utkcmp.run import CHOICE, Run, faceres_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +34,13 @@ ENSEMBLE = "ensemble"
 MEMBERS = ("SiameseResNet", "SiameseResNetAge")  # of the ensemble
 AGES_COMPARED = "ages compared"
 SPEED_FACES = 256  # to measure a model's speed
+PEER_SIZE = 160  # pixels per side of the faces that the peer sees
+PEER_FACES = 500  # validation faces, at most, used to estimate the peer's error
 ABLATIONS = ("SiameseResNetAge, left face twice",)  # deliberately faulty, so never chosen
+ABSENT = (
+    "No published estimator stands beside these models, since its weights are not on this machine: "
+    "`make weights` fetches them, and the next `make report` asks it about the same faces."
+)
 
 
 def by_validation(results: pd.DataFrame) -> list[str]:
@@ -57,15 +64,55 @@ def load_models(run: Run) -> dict[str, nn.Module]:
     return {name: load_pair_model(run.model(folder)) for name, folder in model_folders(run).items()}
 
 
-def compare_ages(
-    regressor: models.ResNetAgeRegressor, history: pd.DataFrame
-) -> models.AgeComparison:
+def compare_ages(regressor: nn.Module, history: pd.DataFrame) -> models.AgeComparison:
     """A trained regressor as a pair model, with its best epoch's validation error.
 
     history: as in ``solver.Fitted``.
     """
     error = history.val_loss.min() ** 0.5 * float(regressor.age_std)  # RMSE, years
     return models.AgeComparison(regressor, error).eval()
+
+
+def make_ensemble(run: Run) -> nn.Module | None:
+    """Combine the ``MEMBERS`` in ``models/ensemble``, without training; None if one of them is
+    missing or has not been evaluated.
+
+    Its history is the concatenation of theirs.
+    """
+    known = model_folders(run)
+    if not set(MEMBERS) <= set(known) & set(run.read_results().model):
+        return None
+    folders = {name: run.model(known[name]) for name in MEMBERS}
+    members = [models.load_model(folder) for folder in folders.values()]
+    ensemble = models.build_model("PairEnsemble", members=[one.config for one in members])
+    for own, trained in zip(ensemble.members, members, strict=True):
+        own.load_state_dict(trained.state_dict())
+    models.save_model(
+        ensemble.eval(),
+        run.model(FOLDERS[ENSEMBLE]),
+        settings={name: models.read_config(folder)["settings"] for name, folder in folders.items()},
+        history=pd.concat([models.read_history(folder) for folder in folders.values()]),
+    )
+    return ensemble
+
+
+def load_peer(data: RunData) -> models.AgeComparison | None:
+    """HSE-FaceRes with its own age head, not trained here, as a pair model.
+
+    It predicts the expected age from a face of 160 pixels and its mirror image; see
+    ``models/weights.py`` for its training data. The pair model compares the ages, its confidence
+    following from its error on validation faces. None if its weights are not on this machine.
+    """
+    if not faceres_weights().exists():
+        return None
+    options = {"backbone": FACERES, "weights": FACERES, "age_loss": "distribution"}
+    options |= {"mirror": True, "image_size": PEER_SIZE}
+    regressor = models.build_model("ResNetAgeRegressor", **options).eval()
+    rows = data.rows("val")
+    rows = rows[:: -(-len(rows) // PEER_FACES)]
+    stated = models.predict_ages(regressor, data.images_for(regressor), rows)
+    wrong = stated - data.ages.numpy()[rows]
+    return models.AgeComparison(regressor, float(np.sqrt((wrong**2).mean()))).eval()
 
 
 def model_costs(run: Run, trained: dict[str, nn.Module], data: RunData) -> pd.DataFrame:

@@ -41,17 +41,17 @@ def age_table(trained: dict[str, nn.Module], data: RunData, split: str = "test")
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("model")
 
 
-def all_answers(model: nn.Module, data: RunData, split: str = "test") -> tuple[Pairs, np.ndarray]:
-    """Every pair of a split at least a year apart (rows of ``data.images``), and a model's logits,
-    float64 (K,). Raises ValueError if the model does not embed each face separately."""
+def all_answers(model: nn.Module, data: RunData) -> tuple[Pairs, np.ndarray]:
+    """Every pair of test faces at least a year apart (rows of ``data.images``), and a model's
+    logits, float64 (K,). Raises ValueError if the model does not embed each face separately."""
     if not models.embeds_once(model):
         raise ValueError("a model that sees two faces at once cannot be asked millions of pairs")
-    pairs = _every_pair(data, split)
+    pairs = _every_pair(data)
     return pairs, models.pair_logits(model, data.images_for(model), pairs)
 
 
-def _every_pair(data: RunData, split: str) -> Pairs:
-    rows = data.rows(split)
+def _every_pair(data: RunData) -> Pairs:
+    rows = data.rows("test")
     return AllPairs(data.ages.numpy()[rows])[:].take(rows)
 
 
@@ -103,7 +103,7 @@ def evaluate_pairs(
     """
     protocols = {"sample": data.pairs(split)}
     if split == "test" and models.embeds_once(model):
-        protocols["all"] = _every_pair(data, split)
+        protocols["all"] = _every_pair(data)
     results, seed = [], data.params.seed if seed is None else seed
     for protocol, pairs in protocols.items():
         logits, swapped, seconds = both_orders(model, data.images_for(model), pairs)

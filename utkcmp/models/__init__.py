@@ -26,6 +26,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SiameseResNetAge",
             "build_model",
         ],
-        "storage": ["load_model", "read_config", "read_history"],
+        "storage": ["load_model", "read_config", "read_history", "save_model"],
     },
 )

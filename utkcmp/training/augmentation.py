@@ -83,10 +83,7 @@ def _erased(batch: Tensor) -> Tensor:
 
 
 def _span(count: int, length: Tensor) -> Tensor:
-    """Which of ``count`` pixels lie in a random interval: bool (B, 1, 1, count).
-
-    length: of the interval, as a share of the row, (B, 1, 1, 1).
-    """
+    """Which of ``count`` pixels lie in a random interval, of a share (B, 1, 1, 1) of the row."""
     start = _drawn(length, 0, 1) * (1 - length)
     places = (torch.arange(count, device=length.device) + 0.5) / count
     return (places >= start) & (places < start + length)

@@ -25,7 +25,7 @@ from torch import nn
 from utkcmp.data.datasets import RunData
 from utkcmp.data.pairs import Pairs, sample_pairs
 from utkcmp.data.split import split_faces
-from utkcmp.evaluation.bootstrap import sample_scatter, seed_difference
+from utkcmp.evaluation.bootstrap import seed_difference
 from utkcmp.evaluation.metrics import area_under_roc
 from utkcmp.evaluation.results import all_answers
 from utkcmp.files import atomic, read_table, write_csv
@@ -53,6 +53,7 @@ SCRATCH = "experiment"  # below models/, while an arm is trained
 IN_TRAINING_MODE = 500  # validation pairs that are also answered in training mode
 COLUMNS = ["arm", "against", "seeds", "faces", "passes", "auc", "auc_sd", "difference"]
 COLUMNS += ["low", "high", "minutes", "aucs"]
+FAULT_COLUMNS = ["fault", "measure", "sound", "faulty", "difference", "low", "high", "seeds"]
 FIRST = "fixed pairs, Adam (the course project's)"
 STEADY = "constant learning rate"
 SIAMESE, SIX = "Siamese", "six channels"
@@ -62,57 +63,40 @@ SIAMESE, SIX = "Siamese", "six channels"
 class Arm:
     """One way of training.
 
-    build: makes the network for a seed; changes: options of ``fit_variant``; broken: stop half-way
-    and resume from the weights alone; passes: of the network per face.
+    build: makes the network for a seed; changes: options of ``fit_variant``; against: the earlier
+    arm that it is compared with; broken: stop half-way and resume from the weights alone; passes:
+    of the network per face.
     """
 
     build: Callable[[int], nn.Module]
     changes: dict
     data: RunData
+    against: str = ""
     broken: bool = False
     passes: float = 1.0
 
 
-@dataclass
-class Trained:
-    """One training's logits, of the ``test`` and ``val`` pairs and, in ``training_mode``, of the
-    first validation pairs, and its history."""
-
-    answers: dict[str, np.ndarray]
-    history: pd.DataFrame
-
-
-@dataclass(frozen=True)
 class Budget:
-    """What every arm spends: faces per step, steps per evaluation, evaluations; and the seeds."""
+    """What every arm spends: faces per step, steps per evaluation, evaluations; and the seeds.
 
-    batch: int
-    steps: int
-    evaluations: int
-    seeds: tuple[int, ...]
+    Set by the parameters, limited by the faces and pairs available.
+    """
 
-    @classmethod
-    def of(cls, data: RunData) -> "Budget":
-        """The budget set by the parameters, limited by the faces and pairs available."""
+    def __init__(self, data: RunData):
         p, faces, pairs = data.params, len(data.rows("train")), len(data.pairs("train"))
-        batch = max(2, min(p.batch_size, faces, 2 * pairs) // 2 * 2)
-        most = min(faces // batch, pairs // (batch // 2))
-        total = max(EVALUATIONS, p.ladder_faces // batch)
-        steps = min(most, total // EVALUATIONS)
-        seeds = tuple(range(p.seed, p.seed + p.ladder_seeds))
-        return cls(batch, steps, max(2, total // steps // 2 * 2), seeds)
+        self.batch = max(2, min(p.batch_size, faces, 2 * pairs) // 2 * 2)
+        most = min(faces // self.batch, pairs // (self.batch // 2))
+        total = max(EVALUATIONS, p.ladder_faces // self.batch)
+        self.steps = min(most, total // EVALUATIONS)
+        self.evaluations = max(2, total // self.steps // 2 * 2)
+        self.seeds = range(p.seed, p.seed + p.ladder_seeds)
 
-    def pairs(self, data: RunData, epochs: float = 1) -> dict:
-        """Options of ``fit_variant`` for a fixed list of pairs."""
-        return self._options(data.pairs("train"), self.batch // 2, epochs)
-
-    def faces(self, data: RunData) -> dict:
-        """Options of ``fit_variant`` for every pair of a batch of faces."""
-        return self._options(data.rows("train"), self.batch)
-
-    def _options(self, train: Pairs | np.ndarray, batch: int, epochs: float = 1) -> dict:
-        epochs = max(1, round(self.evaluations * epochs))
+    def on(self, train: Pairs | np.ndarray, longer: int = 1) -> dict:
+        """Options of ``fit_variant`` for a fixed list of pairs, or for every pair of batches of
+        faces (rows); longer: the factor on the epochs."""
+        batch = self.batch // 2 if isinstance(train, Pairs) else self.batch
         options = {"train": train, "batch_size": batch, "steps_per_epoch": self.steps}
+        epochs = self.evaluations * longer
         return options | {"epochs": epochs, "patience": epochs, "retrain": False}
 
 
@@ -120,13 +104,19 @@ def network(name: str = "SiameseResNet", **options) -> Callable[[int], nn.Module
     return lambda seed: build_model(name, **options)
 
 
-def train_arm(run: Run, arm: Arm, seed: int) -> Trained:
-    """Train an arm with one seed, or read the result of an identical training."""
+def train_arm(run: Run, arm: Arm, seed: int) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Train an arm with one seed, or read the result of an identical training.
+
+    Returns the logits of the ``test`` and ``val`` pairs and, in ``training_mode``, of the first
+    validation pairs; and the history.
+    """
     torch.manual_seed(seed)
     model, val = arm.build(seed), arm.data.pairs("val")
     pairs = {"val": val, "test": arm.data.pairs("test")}
-    made_from = _digest(arm, model, pairs, seed)
-    folder = run.experiment(f"trainings/{made_from[:16]}")
+    changes = {k: v for k, v in arm.changes.items() if k != "features"}
+    made_from = model_digest(model), digest(arm.data, *pairs.values())
+    name = joblib.hash([made_from, changes, seed, arm.data.params.precision, arm.broken])
+    folder = run.experiment(f"trainings/{name[:16]}")
     if (folder / ANSWERS).exists():
         return _read(folder)
     parts, histories = (2 if arm.broken else 1), []
@@ -147,17 +137,10 @@ def train_arm(run: Run, arm: Arm, seed: int) -> Trained:
     return _read(folder)
 
 
-def _digest(arm: Arm, model: nn.Module, pairs: dict[str, Pairs], seed: int) -> str:
-    """A hash of everything that determines a training, including the initial weights."""
-    changes = {k: v for k, v in arm.changes.items() if k != "features"}
-    made_from = model_digest(model), digest(arm.data, *pairs.values())
-    return joblib.hash([made_from, changes, seed, arm.data.params.precision, arm.broken])
-
-
-def _read(folder: Path) -> Trained:
+def _read(folder: Path) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     with np.load(folder / ANSWERS, allow_pickle=False) as stored:
         answers = {name: stored[name].astype(np.float64) for name in stored.files}
-    return Trained(answers, read_table(folder / "history.csv", ["epoch", "val_auc"]))
+    return answers, read_table(folder / "history.csv", ["epoch", "val_auc"])
 
 
 @torch.no_grad()
@@ -171,10 +154,8 @@ def training_mode_logits(model: nn.Module, images: torch.Tensor, pairs: Pairs) -
     return torch.cat(parts).double().numpy()
 
 
-def compare_arms(
-    run: Run, experiment: str, arms: dict[str, Arm], against: dict[str, str], budget: Budget
-) -> pd.DataFrame:
-    """Train all arms with all seeds, and compare each with the earlier arm ``against`` names.
+def compare_arms(run: Run, experiment: str, arms: dict[str, Arm], budget: Budget) -> pd.DataFrame:
+    """Train all arms with all seeds, and compare each with the arm that it is ``against``.
 
     Writes ``experiments/<experiment>_histories.csv``, all epochs, and writes and returns
     ``experiments/<experiment>.csv``, one row per arm: arm, against ("" for the first), seeds, faces
@@ -184,20 +165,18 @@ def compare_arms(
     """
     logits, rows, histories = {}, [], []
     for name, arm in arms.items():
-        trained = [train_arm(run, arm, seed) for seed in budget.seeds]
+        trained = {seed: train_arm(run, arm, seed) for seed in budget.seeds}
         pairs = arm.data.pairs("test")
-        logits[name] = np.stack([one.answers["test"] for one in trained])
+        logits[name] = np.stack([answers["test"] for answers, _ in trained.values()])
         aucs = [area_under_roc(one, pairs.label) for one in logits[name]]
-        row = {"arm": name, "against": against.get(name, ""), "seeds": len(aucs)}
+        row = {"arm": name, "against": arm.against, "seeds": len(aucs)}
         row |= _spent(arm) | {"auc": np.mean(aucs), "aucs": json.dumps([round(a, 4) for a in aucs])}
         row["auc_sd"] = np.std(aucs, ddof=1) if len(aucs) > 1 else np.nan
-        row["minutes"] = sum(one.history.seconds.sum() for one in trained) / 60
-        if name in against:
-            gain = seed_difference(logits[name], logits[against[name]], pairs)
-            row |= {"difference": gain["auc"], "low": gain["low"], "high": gain["high"]}
+        row["minutes"] = sum(history.seconds.sum() for _, history in trained.values()) / 60
+        if arm.against:
+            row |= seed_difference(logits[name], logits[arm.against], pairs)
         rows.append(row)
-        for one, seed in zip(trained, budget.seeds, strict=True):
-            histories.append(one.history.assign(arm=name, seed=seed))
+        histories += [one.assign(arm=name, seed=seed) for seed, (_, one) in trained.items()]
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     write_csv(pd.concat(histories), run.experiment(f"{experiment}_histories.csv"))
     write_csv(table, run.experiment(f"{experiment}.csv"))
@@ -223,26 +202,24 @@ def ladder(run: Run, data: RunData) -> pd.DataFrame:
     and from scratch, with the same lower learning rate for the backbone in both.
     """
     small = data.at(data.params.ladder_size)
-    budget, larger = Budget.of(small), data.at(round(LARGER * data.params.ladder_size))
-    fixed, every = budget.pairs(small), budget.faces(small)
-    best = OURS | AGES | AVERAGE | every
-    arms = {
-        FIRST: Arm(network(), COURSE | fixed, small),
-        "AdamW, cosine schedule, augmentation": Arm(network(), OURS | fixed, small),
-        "every pair of a batch": Arm(network(), OURS | every, small),
-        "age-distribution loss": Arm(network(), OURS | AGES | every, small),
-        "moving average, mirror image": Arm(network(mirror=True), best, small),
-    }
-    names = list(arms)
-    against = dict(zip(names[1:], names[:-1], strict=True))
-    rung = f"larger faces ({larger.images.shape[-1]} px)"
-    arms[rung], against[rung] = Arm(network(mirror=True), best, larger), names[-1]
+    budget, larger = Budget(small), data.at(round(LARGER * data.params.ladder_size))
+    fixed, every = budget.on(small.pairs("train")), budget.on(small.rows("train"))
+    best, arms, before = OURS | AGES | AVERAGE | every, {}, ""
+    for rung, build, changes, faces in (
+        (FIRST, network(), COURSE | fixed, small),
+        ("AdamW, cosine schedule, augmentation", network(), OURS | fixed, small),
+        ("every pair of a batch", network(), OURS | every, small),
+        ("age-distribution loss", network(), OURS | AGES | every, small),
+        ("moving average, mirror image", network(mirror=True), best, small),
+        (f"larger faces ({larger.images.shape[-1]} px)", network(mirror=True), best, larger),
+    ):
+        arms[rung], before = Arm(build, changes, faces, before), rung
     if start := _pretrained(data.params):
         slower = best | {"backbone_lr": PRETRAINED_RATE}
         scratch, rung = (f"{start['backbone']} {how}" for how in ("from scratch", "pretrained"))
         arms[scratch] = Arm(network(mirror=True, backbone=start["backbone"]), slower, larger)
-        arms[rung], against[rung] = Arm(network(mirror=True, **start), slower, larger), scratch
-    return compare_arms(run, "ladder", arms, against, budget)
+        arms[rung] = Arm(network(mirror=True, **start), slower, larger, scratch)
+    return compare_arms(run, "ladder", arms, budget)
 
 
 def _pretrained(p: Params) -> dict | None:
@@ -257,28 +234,28 @@ def architectures(run: Run, data: RunData) -> pd.DataFrame:
     """The Siamese network against the six-channel one, with the ladder's second recipe: on the same
     fixed pairs, and at equal compute, as a pair costs the Siamese network two passes."""
     small = data.at(data.params.ladder_size)
-    budget = Budget.of(small)
-    twice, six = budget.pairs(small, 2), network("ResNetClassifier")
+    budget = Budget(small)
+    pairs, six = small.pairs("train"), network("ResNetClassifier")
     arms = {
-        SIAMESE: Arm(network(), OURS | budget.pairs(small), small),
-        SIX: Arm(six, OURS | budget.pairs(small), small, passes=0.5),
-        f"{SIX}, equal compute": Arm(six, OURS | twice, small, passes=0.5),
+        SIAMESE: Arm(network(), OURS | budget.on(pairs), small),
+        SIX: Arm(six, OURS | budget.on(pairs), small, SIAMESE, passes=0.5),
+        f"{SIX}, equal compute": Arm(
+            six, OURS | budget.on(pairs, longer=2), small, SIAMESE, passes=0.5
+        ),
     }
-    against = dict.fromkeys(list(arms)[1:], SIAMESE)
-    return compare_arms(run, "architectures", arms, against, budget)
+    return compare_arms(run, "architectures", arms, budget)
 
 
 def hidden_layers(run: Run, data: RunData) -> pd.DataFrame:
     """No hidden layers against the course project's widest head, for both architectures."""
     small = data.at(data.params.ladder_size)
-    budget, arms, against = Budget.of(small), {}, {}
+    budget, arms = Budget(small), {}
+    changes = OURS | budget.on(small.pairs("train"))
     for name, model, passes in ((SIAMESE, "SiameseResNet", 1), (SIX, "ResNetClassifier", 0.5)):
         wide = f"{name}, hidden layers {'-'.join(map(str, HIDDEN))}"
-        changes = OURS | budget.pairs(small)
         arms[name] = Arm(network(model), changes, small, passes=passes)
-        arms[wide] = Arm(network(model, hidden_layers=HIDDEN), changes, small, passes=passes)
-        against[wide] = name
-    return compare_arms(run, "hidden_layers", arms, against, budget)
+        arms[wide] = Arm(network(model, hidden_layers=HIDDEN), changes, small, name, passes=passes)
+    return compare_arms(run, "hidden_layers", arms, budget)
 
 
 def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -296,44 +273,43 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     regressor = load_model(run.model(f"age_regressor_{data.params.backbone}"))
     siamese = load_model(run.model("siamese"))
     small, images = data.at(data.params.ladder_size), data.at(regressor.image_size)
-    budget = Budget.of(small)
-    fixed = OURS | budget.pairs(small)
-    steady = fixed | {"schedule": "constant"}
-    features = frozen_features(_transfer(regressor, data, data.params.seed), images)
-    drifting = OURS | {"augment": "none"} | budget.pairs(images)
-    frozen = drifting | {"features": features}
+    budget = Budget(small)
     plain = _plainly_split(small)
     clean = _without_leaks(plain)
-    dropout = "dropout in the head"
+    fixed, drifting, leaking, sealed = (
+        OURS | budget.on(some.pairs("train")) for some in (small, images, plain, clean)
+    )
+    steady = fixed | {"schedule": "constant"}
+    features = frozen_features(_transfer(regressor, data, data.params.seed), images)
+    drifting |= {"augment": "none"}
+    frozen = drifting | {"features": features}
+    sound, dropout = "frozen backbone", "dropout in the head"
+    copies = "plain split, without the copies"
     arms = {
-        "frozen backbone": Arm(lambda seed: _transfer(regressor, data, seed), frozen, images),
+        sound: Arm(lambda seed: _transfer(regressor, data, seed), frozen, images),
         "left face twice": Arm(
-            lambda seed: _transfer(regressor, data, seed, blind=True), frozen, images
+            lambda seed: _transfer(regressor, data, seed, blind=True), frozen, images, sound
         ),
-        "frozen backbone in training mode": Arm(lambda _: _drifting(regressor), drifting, images),
+        "frozen backbone in training mode": Arm(
+            lambda _: _drifting(regressor), drifting, images, sound
+        ),
         dropout: Arm(network(**DROPOUT), fixed, small),
-        "plain split, without the copies": Arm(network(), OURS | budget.pairs(clean), clean),
-        "plain split": Arm(network(), OURS | budget.pairs(plain), plain),
+        copies: Arm(network(), sealed, clean),
+        "plain split": Arm(network(), leaking, plain, copies),
         STEADY: Arm(network(), steady, small),
-        "resumed from the weights alone": Arm(network(), steady, small, broken=True),
+        "resumed from the weights alone": Arm(network(), steady, small, STEADY, broken=True),
     }
-    against = {
-        "left face twice": "frozen backbone",
-        "frozen backbone in training mode": "frozen backbone",
-        "plain split": "plain split, without the copies",
-        "resumed from the weights alone": STEADY,
-    }
-    table = compare_arms(run, "fault_arms", arms, against, budget).set_index("arm")
+    table = compare_arms(run, "fault_arms", arms, budget).set_index("arm")
     rows = [
-        {"fault": name, "measure": "test AUC", "sound": table.auc[other], "faulty": table.auc[name]}
-        | {key: table[key][name] for key in ("difference", "low", "high", "seeds")}
-        for name, other in against.items()
+        [name, "test AUC", table.auc[one.against], *table.loc[name, ["auc", *FAULT_COLUMNS[4:]]]]
+        for name, one in arms.items()
+        if one.against
     ]
-    answers = [train_arm(run, arms[dropout], seed).answers for seed in budget.seeds]
+    answers = [train_arm(run, arms[dropout], seed)[0] for seed in budget.seeds]
     rows.append(_training_mode_row(answers, small.pairs("val")[:IN_TRAINING_MODE]))
     rows += [_one_checkpoint_row(model, epochs) for model, epochs in trials.items() if len(epochs)]
     rows += [_one_sample_row(siamese, data), *_matrix_rows(data)]
-    result = pd.DataFrame(rows)
+    result = pd.DataFrame(rows, columns=FAULT_COLUMNS)
     write_csv(result, run.experiment("faults.csv"))
     return result
 
@@ -370,18 +346,16 @@ def _without_leaks(plain: RunData) -> RunData:
     return clean
 
 
-def _training_mode_row(answers: list[dict[str, np.ndarray]], pairs: Pairs) -> dict:
+def _training_mode_row(answers: list[dict[str, np.ndarray]], pairs: Pairs) -> list:
     sound = np.stack([one["val"][: len(pairs)] for one in answers])
     faulty = np.stack([one["training_mode"] for one in answers])
-    gain = seed_difference(faulty, sound, pairs)
-    row = {"fault": "validation in training mode", "measure": "validation AUC that chooses"}
-    for name, logits in (("sound", sound), ("faulty", faulty)):
-        row[name] = np.mean([area_under_roc(one, pairs.label) for one in logits])
-    row |= {"difference": gain["auc"], "low": gain["low"], "high": gain["high"]}
-    return row | {"seeds": len(answers)}
+    row: list = ["validation in training mode", "validation AUC that chooses"]
+    for logits in (sound, faulty):
+        row.append(np.mean([area_under_roc(one, pairs.label) for one in logits]))
+    return [*row, *seed_difference(faulty, sound, pairs).values(), len(answers)]
 
 
-def _one_checkpoint_row(model: str, epochs: pd.DataFrame, orders: int = 2000) -> dict:
+def _one_checkpoint_row(model: str, epochs: pd.DataFrame, orders: int = 2000) -> list:
     """What a search returns if all trials save to one file, simulated for trials in random order.
 
     Each trial overwrites the file whenever its own loss is its lowest so far, so the file holds the
@@ -391,51 +365,49 @@ def _one_checkpoint_row(model: str, epochs: pd.DataFrame, orders: int = 2000) ->
     sound, faulty = aucs.iloc[0], aucs.mean()
     drawn = np.random.default_rng(0).choice(aucs.to_numpy(), orders)
     low, high = np.quantile(drawn - sound, [0.025, 0.975])
-    row = {"fault": f"one checkpoint for {len(aucs)} trials ({model})", "seeds": np.nan}
-    row |= {"measure": "validation AUC of what is returned", "sound": sound, "faulty": faulty}
-    return row | {"difference": faulty - sound, "low": low, "high": high}
+    row = [f"one checkpoint for {len(aucs)} trials ({model})", "validation AUC of what is returned"]
+    return [*row, sound, faulty, faulty - sound, low, high, np.nan]
 
 
-def _one_sample_row(model: nn.Module, data: RunData, samples: int = 10) -> dict:
+def _one_sample_row(model: nn.Module, data: RunData, samples: int = 10) -> list:
     """The AUCs of samples of the course project's size around that of all test pairs: sound is the
     latter, faulty the sample furthest from it, low and high are the extremes."""
     pairs, logits = all_answers(model, data)
-    whole = area_under_roc(logits, pairs.label)
-    drawn = sample_scatter(logits, pairs, data.params.eval_pairs, samples) - whole
+    whole, rng = area_under_roc(logits, pairs.label), np.random.default_rng(42)
+    size = min(data.params.eval_pairs, len(pairs))
+    chosen = (rng.choice(len(pairs), size, replace=False) for _ in range(samples))
+    drawn = np.array([area_under_roc(logits[some], pairs.label[some]) for some in chosen]) - whole
     furthest = drawn[np.abs(drawn).argmax()]
-    measure = f"test AUC, the furthest of {samples} samples"
-    row = {"fault": "one sample of pairs", "measure": measure, "seeds": np.nan}
-    row |= {"sound": whole, "faulty": whole + furthest, "difference": furthest}
-    return row | {"low": drawn.min(), "high": drawn.max()}
+    row = ["one sample of pairs", f"test AUC, the furthest of {samples} samples"]
+    return [*row, whole, whole + furthest, furthest, drawn.min(), drawn.max(), np.nan]
 
 
-def _matrix_rows(data: RunData, most: int = 3000) -> list[dict]:
+def _matrix_rows(data: RunData, most: int = 3000) -> list[list]:
     """Memory and time to draw the training pairs from an N×N matrix, as the course project did,
     against drawing pair numbers. The matrix is measured on at most ``most`` faces and scaled
     quadratically."""
     ages = data.ages.numpy().astype(np.int64)[data.rows("train")]
     some, size = ages[:most], data.params.data_size
-    by_matrix = _measured(lambda: _by_matrix(some, size))
-    by_number = _measured(lambda: sample_pairs(ages, data_size=size))
-    rows, scale = [], (len(ages) / len(some)) ** 2
+
+    def draw_from_matrix():
+        candidates = np.argwhere(some[:, None] - some[None, :] >= 1)
+        return candidates[np.random.default_rng(0).permutation(len(candidates))[:size]]
+
+    faulty = _measured(draw_from_matrix) * (len(ages) / len(some)) ** 2
+    sound = _measured(lambda: sample_pairs(ages, data_size=size))
     measures = ("memory (MB)", "time (s)")
-    for measure, matrix, sound in zip(measures, by_matrix, by_number, strict=True):
-        row = {"fault": "pairs from an N×N matrix", "measure": measure, "sound": sound}
-        rows.append(row | {"faulty": matrix * scale, "difference": matrix * scale - sound})
-    return rows
+    return [
+        ["pairs from an N×N matrix", measure, *figures, np.nan, np.nan, np.nan]
+        for measure, *figures in zip(measures, sound, faulty, faulty - sound, strict=True)
+    ]
 
 
-def _by_matrix(ages: np.ndarray, size: int | None) -> np.ndarray:
-    candidates = np.argwhere(ages[:, None] - ages[None, :] >= 1)
-    return candidates[np.random.default_rng(0).permutation(len(candidates))[:size]]
-
-
-def _measured(function: Callable) -> tuple[float, float]:
-    """Peak memory in MB and seconds of a call."""
+def _measured(function: Callable) -> np.ndarray:
+    """Peak memory in MB and seconds of a call, (2,)."""
     tracemalloc.start()
     started = time.perf_counter()
     function()
     seconds = time.perf_counter() - started
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return peak / 1e6, seconds
+    return np.array([peak / 1e6, seconds])

@@ -31,20 +31,7 @@ from tqdm.auto import tqdm
 from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.metrics import pair_metrics
 from utkcmp.files import atomic
-from utkcmp.models.inference import (
-    apply_rows,
-    compared_logits,
-    embeds_once,
-    pair_logits,
-    pick_device,
-    predict_ages,
-)
-from utkcmp.models.networks import (
-    AgeDistribution,
-    RankingAgeRegressor,
-    ResNetAgeRegressor,
-    SiameseResNetAge,
-)
+from utkcmp.models import inference, networks
 from utkcmp.training.augmentation import Augmentation
 from utkcmp.training.batches import ComparedFaces, FaceBatches, PairBatches
 from utkcmp.training.settings import DivergedError, Settings
@@ -101,15 +88,15 @@ class Task(L.LightningModule):
         self.settings, self.made = settings, made
         self.features, self.on_epoch = features, on_epoch
         self.augmentation = Augmentation(settings.augment)
-        self.by_age = isinstance(model, ResNetAgeRegressor)
-        self.frozen = isinstance(model, SiameseResNetAge)
+        self.by_age = isinstance(model, networks.ResNetAgeRegressor)
+        self.frozen = isinstance(model, networks.SiameseResNetAge)
         with_ages = settings.age_weight > 0 and not (self.by_age or self.frozen)
-        faces = 1 if embeds_once(model) else 2  # per feature vector
+        faces = 1 if inference.embeds_once(model) else 2  # per feature vector
         self.age_heads = nn.ModuleList(
-            AgeDistribution(model.features, model.config["options"].get("weights"))
+            networks.AgeDistribution(model.features, model.config["options"].get("weights"))
             for _ in range(faces if with_ages else 0)
         )
-        if isinstance(model, RankingAgeRegressor):  # it has its own
+        if isinstance(model, networks.RankingAgeRegressor):  # it has its own
             self.age_heads = nn.ModuleList([model.regressor.head])
         self.average: AveragedModel | None = None
         self.history: list[dict] = []
@@ -117,11 +104,6 @@ class Task(L.LightningModule):
     def setup(self, stage):
         if self.settings.ema and self.average is None:
             self.average = moving_average(self.model, self.settings.ema)
-
-    @property
-    def validated(self):
-        """The network to validate: the moving average, if there is one."""
-        return self.average.module if self.average else self.model
 
     def on_fit_start(self):
         self.ages = self.ages.to(self.device)
@@ -131,7 +113,7 @@ class Task(L.LightningModule):
             self.model.eval()
             if self.features is None:
                 rows = np.arange(len(self.images))
-                self.features = apply_rows(self.model.embed, self.images, rows)
+                self.features = inference.apply_rows(self.model.embed, self.images, rows)
             self.features = self.features.to(self.device)
 
     def train_dataloader(self):
@@ -168,13 +150,9 @@ class Task(L.LightningModule):
         torch.manual_seed(self.settings.seed * 100_003 + self.current_epoch + self.global_rank)
         self.started, self.losses, self.kept = time.perf_counter(), [], []
 
-    def faces(self, rows: Tensor) -> Tensor:
-        """The augmented, normalised faces of the given rows, (B, 3, S, S) float32."""
-        return self.augmentation(self.images[rows])
-
     def training_step(self, batch, step):
         if self.by_age:
-            loss = self.model.loss(self.faces(batch), self.ages[batch])
+            loss = self.model.loss(self.augmentation(self.images[batch]), self.ages[batch])
             self.losses.append(loss.detach())
             return loss
         logits, label, age_loss = self.answers(batch)
@@ -191,8 +169,9 @@ class Task(L.LightningModule):
             contributed, age_loss = self.contributed(rows)
             return self.model.compare(contributed[left], contributed[right]), label, age_loss
         left, right, label = batch
-        if not embeds_once(self.model):
-            features = self.model.embed(self.faces(left), self.faces(right))
+        if not inference.embeds_once(self.model):
+            sides = (self.augmentation(self.images[side]) for side in (left, right))
+            features = self.model.embed(*sides)
             return self.model.answer(*features), label, self.age_loss(features[0], left, right)
         contributed, age_loss = self.contributed(torch.cat([left, right]))
         return self.model.compare(*contributed.chunk(2)), label, age_loss
@@ -200,7 +179,7 @@ class Task(L.LightningModule):
     def contributed(self, rows: Tensor) -> tuple[Tensor, Tensor | float]:
         if self.features is not None:
             return self.model.contribute(self.features[rows]), 0.0
-        features = self.model.embed(self.faces(rows))
+        features = self.model.embed(self.augmentation(self.images[rows]))
         return self.model.contribute(features), self.age_loss(features, rows)
 
     def age_loss(self, features: Tensor, *sides: Tensor) -> Tensor | float:
@@ -251,22 +230,20 @@ class Task(L.LightningModule):
         )
 
     def validate(self) -> dict[str, float]:
-        """The validation metrics, in evaluation mode."""
-        val, model = self.validate_on, self.validated
+        """The validation metrics, in evaluation mode, of the moving average if there is one."""
+        val, model = self.validate_on, self.average.module if self.average else self.model
         if self.by_age:
-            ages, got = self.ages.cpu().numpy()[val], predict_ages(model, self.images, val)
-            return {
-                "loss": float(((got - ages) ** 2).mean()) / float(model.age_std) ** 2,
-                "mae": float(np.abs(got - ages).mean()),
-            }
+            wrong = inference.predict_ages(model, self.images, val) - self.ages.cpu().numpy()[val]
+            loss = float((wrong**2).mean()) / float(model.age_std) ** 2
+            return {"loss": loss, "mae": float(np.abs(wrong).mean())}
         if self.features is None:
             precision = self.trainer.precision_plugin.forward_context
-            logits = pair_logits(model, self.images, val, embedding=precision)
+            logits = inference.pair_logits(model, self.images, val, embedding=precision)
         else:
             model.eval()
             with torch.no_grad():
                 contributed = model.contribute(self.features)
-            logits = compared_logits(model, contributed, val.left, val.right)
+            logits = inference.compared_logits(model, contributed, val.left, val.right)
             model.train()
         return pair_metrics(logits, val.label)
 
@@ -348,7 +325,7 @@ def train_here(task: Task, folder: Path, checkpoint: Path | None, tensorboard: P
         trainer = L.Trainer(
             max_epochs=s.epochs,
             limit_train_batches=s.steps_per_epoch,
-            accelerator="gpu" if pick_device(s.device).type == "cuda" else "cpu",
+            accelerator="gpu" if inference.pick_device(s.device).type == "cuda" else "cpu",
             devices=s.devices,
             strategy="ddp_spawn" if s.devices > 1 else "auto",
             use_distributed_sampler=False,

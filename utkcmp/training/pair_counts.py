@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 from torch import Tensor, nn
 
 from utkcmp.data.datasets import RunData
-from utkcmp.data.pairs import AllPairs, Pairs
-from utkcmp.evaluation.bootstrap import t_interval
+from utkcmp.data.pairs import AllPairs
 from utkcmp.files import is_made_with, read_table, write_csv
 from utkcmp.run import Run
 from utkcmp.training.settings import Settings
@@ -46,8 +46,8 @@ def fit_pair_counts(
     steps = p.steps_per_epoch or max(1, counts[-1] // p.batch_size)
     changes = {"epochs": EPOCHS, "patience": EPOCHS, "steps_per_epoch": steps}
     settings = Settings.of(p, **changes, retrain=True)  # a head alone cannot be read back
-    drawn = {"unique_images": p.unique_images, "duplicate_probability": p.duplicate_probability}
-    asked = settings.stored() | drawn | {"counts": counts, "head_seeds": p.head_seeds}
+    how = {"unique_images": p.unique_images, "duplicate_probability": p.duplicate_probability}
+    asked = settings.stored() | how | {"counts": counts, "head_seeds": p.head_seeds}
     asked["data"] = digest(data, rows, val, features.numpy())
     asked |= transfer_model(regressor, p).config
     path, folder = run.repeats("transfer_pairs"), run.model("transfer_pairs")
@@ -60,14 +60,20 @@ def fit_pair_counts(
         for pairs in (*map(str, counts), EVERY_PAIR):
             if (pairs, seed) in done:
                 continue
-            train = rows if pairs == EVERY_PAIR else _draw(data, int(pairs), seed)
+            train = rows
+            if pairs != EVERY_PAIR:
+                drawn = copy.copy(data)
+                drawn.params = p.model_copy(update={"data_size": int(pairs), "seed": seed})
+                train = drawn.pairs("train")
+            # Repeated, so that all epochs have the same steps.
+            again = np.arange(max(steps * p.batch_size, len(train))) % len(train)
             model = transfer_model(regressor, p.model_copy(update={"seed": seed}))
             model.regressor = nn.Identity()  # so that checkpoints hold the head alone
             fitted = fit(
                 model,
                 data,
                 replace(settings, seed=seed),
-                train=_at_least(steps * p.batch_size, train),
+                train=train[again],
                 val=val,
                 folder=folder,
                 features=features,
@@ -76,17 +82,6 @@ def fit_pair_counts(
             write_csv(pd.DataFrame(found), path)
     shutil.rmtree(folder, ignore_errors=True)
     return pd.DataFrame(found, columns=COLUMNS)
-
-
-def _draw(data: RunData, count: int, seed: int) -> Pairs:
-    other = copy.copy(data)
-    other.params = data.params.model_copy(update={"data_size": count, "seed": seed})
-    return other.pairs("train")
-
-
-def _at_least(count: int, train: Pairs | np.ndarray) -> Pairs | np.ndarray:
-    """``train`` repeated to ``count`` examples, so that all epochs have the same steps."""
-    return train[np.arange(max(count, len(train))) % len(train)]
 
 
 def pair_count_gains(table: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +111,8 @@ def gains_by_seed(auc: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name in auc.columns[1:]:
         gain = (auc[name] - auc.iloc[:, 0]).dropna()
-        means = auc[name].mean(), auc.iloc[:, 0].mean()
-        rows.append([name, len(gain), *means, *t_interval(gain.to_numpy())])
+        half, middle = student.ppf(0.975, len(gain) - 1) * gain.sem(), gain.mean()
+        means = auc[name].mean(), auc.iloc[:, 0].mean(), middle
+        rows.append([name, len(gain), *means, middle - half, middle + half])
     columns = ["arm", "seeds", "auc", "auc_first", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import expit
 from torch.utils.tensorboard import SummaryWriter
 
 from utkcmp.data.drawing import StandIns
@@ -33,19 +34,16 @@ def write_boards(folder: Path, fitted, data, val: Pairs | np.ndarray, settings) 
             logits = pair_logits(model, data.images, val)
             title = model.config["model"]
             writer.add_figure("roc", roc_curves({title: (val.label, logits)}), step)
-            writer.add_figure("answers", _grid(data, val, logits, settings.show_faces), step)
+            some, ages = val[:TILES], data.ages.numpy().astype(int)
+            table = pd.DataFrame({"left": some.left, "right": some.right})
+            table["left_age"], table["right_age"] = ages[some.left], ages[some.right]
+            table["answer"] = np.where(logits[:TILES] > 0, "left", "right")
+            table["confidence"] = expit(np.abs(logits[:TILES]))
+            images = data.images.numpy() if settings.show_faces else StandIns(data.ages)
+            tiles = pair_tiles(images, table, drawn=not settings.show_faces)
+            writer.add_figure("answers", tiles, step)
             inputs = (inputs, inputs)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the tracer
             logging.getLogger("torch").setLevel(logging.ERROR)
             writer.add_graph(model, inputs)
-
-
-def _grid(data, pairs: Pairs, logits: np.ndarray, show_faces: bool):
-    pairs, logits, ages = pairs[:TILES], logits[:TILES], data.ages.numpy().astype(int)
-    table = pd.DataFrame({"left": pairs.left, "right": pairs.right})
-    table["left_age"], table["right_age"] = ages[pairs.left], ages[pairs.right]
-    table["answer"] = np.where(logits > 0, "left", "right")
-    table["confidence"] = 1 / (1 + np.exp(-np.abs(logits)))
-    images = data.images.numpy() if show_faces else StandIns(data.ages)
-    return pair_tiles(images, table, drawn=not show_faces)

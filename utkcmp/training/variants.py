@@ -1,7 +1,5 @@
 """Trainings with a run's parameters, and with some of them changed."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,7 +9,7 @@ from utkcmp.data.pairs import Pairs
 from utkcmp.evaluation.registry import FOLDERS
 from utkcmp.evaluation.results import results_table, validate_and_test
 from utkcmp.models.inference import apply_rows, embeds_once, pick_device
-from utkcmp.models.networks import build_model
+from utkcmp.models.networks import ResNetAgeRegressor, build_model
 from utkcmp.params import Params, check, check_names
 from utkcmp.run import Run
 from utkcmp.training.settings import Settings
@@ -26,15 +24,14 @@ def fit_variant(
     *,
     train: Pairs | np.ndarray | None = None,
     features: Tensor | None = None,
-    on_epoch: Callable[[dict], None] | None = None,
     boards: bool = True,
     **changes,
 ) -> Fitted:
-    """Train a pair model with the run's parameters and ``changes`` of any of them.
+    """Train a model with the run's parameters and ``changes`` of any of them.
 
     name: the folder below ``models/``. data: faces and parameters. model: a name, to build from the
-    parameters, or a built model. train: by default as ``pairing`` says. features, on_epoch: as for
-    ``fit``. boards: write for TensorBoard.
+    parameters, or a built model. train: by default as ``pairing`` says. features: as for ``fit``.
+    boards: write for TensorBoard.
     """
     check_names(changes)
     p = check(data.params.model_dump() | changes)
@@ -44,16 +41,16 @@ def fit_variant(
     if train is None:
         by_faces = p.pairing == "batch" and embeds_once(model)
         train = data.rows("train") if by_faces else data.pairs("train")
+    by_age = isinstance(model, ResNetAgeRegressor)
     return fit(
         model,
         data,
         Settings.of(p),
         train=train,
-        val=data.pairs("val"),
+        val=data.rows("val") if by_age else data.pairs("val"),
         folder=run.model(name),
         tensorboard=run.tensorboard(name) if boards else None,
         features=features,
-        on_epoch=on_epoch,
     )
 
 
@@ -74,16 +71,9 @@ def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
     options = {"backbone": backbone, "weights": p.weights_of(backbone), "age_loss": p.age_loss}
     model = build_model("ResNetAgeRegressor", **options)
     model.set_ages(data.ages[rows])
-    changes = {"epochs": p.regressor_epochs, "lr": p.regressor_lr, "steps_per_epoch": None}
-    return fit(
-        model,
-        data,
-        Settings.of(p, batch_size=p.regressor_batch_size, **changes),
-        train=rows,
-        val=data.rows("val"),
-        folder=run.model(name),
-        tensorboard=run.tensorboard(name),
-    )
+    changes = {"epochs": p.regressor_epochs, "batch_size": p.regressor_batch_size}
+    changes |= {"lr": p.regressor_lr, "steps_per_epoch": None}
+    return fit_variant(name, run, data, model, train=rows, **changes)
 
 
 def transfer_model(regressor: nn.Module, params: Params, blind: bool = False) -> nn.Module:

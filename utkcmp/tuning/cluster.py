@@ -57,7 +57,9 @@ def _join(address: str, **options) -> None:
 
     sent = {"py_modules": [str(Path(__file__).parents[1])], "env_vars": SETTINGS}
     try:
-        _knock(address)
+        if address != "auto":  # where nothing listens, Ray would wait for minutes
+            host, port = address.removeprefix("ray://").rsplit(":", 1)
+            socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise ConnectionError(
             f"ray_address is {address!r}, but no Ray cluster answers there: start one with "
@@ -89,13 +91,6 @@ def _start(attempts: int = 5, **options) -> None:
                 end_marked(mark)  # ray.shutdown leaves processes behind
                 if left == 0 or "timed out during startup" not in str(error):
                     raise
-
-
-def _knock(address: str) -> None:
-    """Raise OSError if nothing listens at an address; Ray would wait for minutes."""
-    if address != "auto":
-        host, port = address.removeprefix("ray://").rsplit(":", 1)
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def beside_records(function: Callable, *arguments):

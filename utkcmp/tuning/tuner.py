@@ -25,10 +25,6 @@ from utkcmp.training.variants import fit_regressor, fit_variant, pairs_per_epoch
 from utkcmp.tuning.cluster import beside_records
 from utkcmp.tuning.trials import FIGURES, gather_data, run_trials
 
-SEARCHED = ["batch_size", "dropout_prob", "hidden_layers", "lr", "resnet_type", "use_dropout"]
-SEARCHED += ["weight_decay"]
-COLUMNS = ["trial", *SEARCHED, "iter", "total_time", "loss", "accuracy", "auc", "status"]
-HEAD_COLUMNS = ["model", "hidden_layers", "seed", "iter", "loss", "accuracy", "auc", "status"]
 TRIAL_IDS = {"trial": str}  # hexadecimal: 52254193 and 1234e567 are not numbers
 RANGES = {"lr": [1e-4, 1e-1], "weight_decay": [1e-6, 1e-2], "dropout_prob": [0.1, 0.7]}
 CHOICES = {
@@ -37,6 +33,9 @@ CHOICES = {
     "use_dropout": [True, False],
     "resnet_type": ["resnet18", "resnet50"],
 }
+SEARCHED = sorted(RANGES | CHOICES)
+COLUMNS = ["trial", *SEARCHED, "iter", "total_time", *FIGURES, "status"]
+HEAD_COLUMNS = ["model", "hidden_layers", "seed", "iter", *FIGURES, "status"]
 
 
 def space_table(narrower: dict[str, list]) -> pd.DataFrame:
