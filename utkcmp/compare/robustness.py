@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from utkcmp.data.datasets import RunData
 
 FRAME_FACES = 100  # validation faces from which a run's frame is measured
-SIDE, PHOTO = 160, 240  # pixels per side of the pasted crop and of its photo
+SIDE, PHOTO, EDGE = 160, 240, 40  # pixels per side of the pasted crop, its photo, and around it
 GREY, RESAMPLES = (128, 128, 128), 200
 
 
@@ -56,17 +56,10 @@ def _compressed(photo: Image.Image, quality: float) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
-def _crop_of(photo: Image.Image) -> tuple[int, int, int, int]:
-    """The box of the pasted crop, in the middle of the photo."""
-    edge = (photo.width - SIDE) // 2
-    return edge, edge, edge + SIDE, edge + SIDE
-
-
 def _covered(photo: Image.Image, share: float) -> Image.Image:
     """The photo with the lowest ``share`` percent of the pasted crop covered in grey."""
-    left, _, right, bottom = _crop_of(photo)
     changed = photo.copy()
-    changed.paste(GREY, (left, bottom - round(SIDE * share / 100), right, bottom))
+    changed.paste(GREY, (EDGE, EDGE + SIDE - round(SIDE * share / 100), EDGE + SIDE, EDGE + SIDE))
     return changed
 
 
@@ -98,7 +91,7 @@ CHANGES = {
     "occlusion": Change("% of the crop, from below", (20, 35, 50), _covered),
     "close-up": Change(  # only the pasted crop, resized
         *("pixels of the photo's side", (224, 600, 1200)),
-        lambda photo, side: photo.crop(_crop_of(photo)).resize((side, side)),
+        lambda photo, side: ImageOps.crop(photo, EDGE).resize((side, side)),
     ),
     "large photo": Change("pixels of the photo's longer side", (1920, 4000, 8000), _distant),
 }
@@ -146,12 +139,12 @@ def measured(crops: list[Image.Image | None], ages: np.ndarray, predictor: Predi
     """
     there = np.flatnonzero([crop is not None for crop in crops])
     pairs, logits = all_pairs([crops[i] for i in there], ages[there], predictor)
+    found = {}
+    if len(pairs):
+        found = pair_metrics(logits, pairs.label) | intervals(logits, pairs, RESAMPLES)
     row = {"found": len(there) / len(crops), "pairs": len(pairs)}
-    if not len(pairs):
-        return row | dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high"), float("nan"))
-    bounds = intervals(logits, pairs, RESAMPLES)
-    row["accuracy"] = pair_metrics(logits, pairs.label)["accuracy"]
-    return row | {name: bounds[name] for name in ("accuracy_low", "accuracy_high")}
+    names = ("accuracy", "accuracy_low", "accuracy_high")
+    return row | {name: found.get(name, float("nan")) for name in names}
 
 
 def all_pairs(
