@@ -7,6 +7,7 @@ import pandas as pd
 
 from utkcmp.evaluation.registry import by_validation
 
+NOTHING = "–"  # for what is missing in a table
 ENOUGH_SEEDS = 3  # needed to call a difference real
 FACERES_ORIGIN = (
     "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
@@ -23,7 +24,9 @@ def interval(row: dict, metric: str) -> str:
 
 
 def with_interval(value: float, low: float, high: float, form: Callable[[float], str]) -> str:
-    """A value and its bounds, each formatted by ``form``."""
+    """A value and its bounds, unless they are missing, each formatted by ``form``."""
+    if pd.isna(low):
+        return NOTHING if pd.isna(value) else form(value)
     return f"{form(value)} ({form(low)} to {form(high)})"
 
 

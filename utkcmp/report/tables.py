@@ -3,9 +3,7 @@
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from utkcmp.report.sentences import signed, with_interval
-
-NOTHING = "–"
+from utkcmp.report.sentences import NOTHING, signed, with_interval
 
 
 def shown_table(table: pd.DataFrame) -> Styler:
@@ -23,9 +21,8 @@ def shown_table(table: pd.DataFrame) -> Styler:
         signs = name == "difference"
         low, high = ("low", "high") if signs else (f"{name}_low", f"{name}_high")
         if low in table:
-            form = signed if signs else _number
-            some = zip(table[name], table[low], table[high], strict=True)
-            shown[name] = [_estimate(*row, form) for row in some]
+            form, some = signed if signs else _number, table[[name, low, high]]
+            shown[name] = [with_interval(*row, form) for row in some.itertuples(index=False)]
         elif not name.endswith(("low", "high")):
             shown[name] = _texts(table[name])
     table = pd.DataFrame(shown, index=table.index).rename(columns=lambda one: one.replace("_", " "))
@@ -43,12 +40,6 @@ def shown_trials(trials: pd.DataFrame) -> Styler:
     ).rename(columns={"resnet_type": "network", "batch_size": "batch", "iter": "epochs"})
     columns = ["network", "hidden_layers", "batch", "lr", "decay", "dropout", "epochs"]
     return shown_table(shown[[*columns, "loss", "accuracy", "auc"]].reset_index(drop=True))
-
-
-def _estimate(value: float, low: float, high: float, form) -> str:
-    if pd.isna(value):
-        return NOTHING
-    return form(value) if pd.isna(low) else with_interval(value, low, high, form)
 
 
 def _number(value: float) -> str:
