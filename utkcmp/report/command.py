@@ -20,12 +20,11 @@ from typing import Any
 from utkcmp.data.archives import DataError
 from utkcmp.files import RunError
 from utkcmp.params import ParameterError, load_files, parse_override
-from utkcmp.report.execute import NotebookFailed, clock
+from utkcmp.report.execute import GOES_ON, NotebookFailed, clock
 from utkcmp.report.plan import ReportError
 from utkcmp.report.runner import ENVIRONMENT_DATA, make_report
 from utkcmp.run import PROJECT, outputs_root
 
-GOES_ON = "the same command goes on from here"
 INTERRUPTED = f"interrupted: {GOES_ON}"
 
 
