@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from utkcmp import models
 from utkcmp.compare.alignment import measure_frame
-from utkcmp.compare.photos import NoAnswerError, faces_in
+from utkcmp.compare.photos import NoAnswerError, only_face
 from utkcmp.compare.predictor import Predictor
 from utkcmp.data.index import read_crops
 from utkcmp.data.pairs import AllPairs, Pairs
@@ -112,11 +112,10 @@ def paste(crop: Image.Image, side: int, angle: float, size: int, rng) -> Image.I
 
 def photos_of(crops: list[Image.Image], seed: int = 42) -> list[Image.Image]:
     """Paste each crop, at 70 to 440 pixels and rotated by up to 20°, into a photo of 640 pixels."""
-    rng = np.random.default_rng(seed)
-    return [
-        paste(crop, int(rng.integers(70, 441)), float(rng.uniform(-20, 20)), 640, rng)
-        for crop in crops
-    ]
+    rng, photos = np.random.default_rng(seed), []
+    for crop in crops:
+        photos.append(paste(crop, rng.integers(70, 441), rng.uniform(-20, 20), 640, rng))
+    return photos
 
 
 def through_photos(photos: Iterable[Image.Image], predictor: Predictor) -> list[Image.Image | None]:
@@ -124,8 +123,7 @@ def through_photos(photos: Iterable[Image.Image], predictor: Predictor) -> list[
     aligned = []
     for photo in photos:
         try:
-            (seen,) = faces_in(photo, "one", frame=predictor.frame)
-            aligned.append(seen.crop)
+            aligned.append(only_face(photo, frame=predictor.frame).crop)
         except NoAnswerError:
             aligned.append(None)
     return aligned
@@ -171,11 +169,11 @@ def robustness_table(
     plain = measured(through_photos(photos, predictor), ages, predictor)
     rows = []
     for name, (unit, levels, apply) in CHANGES.items():
-        rows.append({"change": name, "unit": unit, "level": float("nan")} | plain)
+        row = {"change": name, "unit": unit}
+        rows.append(row | {"level": float("nan")} | plain)
         for level in levels:
             worse = through_photos((apply(photo, level) for photo in photos), predictor)
-            row = {"change": name, "unit": unit, "level": level}
-            rows.append(row | measured(worse, ages, predictor))
+            rows.append(row | {"level": level} | measured(worse, ages, predictor))
     return pd.DataFrame(rows)
 
 
@@ -196,12 +194,7 @@ def path_difference(
     pairs, direct = all_pairs([crops[i] for i in there], ages[there], predictor)
     _, through = all_pairs([aligned[i] for i in there], ages[there], predictor)
     bounds = paired_difference(through, direct, pairs)
-    return {
-        "faces": len(crops),
-        "found": len(there) / len(crops),
-        "pairs": len(pairs),
-        "direct": pair_metrics(direct, pairs.label)["accuracy"],
-        "through": pair_metrics(through, pairs.label)["accuracy"],
-        "low": bounds["accuracy_low"],
-        "high": bounds["accuracy_high"],
-    }
+    row = {"faces": len(crops), "found": len(there) / len(crops), "pairs": len(pairs)}
+    row["direct"] = pair_metrics(direct, pairs.label)["accuracy"]
+    row["through"] = pair_metrics(through, pairs.label)["accuracy"]
+    return row | {"low": bounds["accuracy_low"], "high": bounds["accuracy_high"]}
