@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _answer(options: argparse.Namespace, predictor) -> int:
-    """Answer and print, then draw if requested."""
+    """Answer and print, then draw if requested; returns the exit status."""
     how = {"force": options.force, "aligned": options.aligned}
     how["faces"] = "all" if options.all else "largest" if options.largest else "one"
     how["ages"] = options.ages or ((options.json or options.csv) and predictor.has_ages)
@@ -106,6 +106,21 @@ def _answer(options: argparse.Namespace, predictor) -> int:
             photos += compare.files_of(photo) if os.path.isdir(photo) else [photo]
         answer = compare.put_in_order(photos, predictor, **how)
         skipped = answer.skipped
+    _print(answer, options, predictor)
+    options.json = False  # already printed: later errors go to stderr
+    print(end="", flush=True)
+    for error in skipped:
+        _fail(f"skipped: {error}", 3)
+    if options.save:
+        from utkcmp.compare.figures import save_answer  # imports matplotlib, which takes a second
+
+        save_answer(answer, options.save)
+    return 3 if skipped else 0
+
+
+def _print(answer, options: argparse.Namespace, predictor) -> None:
+    """Print an answer as JSON, as a table (a row per face of an order) or, with ~ for ≈ if stdout
+    cannot encode it, as text."""
     drawn = predictor.calibration.drawn
     if options.json:
         full = answer.as_dict() | {"model": str(predictor.folder), "model_saw_only_drawings": drawn}
@@ -113,7 +128,7 @@ def _answer(options: argparse.Namespace, predictor) -> int:
     elif options.csv:
         import pandas as pd
 
-        full = answer.as_dict()  # one row per face of an order, or one row for a pair
+        full = answer.as_dict()
         table = pd.json_normalize(full.get("youngest_to_oldest", full))
         if "answer" not in full:
             table["older_than_previous"] = [None, *full["next_is_older"]]
@@ -129,12 +144,3 @@ def _answer(options: argparse.Namespace, predictor) -> int:
         print(text)
         if drawn:
             print("note: this model has seen drawn faces only, it knows nothing of people")
-    options.json = False  # already printed: later errors go to stderr
-    print(end="", flush=True)
-    for error in skipped:
-        _fail(f"skipped: {error}", 3)
-    if options.save:
-        from utkcmp.compare.figures import save_answer  # imports matplotlib, which takes a second
-
-        save_answer(answer, options.save)
-    return 3 if skipped else 0
