@@ -30,6 +30,7 @@ FOLDER = PROJECT / "notebooks"
 MODULE = Path(__file__).parents[1]
 SAID = ("sentences.py", "course_project.py", "tables.py")  # of report/: what notebooks use
 ALL = " ".join(SECTIONS)
+TRAINING = "data split pairs network training experiments evaluation"  # of notebooks that train
 
 
 class Notebook(NamedTuple):
@@ -44,14 +45,10 @@ NOTEBOOKS = {
     "01_data_exploration": Notebook("", "data split"),
     "02_split": Notebook("", "data split"),
     "03_pair_dataset": Notebook("02_split", "data split pairs"),
-    "04_siamese": Notebook("02_split", "data split pairs network training experiments evaluation"),
-    "05_concat": Notebook("02_split", "data split pairs network training experiments evaluation"),
-    "06_age_regressor_transfer": Notebook(
-        "02_split", "data split pairs network training experiments head_seeds evaluation"
-    ),
-    "07_tuning": Notebook(
-        "02_split", "data split pairs network training experiments tuning evaluation"
-    ),
+    "04_siamese": Notebook("02_split", TRAINING),
+    "05_concat": Notebook("02_split", TRAINING),
+    "06_age_regressor_transfer": Notebook("02_split", f"{TRAINING} head_seeds"),
+    "07_tuning": Notebook("02_split", f"{TRAINING} tuning"),
     "08_comparison": Notebook("04_siamese 05_concat 06_age_regressor_transfer 07_tuning"),
     "09_compare_two_photos": Notebook("08_comparison"),
 }
