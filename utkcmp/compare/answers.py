@@ -253,7 +253,7 @@ def load(model: str | Path | Predictor | None = None, ages: bool = False) -> Pre
     return predictor
 
 
-_loaded = lru_cache(maxsize=2)(lambda folder, files: Predictor(folder))
+_loaded = lru_cache(maxsize=2)(lambda folder, files: Predictor(folder))  # files: key only
 
 
 def files_of(folder: str | Path) -> list[Path]:
