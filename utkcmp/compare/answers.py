@@ -4,7 +4,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +55,11 @@ class Comparison:
         for name, seen in (("left", self.left), ("right", self.right)):
             if seen.turned:
                 notes.append(f"{name} photo turned by {seen.turned} degrees clockwise")
-        if self.answer == TOO_CLOSE:
-            text = f"{TOO_CLOSE} ({side}, {', '.join(notes)})"
-        else:
-            text = f"{side} is older ({', '.join(notes)})"
+        answer = f"{TOO_CLOSE} ({side}, " if self.answer == TOO_CLOSE else f"{side} is older ("
+        answer += f"{', '.join(notes)})"
         if self.ages:
-            text += " (ages: left about {:.0f}, right about {:.0f})".format(*self.ages)
-        return text
+            answer += " (ages: left about {:.0f}, right about {:.0f})".format(*self.ages)
+        return answer
 
     def as_dict(self) -> dict:
         return {
@@ -255,9 +253,7 @@ def load(model: str | Path | Predictor | None = None, ages: bool = False) -> Pre
     return predictor
 
 
-@lru_cache(maxsize=2)
-def _loaded(folder: Path, files: tuple) -> Predictor:
-    return Predictor(folder)
+_loaded = lru_cache(maxsize=2)(lambda folder, files: Predictor(folder))  # files: key only
 
 
 def files_of(folder: str | Path) -> list[Path]:
@@ -273,18 +269,6 @@ def files_of(folder: str | Path) -> list[Path]:
     return files
 
 
-def _look(
-    named: tuple[str, Photo], faces: str, aligned: bool, frame: np.ndarray, keep: bool
-) -> list[Seen | ValueError]:
-    """The faces of one (name, photo), or the error; without ``keep``, the photo is dropped."""
-    name, photo = named
-    try:
-        found = faces_in(photo, faces, aligned, frame, name)
-    except (PhotoError, NoAnswerError) as error:
-        return [error]
-    return found if keep else [replace(one, photo=None) for one in found]
-
-
 def _seen(
     named: list[tuple[str, Photo]],
     predictor: Predictor,
@@ -298,7 +282,16 @@ def _seen(
     Photos are read in parallel processes if all can be pickled. keep: keep the photo and the full
     crop of each face, not just a small crop.
     """
-    look = partial(_look, faces=faces, aligned=aligned, frame=predictor.frame, keep=keep)
+    frame = predictor.frame
+
+    def look(one: tuple[str, Photo]) -> list[Seen | ValueError]:
+        name, photo = one
+        try:
+            found = faces_in(photo, faces, aligned, frame, name)
+        except (PhotoError, NoAnswerError) as error:
+            return [error]
+        return found if keep else [replace(one, photo=None) for one in found]
+
     alone = any(not isinstance(photo, str | Path | bytes) for _, photo in named)
     looked = in_processes(look, named, 0 if alone else len(named))
     each = itertools.chain.from_iterable(looked)
@@ -322,12 +315,15 @@ def _answers(
     force: bool,
 ) -> list[Comparison | ValueError]:
     """The answer or the error for each pair of indices into ``found``."""
-    found = list(found)
-    answers = [
-        pair if isinstance(pair, ValueError) else _problem(*(found[place] for place in pair))
-        for pair in asked
-    ]
-    able = [number for number, problem in enumerate(answers) if problem is None]
+    found, answers, able = list(found), [], []
+    for pair in asked:
+        sides = [pair] if isinstance(pair, ValueError) else [found[place] for place in pair]
+        problem = next((side for side in sides if isinstance(side, ValueError)), None)
+        if not problem and len({(one.crop.size, one.crop.tobytes()) for one in sides}) == 1:
+            names = " and ".join(one.name for one in sides)
+            problem = NoAnswerError(f"{names} are the same picture: expected two")
+        able += [] if problem else [len(answers)]
+        answers.append(problem or sides)
     if not able:
         return answers
     seen = [isinstance(one, Seen) for one in found]
@@ -336,19 +332,8 @@ def _answers(
     probabilities = _sigmoid(predictor.logits(brought, left, right)).tolist()
     calibrated, band = predictor.calibration.pairs > 0, 0.5 if force else BAND
     for number, probability in zip(able, probabilities, strict=True):
-        pair = (found[place] for place in asked[number])
-        answers[number] = Comparison(*pair, probability, calibrated, band)
+        answers[number] = Comparison(*answers[number], probability, calibrated, band)
     return answers
-
-
-def _problem(left: Seen | ValueError, right: Seen | ValueError) -> ValueError | None:
-    """The reason why two faces cannot be compared; None if they can."""
-    for side in (left, right):
-        if isinstance(side, ValueError):
-            return side
-    if left.crop.size == right.crop.size and left.crop.tobytes() == right.crop.tobytes():
-        return NoAnswerError(f"{left.name} and {right.name} are the same picture: expected two")
-    return None
 
 
 def _totals(brought: np.ndarray, predictor: Predictor) -> np.ndarray:

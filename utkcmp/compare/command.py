@@ -83,39 +83,30 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError("no photo is given: expected LEFT RIGHT; see --help")
     if options.save and Path(options.save).suffix.lower() not in FIGURES:
         raise ValueError(f"{options.save} cannot be drawn: expected a name in {', '.join(FIGURES)}")
-    status = _answer(options) if options.photos else 0
+    predictor = compare.load(options.model)
+    status = _answer(options, predictor) if options.photos else 0
     if options.export:
         from utkcmp.compare.onnx_export import export  # imports PyTorch, which takes seconds
 
-        folder = compare.load(options.model).folder
-        print(f"{options.export} written\n{export(folder, options.export)}")
+        print(f"{options.export} written\n{export(predictor.folder, options.export)}")
     return status
 
 
-def _answer(options: argparse.Namespace) -> int:
-    """Answer and print, then draw if requested."""
-    predictor = compare.load(options.model)
+def _answer(options: argparse.Namespace, predictor) -> int:
+    """Answer and print, then draw if requested; returns the exit status."""
     how = {"force": options.force, "aligned": options.aligned}
     how["faces"] = "all" if options.all else "largest" if options.largest else "one"
     how["ages"] = options.ages or ((options.json or options.csv) and predictor.has_ages)
+    skipped = []
     if len(options.photos) == 2 and not options.all and not any(map(os.path.isdir, options.photos)):
-        answer, skipped = compare.compare(*options.photos, predictor, **how), []
+        answer = compare.compare(*options.photos, predictor, **how)
     else:
         photos = []
         for photo in options.photos:
             photos += compare.files_of(photo) if os.path.isdir(photo) else [photo]
         answer = compare.put_in_order(photos, predictor, **how)
         skipped = answer.skipped
-    drawn = predictor.calibration.drawn
-    if options.json:
-        full = answer.as_dict() | {"model": str(predictor.folder), "model_saw_only_drawings": drawn}
-        print(json.dumps(full, indent=2))
-    elif options.csv:
-        _table(answer).to_csv(sys.stdout, index=False)
-    else:
-        _print(str(answer))
-        if drawn:
-            print("note: this model has seen drawn faces only, it knows nothing of people")
+    _print(answer, options, predictor)
     options.json = False  # already printed: later errors go to stderr
     print(end="", flush=True)
     for error in skipped:
@@ -127,22 +118,29 @@ def _answer(options: argparse.Namespace) -> int:
     return 3 if skipped else 0
 
 
-def _table(answer):
-    """One row per face of an order, or one row for a pair, without list-valued columns."""
-    import pandas as pd
+def _print(answer, options: argparse.Namespace, predictor) -> None:
+    """Print an answer as JSON, as a table (a row per face of an order) or, with ~ for ≈ if stdout
+    cannot encode it, as text."""
+    drawn = predictor.calibration.drawn
+    if options.json:
+        full = answer.as_dict() | {"model": str(predictor.folder), "model_saw_only_drawings": drawn}
+        print(json.dumps(full, indent=2))
+    elif options.csv:
+        import pandas as pd
 
-    full = answer.as_dict()
-    table = pd.json_normalize(full.get("youngest_to_oldest", full))
-    if "answer" not in full:
-        table["older_than_previous"] = [None, *full["next_is_older"]]
-        table["too_close_to_call"] = [False, *full["too_close_to_call"]]
-    return table.drop(columns=[name for name in table if isinstance(table[name][0], list)])
-
-
-def _print(text: str) -> None:
-    """Print an answer, with ~ for ≈ if stdout cannot encode it."""
-    try:
-        "≈".encode(getattr(sys.stdout, "encoding", None) or "ascii")
-    except UnicodeEncodeError:
-        text = text.replace("≈", "~")
-    print(text)
+        full = answer.as_dict()
+        table = pd.json_normalize(full.get("youngest_to_oldest", full))
+        if "answer" not in full:
+            table["older_than_previous"] = [None, *full["next_is_older"]]
+            table["too_close_to_call"] = [False, *full["too_close_to_call"]]
+        lists = [name for name in table if isinstance(table[name][0], list)]
+        table.drop(columns=lists).to_csv(sys.stdout, index=False)
+    else:
+        text = str(answer)
+        try:
+            "≈".encode(getattr(sys.stdout, "encoding", None) or "ascii")
+        except UnicodeEncodeError:
+            text = text.replace("≈", "~")
+        print(text)
+        if drawn:
+            print("note: this model has seen drawn faces only, it knows nothing of people")

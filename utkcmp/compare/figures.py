@@ -47,15 +47,12 @@ def order_figure(order: Order, page: int = 0, ages: np.ndarray | None = None) ->
 
     ages: (N,) years, in this order; if given, drawn faces of these ages replace the real ones.
     """
-    places, captions = range(len(order.faces))[page * PAGE : (page + 1) * PAGE], []
-    for place in places:
+    images, captions, drawn = [], [], ages is not None
+    for place in range(len(order.faces))[page * PAGE : (page + 1) * PAGE]:
         name = Path(order.faces[place].name).name
         short = (name if len(name) < 16 else f"{name[:14]}…").replace("$", r"\$")
         captions.append(f"{short}\n{order.mark(place)} {place + 1}. {order.share(place)}".rstrip())
-    if drawn := ages is not None:
-        images = [StandIns(ages)[place] for place in places]
-    else:
-        images = [resize(order.faces[place].crop, KEPT) for place in places]
+        images.append(StandIns(ages)[place] if drawn else resize(order.faces[place].crop, KEPT))
     return face_tiles(images, captions, drawn=drawn, columns=min(6, len(images)))
 
 
@@ -131,11 +128,9 @@ def _show_photo(axis, faces: list[Seen], colour: str, show_faces: bool = True, l
 
 def _show(axis, image: Image.Image, show_faces: bool) -> None:
     axis.set_axis_off()
-    if show_faces:
-        axis.imshow(image)
-        return
-    axis.imshow(np.full((image.height, image.width, 3), 225, np.uint8))
-    axis.text(0.5, 0.5, "not shown", transform=axis.transAxes, ha="center", color=MUTED)
+    axis.imshow(image if show_faces else Image.new("RGB", image.size, (225, 225, 225)))
+    if not show_faces:
+        axis.text(0.5, 0.5, "not shown", transform=axis.transAxes, ha="center", color=MUTED)
 
 
 def save_answer(answer: Comparison | Order, path: str | Path) -> None:
@@ -149,10 +144,8 @@ def save_answer(answer: Comparison | Order, path: str | Path) -> None:
     elif answer.faces[0].photo:
         figures = [group_figure(answer)]
     else:
-        pages = range(-(-len(answer.faces) // PAGE))
-        figures = (order_figure(answer, page) for page in pages)
+        figures = (order_figure(answer, page) for page in range(-(-len(answer.faces) // PAGE)))
     for number, figure in enumerate(figures, start=1):
-        page = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        with atomic(page) as temporary:
+        with atomic(path.with_stem(f"{path.stem}-{number}") if number > 1 else path) as temporary:
             figure.savefig(temporary, dpi=150)
         plt.close(figure)

@@ -62,52 +62,45 @@ class PairStep(nn.Module):
     Averages both orders, so that the answer does not depend on which face comes first.
     """
 
-    def __init__(self, model: nn.Module, size: int):
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self.model, self.size = model, size
+        self.model = model
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        return (self.one_way(left, right) - self.one_way(right, left)) / 2
-
-    def one_way(self, left: Tensor, right: Tensor) -> Tensor:
         if embeds_once(self.model):
-            return self.model.compare(left, right)
-        shape = (-1, 3, self.size, self.size)
-        return self.model(left.view(shape), right.view(shape))
+            return (self.model.compare(left, right) - self.model.compare(right, left)) / 2
+        size = self.model.image_size
+        left, right = (brought.view(-1, 3, size, size) for brought in (left, right))
+        return (self.model(left, right) - self.model(right, left)) / 2
 
 
 class WholePair(nn.Module):
     """Both stages: two batches of faces, uint8 (B, 3, S, S), to calibrated logits (B,)."""
 
-    def __init__(self, model: nn.Module, size: int, temperature: float):
+    def __init__(self, model: nn.Module, temperature: float):
         super().__init__()
-        self.face, self.pair = FaceStep(model), PairStep(model, size)
-        self.temperature = temperature
+        self.face, self.pair, self.temperature = FaceStep(model), PairStep(model), temperature
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         return self.pair(self.face(left)[0], self.face(right)[0]) / self.temperature
-
-
-def has_scores(model: nn.Module) -> bool:
-    """Whether the symmetrised logit is a difference of scores, one per face."""
-    members = getattr(model, "members", [model])
-    scorers = AgeRanker | AgeComparison | RankingAgeRegressor
-    return all(
-        isinstance(one, scorers) or (embeds_once(one) and len(one.head) == 1) for one in members
-    )
 
 
 def write_graphs(folder: str | Path) -> None:
     """Write ``face.onnx`` and ``pair.onnx`` beside a trained model's weights."""
     folder = Path(folder)
     model = load_pair_model(folder)
-    marks = {"stamp": stamp(folder), "scores": "yes" if has_scores(model) else "no"}
+    scorers = AgeRanker | AgeComparison | RankingAgeRegressor
+    scores = all(  # whether the symmetrised logit is a difference of scores, one per face
+        isinstance(one, scorers) or (embeds_once(one) and len(one.head) == 1)
+        for one in getattr(model, "members", [model])
+    )
+    marks = {"stamp": stamp(folder), "scores": "yes" if scores else "no"}
     face, images = FaceStep(model), _example(model.image_size)
     with torch.no_grad():
         brought, *told = face.eval()(images)
     names = FaceStep.names[: 1 + len(told)]
     inputs = {"left": brought, "right": brought.flip(0)}
-    _write(folder / PAIR, PairStep(model, model.image_size), inputs, ["logit"], marks)
+    _write(folder / PAIR, PairStep(model), inputs, ["logit"], marks)
     _write(folder / FACE, face, {"images": images}, names, marks)
 
 
@@ -119,7 +112,7 @@ def export(folder: str | Path, path: str | Path) -> str:
     """
     model = load_pair_model(folder)
     size = model.image_size
-    module = WholePair(model, size, Calibration.read(Path(folder)).temperature)
+    module = WholePair(model, Calibration.read(Path(folder)).temperature)
     inputs = {"left": _example(size), "right": _example(size).flip(0)}
     about = (
         f"inputs: left and right, uint8 (B, 3, {size}, {size}), RGB, framed as UTKFace's crops\n"
@@ -135,8 +128,12 @@ def _example(size: int) -> Tensor:
 
 
 def _write(path: Path, module: nn.Module, inputs: dict[str, Tensor], outputs, marks) -> float:
-    """Write a module as a graph with a dynamic batch size; returns what ``check_graph`` does."""
-    count = torch.export.Dim("count", min=1)
+    """Write a module as a graph with a dynamic batch size, compared with PyTorch for every batch
+    size up to that of ``inputs``.
+
+    Returns the largest difference; raises RuntimeError if it exceeds ``TOLERANCE``.
+    """
+    count, worst = torch.export.Dim("count", min=1), 0.0
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         program = torch.onnx.export(
             module.eval().requires_grad_(False),
@@ -149,9 +146,23 @@ def _write(path: Path, module: nn.Module, inputs: dict[str, Tensor], outputs, ma
         node.metadata_props.clear()
     _halve(program.model.graph)
     program.model.metadata_props.update(marks)
-    with atomic(path) as temporary:
+    with atomic(path) as temporary, torch.no_grad():
         onnx_ir.save(program.model, temporary)
-        return check_graph(temporary, module, inputs)
+        graph = session(temporary)
+        for size in range(1, len(next(iter(inputs.values()))) + 1):
+            given = {name: value[:size] for name, value in inputs.items()}
+            got = graph.run(None, {name: value.numpy() for name, value in given.items()})
+            expect = module(*given.values())
+            expect = expect if isinstance(expect, tuple) else (expect,)
+            for one, other in zip(got, expect, strict=True):
+                scale = other.abs().clamp(min=1).numpy()
+                worst = max(worst, float((np.abs(one - other.numpy()) / scale).max()))
+        if not worst <= TOLERANCE:
+            raise RuntimeError(
+                f"{path.name}: onnxruntime and PyTorch differ by {worst:.2g}, "
+                f"expected {TOLERANCE:g}"
+            )
+    return worst
 
 
 def _halve(graph: onnx_ir.Graph) -> None:
@@ -169,25 +180,3 @@ def _halve(graph: onnx_ir.Graph) -> None:
         graph.register_initializer(stored)
         wide = onnx_ir.node("Cast", [stored], {"to": onnx_ir.DataType.FLOAT}, outputs=[value])
         graph.insert_before(graph[0], wide)
-
-
-@torch.no_grad()
-def check_graph(path: Path, module: nn.Module, inputs: dict[str, Tensor]) -> float:
-    """Compare onnxruntime with PyTorch for every batch size up to that of ``inputs``.
-
-    Returns the largest difference; raises RuntimeError if it exceeds ``TOLERANCE``.
-    """
-    graph, worst = session(path), 0.0
-    for count in range(1, len(next(iter(inputs.values()))) + 1):
-        given = {name: value[:count] for name, value in inputs.items()}
-        expect = module(*given.values())
-        expect = expect if isinstance(expect, tuple) else (expect,)
-        got = graph.run(None, {name: value.numpy() for name, value in given.items()})
-        for one, other in zip(got, expect, strict=True):
-            scale = other.abs().clamp(min=1).numpy()
-            worst = max(worst, float((np.abs(one - other.numpy()) / scale).max()))
-    if not worst <= TOLERANCE:
-        raise RuntimeError(
-            f"{path.name}: onnxruntime and PyTorch differ by {worst:.2g}, expected {TOLERANCE:g}"
-        )
-    return worst

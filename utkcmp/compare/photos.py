@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -90,10 +89,8 @@ def read_photo(photo: Photo, name: str | None = None) -> Image.Image:
             return upright(photo)
         if not isinstance(photo, str | os.PathLike):
             return decode(photo)
-        if Path(photo).is_dir():
-            raise ImageError("a folder")
-        if Path(photo).exists() and not Path(photo).is_file():  # reading a pipe may block for ever
-            raise ImageError("a device")
+        if os.path.exists(photo) and not os.path.isfile(photo):  # a pipe may block for ever
+            raise ImageError("a folder" if os.path.isdir(photo) else "a device")
         with open(photo, "rb") as file:
             return decode(file)
     except ImageError as error:
@@ -150,24 +147,20 @@ def faces_in(
         there = find_faces(other, faces == "all", frame, small=False)
         if there and (not found or there[0].score > found[0].score):
             picture, found, turned = other, there, degrees
-    large = sorted((f for f in found if f.size >= LEAST_FACE), key=lambda f: f.box[0] + f.box[2])
     if not found:
         raise NoAnswerError(f"no face was found in {name}: expected one, seen from the front")
+    large = sorted((f for f in found if f.size >= LEAST_FACE), key=lambda f: f.box[0] + f.box[2])
     if not large:
-        raise NoAnswerError(
-            f"the face in {name} is only {max(f.size for f in found):.0f} pixels wide: "
-            f"expected {LEAST_FACE} or more"
-        )
+        widest = max(face.size for face in found)
+        expected = f"expected {LEAST_FACE} or more"
+        raise NoAnswerError(f"the face in {name} is only {widest:.0f} pixels wide: {expected}")
     if faces == "one" and len(large) > 1:
-        raise NoAnswerError(
-            f"{name} shows {len(large)} faces: expected one "
-            "(--largest takes the largest, --all puts all in order)"
-        )
-    names = [f"{name} #{number}" for number in range(1, len(large) + 1)]
-    seen = [
-        Seen(own, face, align(picture, face, frame), picture, turned)
-        for own, face in zip(names if len(large) > 1 else [name], large, strict=True)
-    ]
+        ways = "(--largest takes the largest, --all puts all in order)"
+        raise NoAnswerError(f"{name} shows {len(large)} faces: expected one {ways}")
+    seen = []
+    for number, face in enumerate(large, start=1):
+        own = f"{name} #{number}" if len(large) > 1 else name
+        seen.append(Seen(own, face, align(picture, face, frame), picture, turned))
     return [max(seen, key=lambda one: one.face.size)] if faces == "largest" else seen
 
 

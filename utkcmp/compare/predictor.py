@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from functools import cached_property
 from pathlib import Path
@@ -45,8 +46,22 @@ class Predictor:
 
     @cached_property
     def _graphs(self) -> tuple:
+        """The sessions of ``face.onnx`` and ``pair.onnx``, exported first if need be."""
+        paths = [self.folder / FACE, self.folder / PAIR]
         with _exporter:
-            return _ready_graphs(self.folder)
+            try:
+                ready, made_from = tuple(map(session, paths)), stamp(self.folder)
+                names = [[o.name for o in (*g.get_inputs(), *g.get_outputs())] for g in ready]
+                known = names[0][:2] == ["images", "brought"]
+                known &= names[1] == ["left", "right", "logit"]
+                if known and all(_marks(one)["stamp"] == made_from for one in ready):
+                    return ready
+            except Exception:  # missing, damaged or outdated: a new export reports other faults
+                pass
+            from utkcmp.compare.onnx_export import write_graphs
+
+            write_graphs(self.folder)
+            return tuple(map(session, paths))
 
     @property
     def image_size(self) -> int:
@@ -70,9 +85,8 @@ class Predictor:
         """
         parts = []
         for start in range(0, len(crops), BATCH):
-            batch = crops[start : start + BATCH]
-            images = np.stack([resize(crop, self.image_size) for crop in batch])
-            parts.append(self._graphs[0].run(None, {"images": images}))
+            images = [resize(crop, self.image_size) for crop in crops[start : start + BATCH]]
+            parts.append(self._graphs[0].run(None, {"images": np.stack(images)}))
         found = [np.concatenate(part) for part in zip(*parts, strict=True)]
         nothing = [np.full(len(crops), np.nan), np.empty((len(crops), 0))]
         return tuple(found + nothing[len(found) - 1 :])
@@ -111,37 +125,13 @@ def find_model() -> Path:
         )
 
     def rank(path: Path) -> tuple:
-        run = path.parents[2]
-        chosen = _chosen(run) == path.parent.name
+        run, chosen = path.parents[2], False
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            chosen = read_json(run / CHOICE)["model"] == path.parent.name
         return run.name == PUBLISHED, path.is_relative_to(root), chosen, path.stat().st_mtime
 
     return max(weights, key=rank).parent
 
 
-def _chosen(run: Path) -> str | None:
-    try:
-        return read_json(run / CHOICE)["model"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _marks(graph) -> dict[str, str]:
     return graph.get_modelmeta().custom_metadata_map
-
-
-def _ready_graphs(folder: Path) -> tuple:
-    """The sessions of ``face.onnx`` and ``pair.onnx``, exported first if need be."""
-    paths = [folder / FACE, folder / PAIR]
-    try:
-        made_from = stamp(folder)
-        ready = tuple(session(path) for path in paths)
-        names = [[one.name for one in (*g.get_inputs(), *g.get_outputs())] for g in ready]
-        known = names[0][:2] == ["images", "brought"] and names[1] == ["left", "right", "logit"]
-        if known and all(_marks(one)["stamp"] == made_from for one in ready):
-            return ready
-    except Exception:  # missing, damaged or outdated: exporting again reports any other fault
-        pass
-    from utkcmp.compare.onnx_export import write_graphs
-
-    write_graphs(folder)
-    return tuple(session(path) for path in paths)

@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from utkcmp import models
 from utkcmp.compare.alignment import measure_frame
-from utkcmp.compare.photos import NoAnswerError, faces_in
+from utkcmp.compare.photos import NoAnswerError, only_face
 from utkcmp.compare.predictor import Predictor
 from utkcmp.data.index import read_crops
 from utkcmp.data.pairs import AllPairs, Pairs
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from utkcmp.data.datasets import RunData
 
 FRAME_FACES = 100  # validation faces from which a run's frame is measured
-SIDE, PHOTO = 160, 240  # pixels per side of the pasted crop and of its photo
+SIDE, PHOTO, EDGE = 160, 240, 40  # pixels per side of the pasted crop, its photo, and around it
 GREY, RESAMPLES = (128, 128, 128), 200
 
 
@@ -56,17 +56,10 @@ def _compressed(photo: Image.Image, quality: float) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
-def _crop_of(photo: Image.Image) -> tuple[int, int, int, int]:
-    """The box of the pasted crop, in the middle of the photo."""
-    edge = (photo.width - SIDE) // 2
-    return edge, edge, edge + SIDE, edge + SIDE
-
-
 def _covered(photo: Image.Image, share: float) -> Image.Image:
     """The photo with the lowest ``share`` percent of the pasted crop covered in grey."""
-    left, _, right, bottom = _crop_of(photo)
     changed = photo.copy()
-    changed.paste(GREY, (left, bottom - round(SIDE * share / 100), right, bottom))
+    changed.paste(GREY, (EDGE, EDGE + SIDE - round(SIDE * share / 100), EDGE + SIDE, EDGE + SIDE))
     return changed
 
 
@@ -98,7 +91,7 @@ CHANGES = {
     "occlusion": Change("% of the crop, from below", (20, 35, 50), _covered),
     "close-up": Change(  # only the pasted crop, resized
         *("pixels of the photo's side", (224, 600, 1200)),
-        lambda photo, side: photo.crop(_crop_of(photo)).resize((side, side)),
+        lambda photo, side: ImageOps.crop(photo, EDGE).resize((side, side)),
     ),
     "large photo": Change("pixels of the photo's longer side", (1920, 4000, 8000), _distant),
 }
@@ -119,11 +112,10 @@ def paste(crop: Image.Image, side: int, angle: float, size: int, rng) -> Image.I
 
 def photos_of(crops: list[Image.Image], seed: int = 42) -> list[Image.Image]:
     """Paste each crop, at 70 to 440 pixels and rotated by up to 20°, into a photo of 640 pixels."""
-    rng = np.random.default_rng(seed)
-    return [
-        paste(crop, int(rng.integers(70, 441)), float(rng.uniform(-20, 20)), 640, rng)
-        for crop in crops
-    ]
+    rng, photos = np.random.default_rng(seed), []
+    for crop in crops:
+        photos.append(paste(crop, rng.integers(70, 441), rng.uniform(-20, 20), 640, rng))
+    return photos
 
 
 def through_photos(photos: Iterable[Image.Image], predictor: Predictor) -> list[Image.Image | None]:
@@ -131,8 +123,7 @@ def through_photos(photos: Iterable[Image.Image], predictor: Predictor) -> list[
     aligned = []
     for photo in photos:
         try:
-            (seen,) = faces_in(photo, "one", frame=predictor.frame)
-            aligned.append(seen.crop)
+            aligned.append(only_face(photo, frame=predictor.frame).crop)
         except NoAnswerError:
             aligned.append(None)
     return aligned
@@ -146,12 +137,12 @@ def measured(crops: list[Image.Image | None], ages: np.ndarray, predictor: Predi
     """
     there = np.flatnonzero([crop is not None for crop in crops])
     pairs, logits = all_pairs([crops[i] for i in there], ages[there], predictor)
+    found = {}
+    if len(pairs):
+        found = pair_metrics(logits, pairs.label) | intervals(logits, pairs, RESAMPLES)
     row = {"found": len(there) / len(crops), "pairs": len(pairs)}
-    if not len(pairs):
-        return row | dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high"), float("nan"))
-    bounds = intervals(logits, pairs, RESAMPLES)
-    row["accuracy"] = pair_metrics(logits, pairs.label)["accuracy"]
-    return row | {name: bounds[name] for name in ("accuracy_low", "accuracy_high")}
+    names = ("accuracy", "accuracy_low", "accuracy_high")
+    return row | {name: found.get(name, float("nan")) for name in names}
 
 
 def all_pairs(
@@ -178,11 +169,11 @@ def robustness_table(
     plain = measured(through_photos(photos, predictor), ages, predictor)
     rows = []
     for name, (unit, levels, apply) in CHANGES.items():
-        rows.append({"change": name, "unit": unit, "level": float("nan")} | plain)
+        row = {"change": name, "unit": unit}
+        rows.append(row | {"level": float("nan")} | plain)
         for level in levels:
             worse = through_photos((apply(photo, level) for photo in photos), predictor)
-            row = {"change": name, "unit": unit, "level": level}
-            rows.append(row | measured(worse, ages, predictor))
+            rows.append(row | {"level": level} | measured(worse, ages, predictor))
     return pd.DataFrame(rows)
 
 
@@ -203,12 +194,7 @@ def path_difference(
     pairs, direct = all_pairs([crops[i] for i in there], ages[there], predictor)
     _, through = all_pairs([aligned[i] for i in there], ages[there], predictor)
     bounds = paired_difference(through, direct, pairs)
-    return {
-        "faces": len(crops),
-        "found": len(there) / len(crops),
-        "pairs": len(pairs),
-        "direct": pair_metrics(direct, pairs.label)["accuracy"],
-        "through": pair_metrics(through, pairs.label)["accuracy"],
-        "low": bounds["accuracy_low"],
-        "high": bounds["accuracy_high"],
-    }
+    row = {"faces": len(crops), "found": len(there) / len(crops), "pairs": len(pairs)}
+    row["direct"] = pair_metrics(direct, pairs.label)["accuracy"]
+    row["through"] = pair_metrics(through, pairs.label)["accuracy"]
+    return row | {"low": bounds["accuracy_low"], "high": bounds["accuracy_high"]}

@@ -36,21 +36,18 @@ def upload_widget(predictor: Predictor | None = None) -> ipywidgets.VBox:
     """
     predictor = load(predictor)
     accept = "image/*,.heic,.heif,.avif,.tif,.tiff,.mpo"
-    sides = ("left", "right")
     buttons = [
         ipywidgets.FileUpload(accept=accept, description=f"{side} photo", multiple=False)
-        for side in sides
+        for side in ("left", "right")
     ]
     answer = ipywidgets.HTML("Upload two photos.")
 
     def react(_):
-        if not all(button.value for button in buttons):
-            return
-        files = []
-        for side, button in zip(sides, buttons, strict=True):
-            files.append(io.BytesIO(button.value[0]["content"]))
-            files[-1].name = f"the {side} photo, {button.value[0]['name']},"
-        answer.value = answer_html(*files, predictor)
+        if all(button.value for button in buttons):
+            files = [io.BytesIO(button.value[0]["content"]) for button in buttons]
+            for file, button in zip(files, buttons, strict=True):
+                file.name = f"the {button.description}, {button.value[0]['name']},"
+            answer.value = answer_html(*files, predictor)
 
     for button in buttons:
         button.observe(react, "value")

@@ -32,6 +32,7 @@ TABLE_TAGS = frozenset(
 TABLE_ATTRIBUTES = ["class", "colspan", "rowspan", "scope", "style"]
 TABLE_STYLES = ["background-color", "color", "font-weight", "text-align"]
 UNUSED = ("objects.inv", ".buildinfo*", "locales", "*.map", "*-macros.html", "logo_colab.png")
+FOLDED = {"parameters": "Parameters", "injected-parameters": "Parameters set for this run"}
 _DEBRIS = re.compile(r"\s*\[?<[^<>]*( at 0x[0-9a-f]+|Figure size|Axes)")
 _SVG_TEXT = re.compile(r'<g id="text_\d+">\s*<!-- (.*?) -->(.*?)</g>\s*</g>', re.S)
 
@@ -64,16 +65,22 @@ class Chapter:
 def render_book(run: Run) -> Path:
     """Render a run's executed notebooks to ``report/``; returns the path of index.html.
 
-    The new book replaces the old one atomically. Raises ReportError if no notebook was executed.
+    The new book replaces the old one atomically. Sphinx's warnings go to stderr. Raises ReportError
+    if no notebook was executed.
     """
     executed = sorted(run.folder.glob("notebooks/[0-9]*.ipynb"))
     chapters = [read_chapter(path) for path in executed if not path.stem.endswith(".partial")]
     if not chapters:
         raise ReportError(f"{run.folder} holds no executed notebook to render")
+    from sphinx.application import Sphinx
+
     with replaced(run.folder / "report") as folder:
         source = folder / ".source"  # inside, so that nothing else is left behind by a kill
         write_sources(run, chapters, source)
-        build(source, folder)
+        made = source / ".made" / "html"  # MyST-NB also writes beside it
+        options = yaml.safe_load((summary.TEMPLATES / "conf.yaml").read_text(encoding="utf-8"))
+        Sphinx(source, None, made, source / ".trees", "html", options, None, sys.stderr).build()
+        shutil.copytree(made, folder, ignore=shutil.ignore_patterns(*UNUSED), dirs_exist_ok=True)
         shutil.rmtree(source)
     return run.folder / "report" / "index.html"
 
@@ -83,36 +90,29 @@ def read_chapter(path: Path) -> Chapter:
     notebook = nbformat.read(path, as_version=4)
     facts = notebook.metadata.get("papermill", {})
     given = dict(facts.get("parameters") or {})
-    parameters = defaults(notebook) | given
     notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            _fold(cell)
-            cell.outputs = [output for output in cell.outputs if _is_result(output)]
-            for output in cell.outputs:
-                _make_safe(output.get("data", {}))
+    for cell in (one for one in notebook.cells if one.cell_type == "code"):
+        tags = cell.metadata.get("tags", [])
+        name = next((name for tag, name in FOLDED.items() if tag in tags), "Code")
+        cell.metadata["tags"] = [*tags, "hide-input"]
+        cell.metadata["mystnb"] = {"code_prompt_show": name, "code_prompt_hide": name}
+        cell.source = re.sub(r"(?m)^# NBVAL_\w+\n?", "", cell.source)
+        cell.outputs = [output for output in cell.outputs if _is_result(output)]
+        for output in cell.outputs:
+            _make_safe(output.get("data", {}))
     _describe_figures(notebook.cells)
     first = notebook.cells[0].source if notebook.cells else ""
-    title, takeaway = (re.search(rf"(?m)^{mark} (.+)", first) for mark in ("#", ">"))
+    title, takeaway = (re.findall(rf"(?m)^{mark} (.+)", first) for mark in ("#", ">"))
     ended = facts.get("end_time")
     return Chapter(
         name=path.stem,
         notebook=notebook,
-        title=title[1] if title else path.stem,
-        takeaway=takeaway[1] if takeaway else "",
-        parameters=parameters,
+        title=(title or [path.stem])[0],
+        takeaway=(takeaway or [""])[0],
+        parameters=defaults(notebook) | given,
         given=given,
         ended=datetime.fromisoformat(ended) if ended else None,
     )
-
-
-def _fold(cell: nbformat.NotebookNode) -> None:
-    tags = cell.metadata.get("tags", [])
-    name = "Parameters" if "parameters" in tags else "Code"
-    name = "Parameters set for this run" if "injected-parameters" in tags else name
-    cell.metadata["tags"] = [*tags, "hide-input"]
-    cell.metadata["mystnb"] = {"code_prompt_show": name, "code_prompt_hide": name}
-    cell.source = re.sub(r"(?m)^# NBVAL_\w+\n?", "", cell.source)
 
 
 def _is_result(output: nbformat.NotebookNode) -> bool:
@@ -193,17 +193,6 @@ def _linked(text: str, there: set[str]) -> str:
     return re.sub(link, lambda found: found[0] if found[2] in there else found[1], text)
 
 
-def build(source: Path, folder: Path) -> None:
-    """Build the HTML of ``source`` in ``folder`` with Sphinx; warnings go to stderr."""
-    from sphinx.application import Sphinx
-
-    made = source / ".made" / "html"  # MyST-NB also writes beside it
-    options = yaml.safe_load((summary.TEMPLATES / "conf.yaml").read_text(encoding="utf-8"))
-    app = Sphinx(source, None, made, source / ".trees", "html", options, None, sys.stderr)
-    app.build()
-    shutil.copytree(made, folder, ignore=shutil.ignore_patterns(*UNUSED), dirs_exist_ok=True)
-
-
 def setup(app) -> dict[str, bool]:
     """Register the MathML writer, and the fix of the reference list's ARIA role."""
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
@@ -222,9 +211,7 @@ def _formula(writer, node) -> None:
     from docutils.nodes import SkipNode, math
     from latex2mathml.converter import convert
 
-    if isinstance(node, math):
-        writer.body.append(convert(node.astext()))
-    else:
-        formula = convert(node.astext(), display="block")
-        writer.body.append(f'<div class="math" tabindex="0">{formula}</div>')
+    inline = isinstance(node, math)
+    formula = convert(node.astext(), display="inline" if inline else "block")
+    writer.body.append(formula if inline else f'<div class="math" tabindex="0">{formula}</div>')
     raise SkipNode

@@ -20,12 +20,11 @@ from typing import Any
 from utkcmp.data.archives import DataError
 from utkcmp.files import RunError
 from utkcmp.params import ParameterError, load_files, parse_override
-from utkcmp.report.execute import NotebookFailed, clock
+from utkcmp.report.execute import GOES_ON, NotebookFailed, clock
 from utkcmp.report.plan import ReportError
 from utkcmp.report.runner import ENVIRONMENT_DATA, make_report
 from utkcmp.run import PROJECT, outputs_root
 
-GOES_ON = "the same command goes on from here"
 INTERRUPTED = f"interrupted: {GOES_ON}"
 
 
@@ -42,25 +41,19 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _ours(file: str) -> str:
-    """The path of a parameter file, by default of the one shipped with the package."""
-    shipped = PROJECT / file
-    return str(shipped) if shipped.is_file() and not Path(file).exists() else file
-
-
 def _command(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, str]:
     """The command that reproduces this run; of paths outside the project only the name is kept.
 
     given: the parameters. If they take the data from ``$UTKFACE``, ``DATA`` states its value.
     """
-    files = [Path(file).resolve() for file in args.file]
-    ours = PROJECT / "params"
-    shown = [f"params/{one.name}" if one.parent == ours else one.name for one in files]
-    set_here = [re.sub(r"=\s*[/~].*/", "=/path/to/", text) for text in args.parameter]
-    words = {"PARAMS": shown, "SET": set_here}
+    files, ours = [Path(file).resolve() for file in args.file], PROJECT / "params"
     from_environment = given.get("data") == ENVIRONMENT_DATA
     source = os.environ.get(ENVIRONMENT_DATA[1:]) if from_environment else args.data
-    words["DATA"] = ["/path/to/" + Path(source).name] if source else []
+    words = {
+        "PARAMS": [f"params/{one.name}" if one.parent == ours else one.name for one in files],
+        "SET": [re.sub(r"=\s*[/~].*/", "=/path/to/", text) for text in args.parameter],
+        "DATA": [f"/path/to/{Path(source).name}"] if source else [],
+    }
     line = [f"{name}={shlex.quote(' '.join(word))}" for name, word in words.items() if word]
     return {"make": " ".join(["make report", *line])}
 
@@ -79,7 +72,9 @@ def main(argv: list[str] | None = None, **options: Any) -> int:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ["UTKCMP_OUTPUTS"] = str(outputs_root().resolve())  # kernels run in another folder
     try:
-        args.file = [_ours(file) for file in args.file]
+        for place, file in enumerate(args.file):
+            if (PROJECT / file).is_file() and not Path(file).exists():  # shipped with the package
+                args.file[place] = str(PROJECT / file)
         given = load_files(args.file) | dict(map(parse_override, args.parameter))
         if args.data:
             given["data"] = str(Path(args.data).resolve())

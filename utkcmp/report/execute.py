@@ -21,6 +21,8 @@ from utkcmp.run import PROJECT, outputs_root
 SENTENCES = ("DataError", "ParameterError")  # errors whose message is sufficient
 # Messages of the operating system, from Python or from safetensors (Rust).
 UNWRITABLE = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system")
+ANSI = re.compile(r"\033\[[0-9;]*m")  # colours
+GOES_ON = "the same command goes on from here"
 WIDTH = 26  # of the column of notebook names
 
 
@@ -72,9 +74,17 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
                 store_widget_state=False,
             )
         except PapermillExecutionError as error:
-            if said := _sentence(error, target.parent):
+            reason = ANSI.sub("", error.evalue).strip()
+            if error.ename in SENTENCES:
+                raise NotebookFailed(f"{source.stem}: {reason}") from None
+            if found := UNWRITABLE.search(reason):
+                nothing = f"nothing more can be written to {target.parent.parent}"
+                said = f"{found[0].lower()}: {nothing}; once that is mended, {GOES_ON}"
                 raise NotebookFailed(f"{source.stem}: {said}") from None
-            cell, problem = error.cell_index + 1, _failure(error)
+            cell, lines = error.cell_index + 1, reason.splitlines()[:5] or [""]
+            problem = "\n    ".join([f"  {error.ename}: {lines[0]}", *lines[1:]])
+            if at := re.search(r"-+> (\d+) (.*)", ANSI.sub("", "\n".join(error.traceback))):
+                problem = f"  line {at[1]}: {at[2].strip()}\n{problem}"
         except RuntimeError as error:  # nbclient: the kernel died, or never started
             cell = started[-1]
             problem = f"  {error}: its process ended by itself; killed for lack of memory?"
@@ -88,7 +98,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     count = len(nbformat.read(source, as_version=4).cells) + bool(parameters)
     raise NotebookFailed(
         f"{source.stem} failed in cell {cell} of {count}\n{problem}\n"
-        f"  executed so far: {partial}\n  the same command goes on from here"
+        f"  executed so far: {partial}\n  {GOES_ON}"
     )
 
 
@@ -119,28 +129,3 @@ def shortened(text: str) -> str:
             end = "" if place.name == "ipykernel_" else r"(?![\w-]|\.\w)"
             text = re.sub(re.escape(str(place)) + end, lambda _, to=places[place]: to, text)
     return text
-
-
-def _sentence(error: PapermillExecutionError, folder: Path) -> str | None:
-    """One sentence on an error that is not the notebook's fault; None for any other."""
-    reason = _plain_text(error.evalue)
-    if error.ename in SENTENCES:
-        return reason
-    if found := UNWRITABLE.search(reason):
-        return (
-            f"{found[0].lower()}: nothing more can be written to {folder.parent}; "
-            "once that is mended, the same command goes on from here"
-        )
-    return None
-
-
-def _failure(error: PapermillExecutionError) -> str:
-    """The failing line, if the traceback shows it, and the first lines of the error."""
-    failed = re.search(r"-+> (\d+) (.*)", _plain_text("\n".join(error.traceback)))
-    lines = [f"  line {failed[1]}: {failed[2].strip()}"] if failed else []
-    reason, *more = _plain_text(error.evalue).splitlines() or [""]
-    return "\n".join([*lines, f"  {error.ename}: {reason}", *(f"    {one}" for one in more[:4])])
-
-
-def _plain_text(text: str) -> str:
-    return re.sub(r"\033\[[0-9;]*m", "", text).strip()

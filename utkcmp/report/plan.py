@@ -6,6 +6,7 @@ is up to date while they stay the same.
 """
 
 import ast
+import contextlib
 import difflib
 import functools
 import hashlib
@@ -29,6 +30,7 @@ FOLDER = PROJECT / "notebooks"
 MODULE = Path(__file__).parents[1]
 SAID = ("sentences.py", "course_project.py", "tables.py")  # of report/: what notebooks use
 ALL = " ".join(SECTIONS)
+TRAINING = "data split pairs network training experiments evaluation"  # of notebooks that train
 
 
 class Notebook(NamedTuple):
@@ -43,14 +45,10 @@ NOTEBOOKS = {
     "01_data_exploration": Notebook("", "data split"),
     "02_split": Notebook("", "data split"),
     "03_pair_dataset": Notebook("02_split", "data split pairs"),
-    "04_siamese": Notebook("02_split", "data split pairs network training experiments evaluation"),
-    "05_concat": Notebook("02_split", "data split pairs network training experiments evaluation"),
-    "06_age_regressor_transfer": Notebook(
-        "02_split", "data split pairs network training experiments head_seeds evaluation"
-    ),
-    "07_tuning": Notebook(
-        "02_split", "data split pairs network training experiments tuning evaluation"
-    ),
+    "04_siamese": Notebook("02_split", TRAINING),
+    "05_concat": Notebook("02_split", TRAINING),
+    "06_age_regressor_transfer": Notebook("02_split", f"{TRAINING} head_seeds"),
+    "07_tuning": Notebook("02_split", f"{TRAINING} tuning"),
     "08_comparison": Notebook("04_siamese 05_concat 06_age_regressor_transfer 07_tuning"),
     "09_compare_two_photos": Notebook("08_comparison"),
 }
@@ -91,10 +89,9 @@ def defaults(notebook: nbformat.NotebookNode) -> dict[str, Any]:
 def read_notebooks(folder: Path, names: Iterable[str]) -> dict[str, nbformat.NotebookNode]:
     """Read the named notebooks. Raises ReportError if one is missing or unreadable."""
     read = {}
-    for name in names:
-        path = folder / f"{name}.ipynb"
+    for path in (folder / f"{name}.ipynb" for name in names):
         try:
-            read[name] = nbformat.read(path, as_version=4)
+            read[path.stem] = nbformat.read(path, as_version=4)
         except FileNotFoundError:
             raise ReportError(f"{path} is missing: the report needs all its notebooks") from None
         except Exception:  # nbformat raises what its JSON and schema readers raise
@@ -184,7 +181,7 @@ def _trainings(faces: pd.DataFrame, run: Run, p: Params) -> Iterator[tuple[str, 
     yield "pair_counts", max(p.pair_counts), possible, "possible training pairs"
 
 
-def _machine(p: Params) -> list[tuple[str, float, int, str]]:
+def _machine(p: Params) -> Iterator[tuple[str, float, int, str]]:
     """Requirements on this machine, as ``_trainings``: Ray would wait for missing devices."""
     gpus = 0
     if p.device == "cuda" or p.devices != 1 or p.gpus_per_trial:
@@ -193,11 +190,11 @@ def _machine(p: Params) -> list[tuple[str, float, int, str]]:
         gpus = torch.cuda.device_count()
     if p.device == "cuda" and not gpus:
         raise ParameterError("device is cuda, but PyTorch finds no GPU here: expected auto or cpu")
-    asked = [("devices", p.devices, gpus, "GPUs here")] if gpus and p.device != "cpu" else []
+    if gpus and p.device != "cpu":
+        yield "devices", p.devices, gpus, "GPUs here"
     if p.ray_address == "local":
-        asked.append(("gpus_per_trial", p.gpus_per_trial, gpus, "GPUs here"))
-        asked.append(("cpus_per_trial", p.cpus_per_trial, os.cpu_count(), "processors here"))
-    return asked
+        yield "gpus_per_trial", p.gpus_per_trial, gpus, "GPUs here"
+        yield "cpus_per_trial", p.cpus_per_trial, os.cpu_count(), "processors here"
 
 
 def plan(
@@ -241,13 +238,12 @@ def code_digest() -> str:
 
 def read_record(run: Run, name: str) -> dict[str, Any]:
     """The record of a notebook's last execution; empty if missing or damaged."""
-    try:
-        record = read_json(record_path(run, name))
-    except (OSError, ValueError):
-        return {}
     kinds = {"inputs": dict, "wrote": list, "finished": str, "spent": list, "since": int}
-    sound = isinstance(record, dict) and all(isinstance(record.get(k), t) for k, t in kinds.items())
-    return record if sound else {}
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        record = read_json(record_path(run, name))
+        if all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
+            return record
+    return {}
 
 
 def record_path(run: Run, name: str) -> Path:

@@ -9,6 +9,7 @@ refused.
 """
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -59,15 +60,20 @@ def publish(run: Run, target: Run, graph: Mapping[str, Notebook] = NOTEBOOKS) ->
                 shutil.copyfile(path, copy)
         faces = run.read_faces().query("status == 'ok'")
         write_csv(faces[SPLIT].drop_duplicates().sort_values("sha256"), place / "faces.csv")
-        _publish_model(run.model(answers), place / "models" / answers)
+        model, small = run.model(answers), place / "models" / answers
+        weights = load_file(model / WEIGHTS)
+        halved = {n: one.half() if one.is_floating_point() else one for n, one in weights.items()}
+        save_file(halved, small / WEIGHTS)
+        if (model / CALIBRATION).exists():
+            shutil.copyfile(model / CALIBRATION, small / CALIBRATION)
+        write_graphs(small)
         results_figure(run).savefig(place / FIGURE, bbox_inches="tight", metadata={"Date": None})
         sizes = {path: path.stat().st_size for path in place.rglob("*") if path.is_file()}
-        if sum(sizes.values()) > MOST_BYTES:
+        if (total := sum(sizes.values())) > MOST_BYTES:
             largest = max(sizes, key=sizes.get)
             raise ReportError(
-                f"{sum(sizes.values()) / 1e6:.0f} MB would be published, of which "
-                f"{largest.relative_to(place)} has {sizes[largest] / 1e6:.0f}: expected "
-                f"{MOST_BYTES / 1e6:.0f} or less"
+                f"{total / 1e6:.0f} MB would be published, of which {largest.relative_to(place)} "
+                f"has {sizes[largest] / 1e6:.0f}: expected {MOST_BYTES / 1e6:.0f} or less"
             )
     (target.model(answers) / "README.md").write_text(model_card(target, answers), encoding="utf-8")
 
@@ -109,10 +115,9 @@ def check_publishable(run: Run, folder: Path, graph: Mapping[str, Notebook]) -> 
         raise ReportError(f"{changed[0]} differs from its commit: commit it, make the report again")
 
     results = run.read_results()
-    validated = set(results[results.split == "val"].model)
-    for name in results[results.split == "test"].model:
-        if name not in validated:
-            raise ReportError(f"{name} has no row of validation pairs in {run.results_csv.name}")
+    tested = results[results.split == "test"].model
+    for name in tested[~tested.isin(results[results.split == "val"].model)]:
+        raise ReportError(f"{name} has no row of validation pairs in {run.results_csv.name}")
 
 
 def changed_files() -> list[str]:
@@ -120,15 +125,6 @@ def changed_files() -> list[str]:
     command = ["git", "status", "--porcelain", "--", ".", *(f":!{path}" for path in WRITTEN)]
     status = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     return [line[3:] for line in status.stdout.splitlines()]
-
-
-def _publish_model(source: Path, target: Path) -> None:
-    weights = load_file(source / WEIGHTS)
-    halved = {key: one.half() if one.is_floating_point() else one for key, one in weights.items()}
-    save_file(halved, target / WEIGHTS)
-    if (source / CALIBRATION).exists():
-        shutil.copyfile(source / CALIBRATION, target / CALIBRATION)
-    write_graphs(target)
 
 
 def readme_block(run: Run) -> str:
@@ -152,12 +148,11 @@ def replace_block(readme: Path, block: str) -> None:
     Raises ReportError if the file has no such block.
     """
     begin, *_, end = block.splitlines()
+    lines = f"{re.escape(begin)}.*?{re.escape(end)}"
     text = readme.read_text(encoding="utf-8")
-    before, mark, rest = text.partition(begin)
-    _, close, after = rest.partition(end)
-    if not (mark and close):
+    if not re.search(lines, text, re.S):
         raise ReportError(f"{readme} has no lines {begin!r} and {end!r} to write between")
-    readme.write_text(before + block + after, encoding="utf-8")
+    readme.write_text(re.sub(lines, lambda _: block, text, count=1, flags=re.S), encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:

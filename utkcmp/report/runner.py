@@ -28,6 +28,7 @@ LOCK_WAIT = 1.0  # seconds
 LOOKS = 3.0  # seconds between two readings of the processor time
 ENVIRONMENT_DATA = "$UTKFACE"
 DECIDES = ("its parameters", "the faces")  # whether finished trainings are taken over
+NOT_RESULTS = ("notebooks", "report", "run.json", ".lock")  # in a run's folder
 
 
 def say(name: str, *parts: str) -> None:
@@ -43,8 +44,7 @@ def read_data(params: Params) -> pd.DataFrame:
     source = data_source(params)
     if params.data != EMBEDDED:
         os.environ[ENVIRONMENT_DATA[1:]] = str(source.resolve())
-    cache, progress = outputs_root() / "cache", sys.stderr.isatty()
-    return index_faces(source, cache=cache, progress=progress)
+    return index_faces(source, cache=outputs_root() / "cache", progress=sys.stderr.isatty())
 
 
 def run_step(run: Run, step: Step) -> None:
@@ -71,24 +71,21 @@ def run_step(run: Run, step: Step) -> None:
     record["since"] = record["since"] or path.stat().st_mtime_ns
     with spending(record, path):
         execute(step.path, path.with_suffix(".ipynb"), step.parameters)
-    made = {name for name, when in _files(run.folder) if when >= record["since"]}
-    record["wrote"] = sorted(made.union(n for n in record["wrote"] if (run.folder / n).exists()))
+    wrote = {name for name in record["wrote"] if (run.folder / name).exists()}
+    for file in (one for one in run.folder.rglob("*") if one.is_file()):
+        name = file.relative_to(run.folder).as_posix()
+        if name.split("/")[0] not in NOT_RESULTS and file.stat().st_mtime_ns >= record["since"]:
+            wrote.add(name)
+    record["wrote"] = sorted(wrote)
     record["finished"] = datetime.now(UTC).isoformat(timespec="milliseconds")
-    seconds, processor_seconds = record["spent"]
-    facts = {"seconds": seconds, "processor_seconds": processor_seconds}
+    facts = dict(zip(("seconds", "processor_seconds"), record["spent"], strict=True))
     facts |= {"commits": record["commit"], "finished": record["finished"]}
     facts["executed"] = run.read_record().get("executed", {}).get(step.name, 0) + 1
     for section, fact in facts.items():
         run.record(section, **{step.name: fact})
     write_json(record, path)
-    say(step.name, clock(seconds), f"({clock(processor_seconds)} of processors)")
-
-
-def _files(folder: Path) -> Iterator[tuple[str, int]]:
-    for path in folder.rglob("*"):
-        place = path.relative_to(folder)
-        if path.is_file() and place.parts[0] not in ("notebooks", "report", "run.json", ".lock"):
-            yield place.as_posix(), path.stat().st_mtime_ns
+    seconds, processors = map(clock, record["spent"])
+    say(step.name, seconds, f"({processors} of processors)")
 
 
 @contextlib.contextmanager

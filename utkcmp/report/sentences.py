@@ -7,7 +7,7 @@ import pandas as pd
 
 from utkcmp.evaluation.registry import by_validation
 
-MOST_LOST = 1.5  # percentage points of accuracy that detection and alignment may cost
+NOTHING = "–"  # for what is missing in a table
 ENOUGH_SEEDS = 3  # needed to call a difference real
 FACERES_ORIGIN = (
     "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
@@ -24,7 +24,9 @@ def interval(row: dict, metric: str) -> str:
 
 
 def with_interval(value: float, low: float, high: float, form: Callable[[float], str]) -> str:
-    """A value and its bounds, each formatted by ``form``."""
+    """A value and its bounds, unless they are missing, each formatted by ``form``."""
+    if pd.isna(low):
+        return NOTHING if pd.isna(value) else form(value)
     return f"{form(value)} ({form(low)} to {form(high)})"
 
 
@@ -43,18 +45,15 @@ def listed(names) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-# ---- one training --------------------------------------------------------------------------------
-
-
 def describe_history(history: pd.DataFrame) -> str:
     """The learning curves of a pair model. history: as in ``solver.Fitted``."""
     best, last = history.loc[history.val_loss.idxmin()], history.iloc[-1]
     gap = last.val_loss - last.train_loss
+    fits = ": the network fits its training faces better than new ones" if gap > 0.05 else ""
     return (
         f"The validation loss is lowest in epoch {best.epoch:.0f} of {last.epoch:.0f} "
         f"({best.val_loss:.3f}, AUC {best.val_auc:.3f}). In the last epoch it is {abs(gap):.3f} "
-        f"{'above' if gap > 0 else 'below'} the training loss"
-        + (": the network fits its training faces better than new ones." if gap > 0.05 else ".")
+        f"{'above' if gap > 0 else 'below'} the training loss{fits}."
     )
 
 
@@ -71,13 +70,12 @@ def describe_result(row: dict) -> str:
 def describe_gaps(table: pd.DataFrame) -> str:
     """How accuracy depends on the age gap. table: from ``part_accuracy``, by gap."""
     first, last = table.iloc[0], table.iloc[-1]
-    verdict = (
-        "wider gaps are easier" if first.accuracy_high < last.accuracy_low else "no clear rise"
-    )
+    rises = first.accuracy_high < last.accuracy_low
     narrow, wide = (f"{gap} year{'s' * (gap != '1')}" for gap in table.index[[0, -1]])
     return (
         f"The accuracy is {first.accuracy:.1%} at an age gap of {narrow} and {last.accuracy:.1%} "
-        f"at one of {wide.replace('>', 'more than ')}: {verdict}."
+        f"at one of {wide.replace('>', 'more than ')}: "
+        f"{'wider gaps are easier' if rises else 'no clear rise'}."
     )
 
 
@@ -106,9 +104,6 @@ def describe_symmetry(share: float, symmetric: bool) -> str:
     return f"{share:.1%} of the answers change when the faces are swapped: {why}."
 
 
-# ---- models and ways of training, compared -------------------------------------------------------
-
-
 def describe_evidence(row) -> str:
     """The verdict on a difference. row: difference, low, high and seeds of an experiment."""
     if row.low <= 0 <= row.high or pd.isna(row.low):
@@ -135,8 +130,7 @@ def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
     return (
         f"{row.better} has a higher AUC than {row.other}, by {row.auc:.3f} (paired 95% interval "
         f"{signed(row.auc_low)} to {signed(row.auc_high)}), "
-        + ("beyond" if row.clear else "within")
-        + " the sampling of test faces."
+        f"{'beyond' if row.clear else 'within'} the sampling of test faces."
     )
 
 
@@ -158,13 +152,12 @@ def describe_chosen(results: pd.DataFrame) -> str:
     test = test.sort_values("auc", ascending=False).set_index("model")
     able = [name for name in by_validation(results) if name in test.index]
     own, top = test.loc[able[0]], test.iloc[0]
-    text = (
+    higher = f" The highest test AUC: {top.name}, {interval(top, 'auc')}."
+    return (
         f"Of {len(able)} models, **{able[0]}** was chosen on validation pairs: on test faces its "
         f"accuracy is {interval(own, 'accuracy')} and its AUC {interval(own, 'auc')}."
+        f"{higher if top.name != able[0] else ''}"
     )
-    if top.name == able[0]:
-        return text
-    return f"{text} The highest test AUC: {top.name}, {interval(top, 'auc')}."
 
 
 def describe_siamese_or_concat(table: pd.DataFrame) -> str:
@@ -176,56 +169,48 @@ def describe_siamese_or_concat(table: pd.DataFrame) -> str:
     )
 
 
-def describe_transfer(
-    table: pd.DataFrame, usual: pd.DataFrame, ranked: pd.DataFrame, faults: pd.DataFrame
-) -> str:
-    """Transfer against the Siamese model, and the cost of the course project's fault. table, usual:
-    measured and reported results by model; faults: of ``training.faults``."""
-    names = ("SiameseResNetAge", "SiameseResNet")
+def describe_transfer(usual: pd.DataFrame, ranked: pd.DataFrame, faults: pd.DataFrame) -> str:
+    """Transfer against the Siamese model, and the cost of the course project's fault. usual:
+    reported results by model; faults: of ``training.faults``."""
     text = (
-        f"{describe_difference(ranked, *names)} They differ in more than the starting weights, so "
-        f"this supports no claim about transfer. The course project reported "
-        f"{usual.auc[names[0]]:.3f}"
+        f"{describe_difference(ranked, 'SiameseResNetAge', 'SiameseResNet')} They differ in more "
+        "than the starting weights, so this supports no claim about transfer. The course project "
+        f"reported {usual.auc['SiameseResNetAge']:.3f}"
     )
-    blind = faults[faults.fault == "left face twice"] if len(faults) else faults
-    if not len(blind):
-        return f"{text}."
-    row = blind.iloc[0]
-    return (
-        f"{text} for a model that saw the left face twice. That fault alone changes the AUC from "
-        f"{row.sound:.3f} to {row.faulty:.3f}: {describe_evidence(row)}."
-    )
+    for row in faults.itertuples():
+        if row.fault == "left face twice":
+            text += (
+                " for a model that saw the left face twice. That fault alone changes the AUC from "
+                f"{row.sound:.3f} to {row.faulty:.3f}: {describe_evidence(row)}"
+            )
+    return f"{text}."
 
 
 def describe_ages_compared(table: pd.DataFrame) -> str:
     """The AUC of comparing two predicted ages. table: results rows by model."""
-    return (
-        "comparing two predicted ages, without any training on pairs, reaches an AUC of "
-        f"{table.auc['ages compared']:.3f}."
-    )
+    way = "comparing two predicted ages, without any training on pairs"
+    return f"{way}, reaches an AUC of {table.auc['ages compared']:.3f}."
 
 
 def describe_heads(differences: pd.DataFrame) -> str:
     """The effect of a head's hidden layers. differences: from ``tuning.head_differences``."""
-    if differences.empty:
-        return "No head was trained without hidden layers, so there is nothing to compare with."
     lines = []
     for name, rows in differences.groupby("model"):
-        first, better, worse = rows.loc[rows.difference.idxmax()], rows.low > 0, rows.high < 0
+        first, better = rows.loc[rows.difference.idxmax()], rows.low > 0
+        verdict = "Over seeds alone, no head differs clearly from none"
         if rows.low.isna().any():
             verdict = "One seed cannot separate heads from chance: no verdict"
-        elif worse.all():
+        elif (rows.high < 0).all():
             verdict = "Over seeds alone, every head with hidden layers is worse"
         elif better.any():
             verdict = f"Over seeds alone, better than none: {listed(rows.hidden_layers[better])}"
-        else:
-            verdict = "Over seeds alone, no head differs clearly from none"
         lines.append(
             f"- **{name}**: the best head with hidden layers, {first.hidden_layers}, has a mean "
             f"AUC of {first.auc:.3f}, and a head without them {first.auc_without:.3f} "
             f"({first.seeds} seeds). {verdict}."
         )
-    return "\n".join(lines)
+    none = "No head was trained without hidden layers, so there is nothing to compare with."
+    return "\n".join(lines) or none
 
 
 def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -> str:
@@ -237,10 +222,10 @@ def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -
             "figures are beside ours only to show where those for real faces will be."
         )
     kinds: dict[str, list[str]] = {"within our interval": [], "below it": [], "above it": []}
-    for name in usual.index.intersection(table.index, sort=False):
-        row, there = table.loc[name], usual.auc[name]
-        kind = "below it" if row.auc_low > there else "above it"
-        kind = "within our interval" if row.auc_low <= there <= row.auc_high else kind
+    for name, there in usual.auc[usual.index.isin(table.index)].items():
+        row = table.loc[name]
+        kind = "below it" if there < row.auc_low else "within our interval"
+        kind = "above it" if there > row.auc_high else kind
         kinds[kind].append(f"{name} ({row.auc:.3f}, reported {there:.3f})")
     said = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
     return (
@@ -249,29 +234,25 @@ def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -
     )
 
 
-# ---- what an answer is worth ---------------------------------------------------------------------
-
-
 def describe_slices(table: pd.DataFrame) -> str:
     """Groups less accurate than their age gaps explain. table: from ``slice_table``."""
-    groups = table[table.slice.isin(["gender", "ethnicity"]) & ~table.small]
-    worse = groups[groups.accuracy_high < groups.expected]
-    ages = table[(table.slice == "age of the younger") & ~table.small]
-    text = ""
-    if len(ages) and (ages.accuracy < ages.expected).any():
+    table, text = table[~table.small], ""
+    ages = table[table.slice == "age of the younger"]
+    if (ages.accuracy < ages.expected).any():
         low = ages.loc[(ages.accuracy - ages.expected).idxmin()]
         age = f"in their {low.part}" if low.part.endswith("s") else f"aged {low.part}"
         text = (
             f"Pairs in which the younger person is {age} fall furthest below what their age gaps "
             f"explain: {low.accuracy:.1%}, where {low.expected:.1%} is expected. "
         )
-    if not len(worse):
-        return text + "No group by gender or ethnicity is clearly below its expected accuracy."
-    named = [
+    worse = [
         f"{row.slice} {row.part} ({row.accuracy:.1%}, expected {row.expected:.1%})"
-        for row in worse.itertuples()
+        for row in table[table.slice.isin(["gender", "ethnicity"])].itertuples()
+        if row.accuracy_high < row.expected
     ]
-    return f"{text}Groups served worse than their age gaps explain: {'; '.join(named)}."
+    if not worse:
+        return f"{text}No group by gender or ethnicity is clearly below its expected accuracy."
+    return f"{text}Groups served worse than their age gaps explain: {'; '.join(worse)}."
 
 
 def describe_calibration(before: float, after: float, temperature: float) -> str:
@@ -294,19 +275,14 @@ def describe_ceiling(gaps: np.ndarray, correct: dict, ceiling: pd.DataFrame) -> 
     allowed = ceiling.reindex(gaps).mean()
     if np.isnan(allowed.knows):
         return "No picture appears twice in these data, so nothing is known about label noise."
-    text = (
-        f"Knowing every true age would give an accuracy of **{allowed.knows:.1%}** on these pairs; "
-        f"a second set of labels would agree with the first on {allowed.relabelled:.1%}."
-    )
-    if not correct:
-        return text
     best = max(correct, key=lambda name: correct[name].mean())
     reached = correct[best].mean()
     way = (reached - 0.5) / (allowed.knows - 0.5)
-    return f"{text} {best} reaches {reached:.1%}, {way:.0%} of the way there from a coin flip."
-
-
-# ---- the search (07) -----------------------------------------------------------------------------
+    return (
+        f"Knowing every true age would give an accuracy of **{allowed.knows:.1%}** on these pairs; "
+        f"a second set of labels would agree with the first on {allowed.relabelled:.1%}. {best} "
+        f"reaches {reached:.1%}, {way:.0%} of the way there from a coin flip."
+    )
 
 
 def describe_importance(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
@@ -314,12 +290,12 @@ def describe_importance(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
     sentences = []
     for whose, table in (("our trials", ours), ("the course project's trials", reported)):
         clear = list(table.index[table.importance > table.chance])
+        said = "no parameter matters more than with shuffled AUCs"
         if table.empty:
-            sentences.append(f"In {whose}, there are too few results for a random forest.")
+            said = "there are too few results for a random forest"
         elif clear:
-            sentences.append(f"In {whose}, {listed(clear)} stand{'s' * (len(clear) == 1)} out.")
-        else:
-            sentences.append(f"In {whose}, no parameter matters more than with shuffled AUCs.")
+            said = f"{listed(clear)} stand{'s' * (len(clear) == 1)} out"
+        sentences.append(f"In {whose}, {said}.")
     return " ".join(sentences)
 
 
@@ -330,18 +306,17 @@ def describe_retrained(table: pd.DataFrame) -> str:
     (number of training pairs of the trial and of the retrained model).
     """
     lower = table[table.retrained < table.trial]
-    if lower.empty:
-        return "Each reaches at least its trial's AUC."
     shorter = lower["pairs"] < lower["its pairs"]
     reasons = {
         "though it saw no fewer pairs: the best of several trials is partly the luckiest": ~shorter,
         "but it saw fewer pairs, so `best_epochs` is too small to tell": shorter,
     }
-    return " ".join(
+    said = [
         f"{listed(lower.index[some])}: below the trial's AUC, {why}."
         for why, some in reasons.items()
         if some.any()
-    )
+    ]
+    return " ".join(said) or "Each reaches at least its trial's AUC."
 
 
 def describe_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
@@ -354,41 +329,3 @@ def describe_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
         said.append("unknown " if np.isnan(ranks) else f"{signed(ranks, '.2f')} ")
         said[-1] += whose.format(len(known))
     return f"The rank correlation between learning rate and AUC is {' and '.join(said)}."
-
-
-# ---- photos (09) ---------------------------------------------------------------------------------
-
-
-def describe_path(row: dict) -> str:
-    """The cost of detection and alignment. row: from ``robustness.path_difference``."""
-    apart = round(100 * (row["through"] - row["direct"]), 1)
-    clear = row["high"] < 0 or row["low"] > 0
-    within = "within" if abs(apart) <= MOST_LOST else "more than"
-    ends = " to ".join(signed(100 * row[end], ".1f") for end in ("low", "high"))
-    return (
-        f"Of {row['faces']} test faces pasted into photos, {row['found']:.0%} are found. The "
-        f"accuracy on their {row['pairs']:,} pairs is {row['direct']:.1%} from the crops and "
-        f"{row['through']:.1%} from the photos: a change of {signed(apart, '.1f')} points (95% "
-        f"interval {ends}), {within} {MOST_LOST} points"
-        + ("." if clear else "; the interval includes zero, so these faces show no certain loss.")
-    )
-
-
-def describe_robustness(table: pd.DataFrame) -> str:
-    """The most harmful change to photos. table: from ``robustness.robustness_table``."""
-    plain = table[table.level.isna()].iloc[0]
-    known = table[table.level.notna() & table.accuracy.notna()]
-    if known.empty:
-        return "No face was found in any changed photo."
-    worst, lost = known.loc[known.accuracy.idxmin()], table.loc[table.found.idxmin()]
-    text = (
-        f"On unchanged photos, {plain.accuracy:.1%} of the answers are correct. The most harmful "
-        f"change is {worst.change}: at {worst.level:g} ({worst.unit}), "
-        f"{worst.accuracy:.1%} are."
-    )
-    if lost.found < plain.found:
-        text += (
-            f" The fewest faces are found with {lost.change}: at {lost.level:g} ({lost.unit}), "
-            f"{lost.found:.0%} are found; the others get no answer rather than a wrong one."
-        )
-    return text

@@ -140,7 +140,7 @@ def learned(run: Run) -> list[str]:
     if len(architectures):
         siamese = sentences.describe_siamese_or_concat(architectures)
         said.append(f"Siamese or concat? {flat(siamese)}")
-    transfer = sentences.describe_transfer(table, usual, ranked, faults)
+    transfer = sentences.describe_transfer(usual, ranked, faults)
     said.append(f"Is transfer worse than Siamese? {flat(transfer)}")
     if len(widths):
         heads = sentences.describe_heads(tuning.head_differences(head_trainings(run)))

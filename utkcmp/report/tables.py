@@ -3,9 +3,8 @@
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from utkcmp.report.sentences import signed, with_interval
+from utkcmp.report.sentences import NOTHING, signed, with_interval
 
-NOTHING = "–"
 HEADINGS = {
     "n_pairs": "pairs",
     "auc": "AUC",
@@ -30,9 +29,9 @@ def shown_table(table: pd.DataFrame) -> Styler:
         signs = name == "difference"
         low, high = ("low", "high") if signs else (f"{name}_low", f"{name}_high")
         if low in table:
-            form = signed if signs else _number
-            some = zip(table[name], table[low], table[high], strict=True)
-            shown[name] = [_estimate(*row, form) for row in some]
+            form, some = signed if signs else _number, table[[name, low, high]]
+            said = [with_interval(*row, form) for row in some.itertuples(index=False)]
+            shown[name] = [one.replace(" to ", "\xa0to\xa0") for one in said]
         elif not name.endswith(("low", "high")):
             shown[name] = _texts(table[name])
     table = pd.DataFrame(shown, index=table.index).rename(columns=HEADINGS)
@@ -51,14 +50,6 @@ def shown_trials(trials: pd.DataFrame) -> Styler:
     ).rename(columns={"resnet_type": "network", "batch_size": "batch", "iter": "epochs"})
     columns = ["network", "hidden_layers", "batch", "lr", "decay", "dropout", "epochs"]
     return shown_table(shown[[*columns, "loss", "accuracy", "auc"]].reset_index(drop=True))
-
-
-def _estimate(value: float, low: float, high: float, form) -> str:
-    if pd.isna(value):
-        return NOTHING
-    if pd.isna(low):
-        return form(value)
-    return with_interval(value, low, high, form).replace(" to ", "\xa0to\xa0")
 
 
 def _number(value: float) -> str:
