@@ -16,6 +16,7 @@ from utkcmp.compare.robustness import (
     through_photos,
 )
 from utkcmp.data.drawing import DrawnFace, draw_face
+from utkcmp.report.sentences import describe_path, describe_robustness
 
 
 class Brightness:
@@ -67,6 +68,7 @@ def test_what_the_way_costs():
     assert got["found"] == 0.8 and got["pairs"] == 6
     assert got["direct"] == 1 and got["through"] == pytest.approx(5 / 6)
     assert got["low"] <= -1 / 6 <= got["high"]
+    assert "16.7 points" in describe_path(got) and "more than 1.5 points" in describe_path(got)
 
 
 def test_only_one_face_makes_a_crop_and_a_photo_on_its_side_is_turned():
@@ -109,3 +111,5 @@ def test_the_table_has_a_row_a_level(monkeypatch):
     assert len(table) == sum(1 + len(change.levels) for change in CHANGES.values())
     plain = table[table.level.isna()]
     assert plain.accuracy.nunique() == 1 and (table.found == 1).all()
+    worst = table.loc[table.accuracy.idxmin()]
+    assert f"{worst.accuracy:.1%} are" in describe_robustness(table)

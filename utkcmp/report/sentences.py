@@ -7,6 +7,7 @@ import pandas as pd
 
 from utkcmp.evaluation.registry import by_validation
 
+MOST_LOST = 1.5  # percentage points of accuracy that detection and alignment may cost
 NOTHING = "–"  # for what is missing in a table
 ENOUGH_SEEDS = 3  # needed to call a difference real
 FACERES_ORIGIN = (
@@ -329,3 +330,38 @@ def describe_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
         said.append("unknown " if np.isnan(ranks) else f"{signed(ranks, '.2f')} ")
         said[-1] += whose.format(len(known))
     return f"The rank correlation between learning rate and AUC is {' and '.join(said)}."
+
+
+def describe_path(row: dict) -> str:
+    """The cost of detection and alignment. row: from ``robustness.path_difference``."""
+    apart = round(100 * (row["through"] - row["direct"]), 1)
+    clear = row["high"] < 0 or row["low"] > 0
+    within = "within" if abs(apart) <= MOST_LOST else "more than"
+    ends = " to ".join(signed(100 * row[end], ".1f") for end in ("low", "high"))
+    return (
+        f"Of {row['faces']} test faces pasted into photos, {row['found']:.0%} are found. The "
+        f"accuracy on their {row['pairs']:,} pairs is {row['direct']:.1%} from the crops and "
+        f"{row['through']:.1%} from the photos: a change of {signed(apart, '.1f')} points (95% "
+        f"interval {ends}), {within} {MOST_LOST} points"
+        + ("." if clear else "; the interval includes zero, so these faces show no certain loss.")
+    )
+
+
+def describe_robustness(table: pd.DataFrame) -> str:
+    """The most harmful change to photos. table: from ``robustness.robustness_table``."""
+    plain = table[table.level.isna()].iloc[0]
+    known = table[table.level.notna() & table.accuracy.notna()]
+    if known.empty:
+        return "No face was found in any changed photo."
+    worst, lost = known.loc[known.accuracy.idxmin()], table.loc[table.found.idxmin()]
+    text = (
+        f"On unchanged photos, {plain.accuracy:.1%} of the answers are correct. The most harmful "
+        f"change is {worst.change}: at {worst.level:g} ({worst.unit}), "
+        f"{worst.accuracy:.1%} are."
+    )
+    if lost.found < plain.found:
+        text += (
+            f" The fewest faces are found with {lost.change}: at {lost.level:g} ({lost.unit}), "
+            f"{lost.found:.0%} are found; the others get no answer rather than a wrong one."
+        )
+    return text
