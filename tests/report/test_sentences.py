@@ -129,7 +129,7 @@ def test_an_experiment_names_each_arm_and_what_it_is_held_against():
     said = sentences.describe_experiment(table)
     assert said.startswith("- **b** against a: +0.020 (95% interval +0.010 to +0.030): better")
     assert said.count("\n") == 0
-    assert "a 0.800, b 0.820" in sentences.describe_siamese_or_concat(table)
+    assert "a 0.800; b 0.820" in sentences.describe_siamese_or_concat(table)
 
 
 def test_calibration_that_gets_worse_is_said():
