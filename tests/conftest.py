@@ -184,6 +184,7 @@ WHOLE = dict(
     **dict(pair_counts=[60], head_seeds=2, photo_faces=10, **ONE_WORKER),
     **dict(tune_models=["SiameseResNet"], num_samples=1, max_num_epochs=1, tune_data_size=32),
     searcher="bayesian",
+    search_space={"resnet_type": ["resnet18"], "hidden_layers": [[], [64, 32, 16]]},
 )
 
 

@@ -447,7 +447,8 @@ def test_time_counts_every_sitting_and_every_process(place):
 
 def test_planning_loads_no_torch(tmp_path):
     code = (
-        "import sys\nfrom utkcmp.report.command import main\nstatus = main(['-p', sys.argv[1]])\n"
+        "import sys\nfrom utkcmp.report.command import main\n"
+        "status = main(['-p', 'n_faces=60', '-p', sys.argv[1]])\n"
     )
     code += "assert not {'torch', 'ray', 'sphinx'} & set(sys.modules), 'loaded'\nsys.exit(status)"
     for wrong in ("epoch=3", "batch_size=5000"):
