@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from utkcmp.report import beside_recipes
 from utkcmp.run import Run
 from utkcmp.training import experiments
 from utkcmp.training.variants import fit_regressor, fit_variant
@@ -83,6 +84,18 @@ def test_every_fault_has_a_sound_baseline(asked):
     assert sample.low < 0 < sample.high and abs(sample.difference) == max(-sample.low, sample.high)
     memory = got.loc["pairs from an N×N matrix"].query("measure.str.startswith('memory')")
     assert memory.difference.iloc[0] > 0
+
+
+def test_the_course_projects_configurations_are_run_beside_what_it_reported(asked, monkeypatch):
+    run, data = asked
+    fit_regressor(data, run, "resnet18")
+    got = beside_recipes(experiments.course_recipes(run, data))
+    assert got.auc.between(0, 1).all() and (got.seeds == 2).all()
+    assert got.reported.tolist() == [0.9324, 0.9198, 0.9061, 0.917, 0.7945]
+    monkeypatch.setattr(experiments, "compare_arms", lambda run, name, arms, budget: arms)
+    _, *six, frozen = [arm.changes for arm in experiments.course_recipes(run, data).values()]
+    assert [f"{one['weight_decay']:.1e}" for one in six] == ["5.6e-06", "5.1e-05", "5.1e-06"]
+    assert [one["optimizer"] for one in six] == ["adam"] * 3 and "features" in frozen
 
 
 def test_a_seed_decides_the_initial_weights_of_every_arm(asked, monkeypatch):

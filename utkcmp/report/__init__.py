@@ -9,7 +9,9 @@ describe_heads describe_history describe_importance describe_mistakes describe_p
 describe_reproduced describe_result describe_retrained describe_robustness
 describe_siamese_or_concat describe_slices describe_symmetry describe_transfer interval signed
 """
-REPORTED = "beside_reported reported_curve reported_results reported_test reported_tuning"
+REPORTED = """
+beside_recipes beside_reported reported_curve reported_results reported_test reported_tuning
+"""
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={

@@ -33,6 +33,15 @@ def beside_reported(measured: pd.DataFrame, every_seed: pd.DataFrame) -> pd.Data
     return table.dropna(axis=1, how="all")
 
 
+def beside_recipes(measured: pd.DataFrame) -> pd.DataFrame:
+    """The AUCs of its configurations here beside those it reported on its own validation pairs, at
+    224 pixels. measured: from ``training.course_recipes``."""
+    theirs = reported_results().query("split == 'val'")
+    theirs = theirs.set_index(theirs.model + ", " + theirs.variant).auc
+    shown = measured.set_index("arm")[["seeds", "faces", "auc", "auc_sd"]]
+    return shown.assign(reported=theirs).rename_axis("configuration")
+
+
 def reported_tuning() -> pd.DataFrame:
     """The course project's tuning trials."""
     return pd.read_csv(REPORTED / "tuning.csv")

@@ -32,8 +32,8 @@ from utkcmp.files import atomic, read_table, write_csv
 from utkcmp.models.inference import pair_logits, to_float
 from utkcmp.models.networks import build_model
 from utkcmp.models.storage import load_model
-from utkcmp.params import FACERES, Params
-from utkcmp.run import Run, faceres_weights
+from utkcmp.params import FACERES, Params, load_files
+from utkcmp.run import PROJECT, Run, faceres_weights
 from utkcmp.training.solver import digest, model_digest
 from utkcmp.training.variants import fit_variant, frozen_features, transfer_model
 
@@ -57,6 +57,16 @@ FAULT_COLUMNS = ["fault", "measure", "sound", "faulty", "difference", "low", "hi
 FIRST = "fixed pairs, Adam (the course project's)"
 STEADY = "constant learning rate"
 SIAMESE, SIX = "Siamese", "six channels"
+# The course project's own configurations, by the names of its reported results: files in params/.
+RECIPES = {
+    "SiameseResNet, no hidden layers": "siamese_resnet18",
+    "ResNetClassifier, no hidden layers": "concat_resnet18",
+    "ResNetClassifier, hidden layers 512-256-128": "concat_resnet18_hidden",
+    "ResNetClassifier, hidden layers 512-256-128, less weight decay": (
+        "concat_resnet18_hidden_less_wd"
+    ),
+    "SiameseResNetAge, hidden layers 512-256-128": "siamese_age",
+}
 
 
 @dataclass(frozen=True)
@@ -82,9 +92,9 @@ class Budget:
     Set by the parameters, limited by the faces and pairs available.
     """
 
-    def __init__(self, data: RunData):
+    def __init__(self, data: RunData, batch: int | None = None):
         p, faces, pairs = data.params, len(data.rows("train")), len(data.pairs("train"))
-        self.batch = max(2, min(p.batch_size, faces, 2 * pairs) // 2 * 2)
+        self.batch = max(2, min(batch or p.batch_size, faces, 2 * pairs) // 2 * 2)
         most = min(faces // self.batch, pairs // (self.batch // 2))
         total = max(EVALUATIONS, p.ladder_faces // self.batch)
         self.steps = min(most, total // EVALUATIONS)
@@ -256,6 +266,27 @@ def hidden_layers(run: Run, data: RunData) -> pd.DataFrame:
         arms[name] = Arm(network(model), changes, small, passes=passes)
         arms[wide] = Arm(network(model, hidden_layers=HIDDEN), changes, small, name, passes=passes)
     return compare_arms(run, "hidden_layers", arms, budget)
+
+
+def course_recipes(run: Run, data: RunData) -> pd.DataFrame:
+    """The course project's own configurations on fixed pairs, as they are but for the size of the
+    faces and their number; see ``compare_arms``. The frozen one uses the run's age regressor."""
+    regressor = load_model(run.model(f"age_regressor_{data.params.backbone}"))
+    small, images = data.at(data.params.ladder_size), data.at(regressor.image_size)
+    features, arms = frozen_features(_transfer(regressor, data, data.params.seed), images), {}
+    for name, file in RECIPES.items():
+        given, model = load_files([PROJECT / f"params/{file}.yaml"]), name.split(",")[0]
+        some = images if model == "SiameseResNetAge" else small
+        spent = Budget(some, 2 * given["batch_size"]).on(some.pairs("train"))
+        changes = COURSE | {key: given[key] for key in given.keys() & COURSE.keys()} | spent
+        if some is images:
+            changes |= {"features": features}
+            arms[name] = Arm(lambda seed: _transfer(regressor, data, seed), changes, images)
+        else:
+            passes = 0.5 if model == "ResNetClassifier" else 1
+            build = network(model, hidden_layers=given["hidden_layers"])
+            arms[name] = Arm(build, changes, small, passes=passes)
+    return compare_arms(run, "course_recipes", arms, Budget(small))
 
 
 def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
