@@ -88,8 +88,7 @@ def resumed_curves(histories: pd.DataFrame, broken: str, unbroken: str) -> Figur
     order = ["unbroken", "resumed"]
     look = {"hue": "seed", "palette": "deep", "style": "arm", "style_order": order, "marker": "."}
     sns.lineplot(named[named.arm.isin(order)], x="epoch", y="val_loss", ax=axis, **look)
-    axis.set(xlabel="evaluation", ylabel="validation loss", yscale="log")
-    axis.set_title("Resumed from the weights alone")
+    axis.set(xlabel="evaluation", ylabel="validation loss", title="Resumed from the weights alone")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
