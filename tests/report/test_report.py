@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -319,7 +320,7 @@ def test_a_file_system_without_locks_takes_a_run(tmp_path, monkeypatch, code):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     for _ in range(2):  # nor is what the first leaves in the way of the second
-        with locked(tmp_path / "run"):
+        with warnings.catch_warnings(action="error"), locked(tmp_path / "run"):
             (tmp_path / "run/file").touch()
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,7 +127,8 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock", timeout=LOCK_WAIT)
     try:
-        lock.acquire()
+        with warnings.catch_warnings(action="ignore"):  # that a file system has no locks
+            lock.acquire()
     except filelock.Timeout:
         raise ReportError(
             f"another report is being made in {folder}: wait for it to end, or give this one its "
