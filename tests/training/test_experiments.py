@@ -97,6 +97,10 @@ def test_the_course_projects_configurations_are_run_beside_what_it_reported(aske
     assert [f"{one['weight_decay']:.1e}" for one in six] == ["5.6e-06", "5.1e-05", "5.1e-06"]
     assert [one["optimizer"] for one in six] == ["adam"] * 3 and "features" in frozen
 
+    data.params = data.params.model_copy(update={"ladder_size": data.params.image_size})
+    arms = experiments.course_recipes(run, data).values()
+    assert ["features" in arm.changes for arm in arms] == [False] * 4 + [True]
+
 
 def test_a_seed_decides_the_initial_weights_of_every_arm(asked, monkeypatch):
     run, data = asked

@@ -276,10 +276,11 @@ def course_recipes(run: Run, data: RunData) -> pd.DataFrame:
     features, arms = frozen_features(_transfer(regressor, data, data.params.seed), images), {}
     for name, file in RECIPES.items():
         given, model = load_files([PROJECT / f"params/{file}.yaml"]), name.split(",")[0]
-        some = images if model == "SiameseResNetAge" else small
+        frozen = model == "SiameseResNetAge"
+        some = images if frozen else small
         spent = Budget(some, 2 * given["batch_size"]).on(some.pairs("train"))
         changes = COURSE | {key: given[key] for key in given.keys() & COURSE.keys()} | spent
-        if some is images:
+        if frozen:
             changes |= {"features": features}
             arms[name] = Arm(lambda seed: _transfer(regressor, data, seed), changes, images)
         else:
