@@ -25,7 +25,13 @@ def train(name, folder, **given):
 
 
 @pytest.mark.parametrize(
-    "name", ["SiameseResNet", "ResNetClassifier", "ResNetAgeRegressor", "RankingAgeRegressor"]
+    "name",
+    [
+        "SiameseResNet",
+        "ResNetClassifier",
+        "RankingAgeRegressor",
+        pytest.param("ResNetAgeRegressor", marks=pytest.mark.slow),
+    ],
 )
 def test_a_model_is_trained_from_it_and_then_needs_it_no_more(name, faceres, tmp_path):
     fitted = train(name, tmp_path)
