@@ -73,7 +73,7 @@ def learning_rows(source: str, size=48, auc=0.93) -> list[dict]:
             f"in-batch pairs did not reach a validation AUC of {auc} in {steps} steps"
         )
     name = f"validation AUC {auc} at {size} px, in-batch pairs against fixed ones"
-    name += " (steps times seconds a step"
+    name += " (steps times seconds per step"
     ours, longest = steps * each, LONGEST * steps
     steps, each, reached = time_to_auc(data, "list", auc, longest)
     name += ")" if reached else f"; not reached by fixed ones in {steps:,} steps)"

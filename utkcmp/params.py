@@ -211,7 +211,7 @@ class Params(BaseModel):
     )
 
     tune_models: Choices[PairModel] = ["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
-    num_samples: int = Field(1, ge=1, description="trials a model")
+    num_samples: int = Field(1, ge=1, description="trials per model")
     max_num_epochs: int = Field(1, ge=1, description="epochs of a trial that is never stopped")
     tune_data_size: int = Field(64, ge=10, description="training pairs of a trial")
     search_space: SearchSpace = Field(

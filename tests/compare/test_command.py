@@ -34,7 +34,7 @@ def test_the_command_answers(photos, outputs_here, capsys):
     expect = compare(photos / "0.png", photos / "1.png")
     lines = out.splitlines()
     assert status == 0 and err == "" and lines[0] == str(expect)
-    assert "drawn faces only" in lines[1]
+    assert "only drawn faces" in lines[1]
 
 
 def test_the_full_answer_and_a_figure(photos, outputs_here, capsys, tmp_path):
@@ -103,7 +103,7 @@ def test_a_group_photo_is_drawn_with_numbers(photos, outputs_here, capsys, tmp_p
         (("0.png", "group.png"), (), 2, "shows 3 faces: expected one"),
         (("0.png", "0.png"), (), 2, "are the same picture: expected two"),
         (("0.png",), (), 2, "shows one face"),
-        (("0.png", "1.png"), ("--ages",), 2, "tells no ages"),
+        (("0.png", "1.png"), ("--ages",), 2, "does not predict ages"),
         (("0.png", "missing.png"), (), 1, "no such file"),
         (("0.png", "1.png"), ("--model", "nowhere"), 1, "holds no finished model"),
         ((), (), 1, "no photo is given"),

@@ -113,7 +113,7 @@ def test_force(photos, bright):
 
 def test_ages_are_told_only_if_asked_for_and_known(photos, predictor, bright):
     pair = photos / "0.png", photos / "1.png"
-    with pytest.raises(NoAnswerError, match="tells no ages: expected one with an age regressor"):
+    with pytest.raises(NoAnswerError, match="does not predict ages: expected one with an age regressor"):
         compare("missing.png", "missing.png", predictor, ages=True)  # before reading photos
     assert compare(*pair, bright).ages is None
     told = compare(*pair, bright, ages=True)
@@ -168,9 +168,9 @@ def test_one_bad_pair_does_not_end_the_others(photos, predictor):
     got = compare_many([good, (photos / "0.png",), None, (None, photos / "0.png"), good], predictor)
     assert isinstance(got[0], Comparison) and str(got[4]) == str(got[0])
     assert [str(one).split(":")[0] for one in got[1:4]] == [
-        "pair 2 is no pair",
-        "pair 3 is no pair",
-        "the left photo of pair 4 is no photo",
+        "pair 2 is not a pair",
+        "pair 3 is not a pair",
+        "the left photo of pair 4 is not a photo",
     ]
 
 

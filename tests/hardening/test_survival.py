@@ -163,7 +163,7 @@ def test_what_a_full_disk_stopped_goes_on_with_more_room(unbroken, tmp_path):
     assert status == 0 and second.splitlines()[-1] == "0" and ".last" not in second
     assert second.count("up to date") == 1
     assert len(said.splitlines()) == 1
-    assert "04_siamese: no space left on device" in said and "goes on from here" in said
+    assert "04_siamese: no space left on device" in said and "resumes from here" in said
     assert results(saved) == results(unbroken)
 
 

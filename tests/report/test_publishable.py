@@ -78,15 +78,15 @@ FAULTS = {
     ),
     "two commits": (
         lambda run, _: change(run, "04_siamese", commit="def"),
-        "page 04_siamese is of commit def, the rest of abc",
+        "page 04_siamese is from commit def, the rest from abc",
     ),
     "rendered later": (
         lambda run, _: run.record("commits", report="def"),
-        "the rendering is of commit def, the rest of abc",
+        "the rendering is from commit def, the rest from abc",
     ),
     "changed files": (
         lambda run, _: change(run, "02_split", commit="abc+"),
-        r"page 02_split is of no commit \(abc\+\)",
+        r"page 02_split has no clean commit \(abc\+\)",
     ),
     "two sets of parameters": (
         lambda run, _: change(run, "04_siamese", parameters=GIVEN | {"epochs": 9}),
@@ -130,7 +130,7 @@ def test_another_checkout_and_a_changed_file_are_refused(run, folder, monkeypatc
     with pytest.raises(ReportError, match="utkcmp/params.py differs from its commit"):
         publish.check_publishable(run, folder, GRAPH)
     monkeypatch.setattr(publish, "git_commit", lambda: "def+")
-    with pytest.raises(ReportError, match="this checkout is of commit def, the rest of abc"):
+    with pytest.raises(ReportError, match="this checkout is from commit def, the rest from abc"):
         publish.check_publishable(run, folder, GRAPH)
 
 

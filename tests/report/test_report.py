@@ -117,7 +117,7 @@ def test_runs_in_order_and_again_only_what_changed(place, monkeypatch):
     assert got == ["01_first", "02_split", "03_last"]
     lines = [line.split() for line in shown.splitlines()]
     assert [line[0] for line in lines] == ["faces", *GRAPH, "report"]
-    assert re.fullmatch(r"01_first +0:0\d   \(0:0\d of processors\)", shown.splitlines()[1])
+    assert re.fullmatch(r"01_first +0:0\d   \(0:0\d of processor time\)", shown.splitlines()[1])
     assert (run / "report/index.html").exists()
     record = json.loads((run / "run.json").read_text())
     assert set(record["seconds"]) == set(GRAPH) and record["data"]["faces"] == 1

@@ -104,9 +104,9 @@ def test_differences_of_heads_are_paired_by_seed():
 @pytest.mark.parametrize(
     ("gains", "said"),
     [
-        ([0.01, 0.02, 0.015], "better than none"),
+        ([0.01, 0.02, 0.015], "better than without"),
         ([-0.01, -0.02, -0.015], "every head with hidden layers is worse"),
-        ([-0.01, 0.02, -0.015], "no head differs clearly from none"),
+        ([-0.01, 0.02, -0.015], "hidden layers make no clear difference"),
         ([0.01], "no verdict"),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_best_trial_that_does_not_hold_is_said_so():
     assert "`b`: below" in describe_retrained(table) and "luckiest" in describe_retrained(table)
     assert "Each reaches at least" in describe_retrained(table[:1])
     shorter = describe_retrained(table.assign(pairs=99))
-    assert "`b`: below the trial's AUC, but it saw fewer pairs" in shorter
+    assert "`b`: below the trial's AUC, but trained on fewer pairs" in shorter
     assert "luckiest" not in shorter
 
 

@@ -179,7 +179,7 @@ def compare_many(
     predictor, photos, places, asked = load(model, ages), [], {}, []
     for number, pair in enumerate(pairs, start=1):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            asked.append(ValueError(f"pair {number} is no pair: expected two photos"))
+            asked.append(ValueError(f"pair {number} is not a pair: expected two photos"))
             continue
         asked.append([])
         for side, photo in zip(("left", "right"), pair, strict=True):
@@ -249,7 +249,9 @@ def load(model: str | Path | Predictor | None = None, ages: bool = False) -> Pre
         predictor = _loaded(folder, tuple((name, s.st_mtime_ns, s.st_size) for name, s in stats))
     if ages and not predictor.has_ages:
         name = predictor.folder.name
-        raise NoAnswerError(f"the model {name} tells no ages: expected one with an age regressor")
+        raise NoAnswerError(
+            f"the model {name} does not predict ages: expected one with an age regressor"
+        )
     return predictor
 
 

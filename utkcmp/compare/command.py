@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="utkcmp-compare",
         description="Who is older? Two photos are compared; more, a folder of photos, or one photo "
         "with several faces, are put in order from the youngest to the oldest.",
-        epilog="Exit status: 0 an answer, 3 an answer without some of the photos, 2 a question "
+        epilog="Exit status: 0 an answer, 3 an answer with some photos skipped, 2 a question "
         "without answer (no face, several faces), 1 an error. Confidences below "
         f"{100 * compare.BAND:.0f}% are too close to call. The answer is about how old people "
         "look.",
@@ -57,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--largest", action="store_true", help="take the largest face of each photo")
     which.add_argument("--all", action="store_true", help="put all faces of all photos in order")
     add("--force", action="store_true", help="name a side even if it is too close to call")
-    add("--ages", action="store_true", help="state predicted ages, if the model has some")
-    add("--aligned", action="store_true", help="the photos are finished crops: look for no face")
+    add("--ages", action="store_true", help="state predicted ages, if the model predicts them")
+    add("--aligned", action="store_true", help="the photos are finished crops: skip face detection")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the full answer as JSON")
     form.add_argument("--csv", action="store_true", help="print the answer as a table")
@@ -143,4 +143,4 @@ def _print(answer, options: argparse.Namespace, predictor) -> None:
             text = text.replace("≈", "~")
         print(text)
         if drawn:
-            print("note: this model has seen drawn faces only, it knows nothing of people")
+            print("note: this model has seen only drawn faces and knows nothing about people")

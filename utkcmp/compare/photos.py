@@ -21,7 +21,7 @@ REASONS = {
     "too large": f"is too large: expected at most {MAX_PIXELS // 10**6} million pixels "
     f"and {MAX_BYTES // 2**20} MiB",
     "too small": f"is too small: expected {MIN_SIDE} pixels per side or more",
-    "animated": "moves: expected a single picture",
+    "animated": "is animated: expected a single picture",
     "truncated": "is cut off in the middle: expected the whole file",
     "damaged": "is damaged: expected a photo that other programs can open",
 }
@@ -100,7 +100,7 @@ def read_photo(photo: Photo, name: str | None = None) -> Image.Image:
     except ValueError as error:  # an impossible file name, a closed file
         reason = str(error)
     except TypeError:
-        raise PhotoError(f"{name} is no photo: expected {EXPECTED}") from None
+        raise PhotoError(f"{name} is not a photo: expected {EXPECTED}") from None
     raise PhotoError(f"{name} cannot be read ({reason}): expected a photo")
 
 

@@ -104,7 +104,9 @@ class Predictor:
             parts += self._graphs[1].run(None, given)
         logits = np.concatenate(parts).astype(np.float64) / self.calibration.temperature
         if not np.isfinite(logits).all():
-            raise ValueError(f"the model in {self.folder} gives no number: its weights are damaged")
+            raise ValueError(
+                f"the model in {self.folder} returns no finite number: its weights are damaged"
+            )
         return logits
 
 
@@ -120,7 +122,7 @@ def find_model() -> Path:
     weights = [one for one in found if one.is_file() and one.with_name("config.json").is_file()]
     if not weights:
         raise NoModelError(
-            f"no trained model lies below {root}: run 'make report' to make one, or name its "
+            f"no trained model was found in {root}: run 'make report' to make one, or name its "
             "folder with --model outputs/<run>/models/<name>"
         )
 

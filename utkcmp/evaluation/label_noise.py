@@ -3,8 +3,6 @@
 import numpy as np
 import pandas as pd
 
-SPLIT_ERROR = 2**0.5  # the difference of two labels contains both errors
-
 
 def label_differences(faces: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """The distribution of the differences between two labels of one picture.
@@ -20,21 +18,17 @@ def label_differences(faces: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return weights.index.to_numpy(int), weights.to_numpy() / max(weights.sum(), 1)
 
 
-def chance_of_order(gaps: np.ndarray, years: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The probability that a pair keeps its order if both labels change at random.
+def chance_of_order(gaps: np.ndarray, changes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The probability that a pair keeps its order if its age gap changes at random.
 
-    gaps: (K,) years, positive; years, weights: (D,), the distribution of a change, symmetric around
-    0. The changes are independent of each other and of the ages; ties count half. Returns (K,).
+    gaps: (K,) years, positive; changes, weights: (D,), years and their probabilities, independent
+    of the gap. Ties count half. Returns (K,).
 
-    >>> chance_of_order(np.array([1, 2, 3]), np.array([-1, 1]), np.array([0.5, 0.5]))
+    >>> chance_of_order(np.array([1, 2, 3]), np.array([-2, 0, 2]), np.array([0.25, 0.5, 0.25]))
     array([0.75 , 0.875, 1.   ])
     """
-    change = (years[:, None] - years[None, :]).ravel()
-    order = np.argsort(change)
-    total = np.concatenate([[0.0], np.cumsum(np.outer(weights, weights).ravel()[order])])
-    change = change[order]
-    below, at_most = (np.searchsorted(change, gaps, side) for side in ("left", "right"))
-    return (total[below] + total[at_most]) / 2
+    below, equal = (kept @ weights for kept in (changes < gaps[:, None], changes == gaps[:, None]))
+    return below + equal / 2
 
 
 def noise_ceiling(gaps: np.ndarray, faces: pd.DataFrame) -> pd.DataFrame:
@@ -42,14 +36,15 @@ def noise_ceiling(gaps: np.ndarray, faces: pd.DataFrame) -> pd.DataFrame:
 
     gaps: (K,) years, positive integers. Assumes that pictures with duplicates are labelled as well
     as all others; that label errors are independent, identically distributed and independent of the
-    age, so that one label's error is the difference of two over the root of two; and that all true
+    age, so that the errors of two faces differ as two labels of one picture do; and that all true
     ages are equally likely. Returns, by gap, ``knows`` (such a judge) and ``relabelled`` (a second
-    set of labels with errors like the first); NaN without duplicates.
+    set of labels with errors like the first: both faces change); NaN without duplicates.
     """
     distinct = np.unique(gaps)
     years, weights = label_differences(faces)
     if not len(years):
         return pd.DataFrame({"knows": np.nan, "relabelled": np.nan}, index=distinct)
-    knows = chance_of_order(distinct, years / SPLIT_ERROR, weights)
-    relabelled = chance_of_order(distinct, years, weights)
+    both, weight_of_both = np.subtract.outer(years, years), np.outer(weights, weights)
+    knows = chance_of_order(distinct, years, weights)
+    relabelled = chance_of_order(distinct, both.ravel(), weight_of_both.ravel())
     return pd.DataFrame({"knows": knows, "relabelled": relabelled}, index=distinct)

@@ -38,14 +38,16 @@ PEER_SIZE = 160  # pixels per side of the faces that the peer sees
 PEER_FACES = 500  # validation faces, at most, used to estimate the peer's error
 ABLATIONS = ("SiameseResNetAge, left face twice",)  # deliberately faulty, so never chosen
 ABSENT = (
-    "No published estimator stands beside these models, since its weights are not on this machine: "
-    "`make weights` fetches them, and the next `make report` asks it about the same faces."
+    "The published estimator is not compared, because its weights are not on this machine: "
+    "`make weights` fetches them, and the next `make report` tests it on the same faces."
 )
 
 
 def by_validation(results: pd.DataFrame) -> list[str]:
-    """The run's own models in results.csv, by mean validation AUC over seeds, the highest first."""
-    validated = results.query("split == 'val' and protocol == 'sample' and model != @PEER")
+    """The run's own models in results.csv, by mean validation AUC over seeds, the highest first,
+    without the ablations."""
+    apart = [PEER, *ABLATIONS]
+    validated = results.query("split == 'val' and protocol == 'sample' and model not in @apart")
     return validated.groupby("model").auc.mean().sort_values(ascending=False).index.tolist()
 
 

@@ -65,7 +65,7 @@ def split_ages(faces: pd.DataFrame) -> Figure:
     for split, some in ages.items():
         axes[1].ecdf(some, color=SPLIT_COLOURS[split], lw=1.6)
     axes[0].set(xlabel="age (years)", ylabel="share of the split", title="Ages, five years per bar")
-    axes[1].set(xlabel="age (years)", ylabel="share at most this old", title="The same, summed up")
+    axes[1].set(xlabel="age (years)", ylabel="share at most this old", title="Cumulative")
     return figure
 
 
@@ -80,7 +80,7 @@ def split_shares(table: pd.DataFrame, wanted: dict[str, float]) -> Figure:
         colour, spread = SPLIT_COLOURS[split], 2 * np.sqrt(share * (1 - share) / table.faces)
         axis.axhline(share, color=colour, linestyle=":")
         style = {"fmt": "o", "color": colour, "markersize": 5, "capsize": 2, "lw": 1.2}
-        label = f"{split}, {share:.0%} wanted"
+        label = f"{split}, {share:.0%} intended"
         axis.errorbar(place + shift, table[split], yerr=spread, label=label, **style)
     ends = [f"–{following - 1}" for following in table.index[1:]] + ["+"]
     names = [f"{start}{end}" for start, end in zip(table.index, ends, strict=True)]

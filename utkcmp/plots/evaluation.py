@@ -131,7 +131,7 @@ def coverage_curves(curves: dict[str, pd.DataFrame]) -> Figure:
     for name, curve in curves.items():
         axis.plot(curve.coverage, curve.accuracy, label=name)
     axis.set(xlabel="share of the pairs answered", ylabel="accuracy of these answers")
-    axis.set_title("Accuracy where only the surest answers count")
+    axis.set_title("Accuracy of the most confident answers")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -148,7 +148,7 @@ def differences(table: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(0.9 * len(names) + 3, 0.45 * len(names) + 2))
     style = {"cmap": "Blues", "vmin": 0, "vmax": 0.1, "linewidths": 1, "cbar": False, "ax": axis}
     sns.heatmap(colours, annot=shown, fmt="+.3f", annot_kws={"fontsize": 9}, **style)
-    axis.set(title="Differences of AUC", xlabel="less the AUC of", ylabel="AUC of")
+    axis.set(title="Differences of AUC", xlabel="minus the AUC of", ylabel="AUC of")
     axis.set_xticklabels(axis.get_xticklabels(), rotation=30, ha="right")
     axis.grid(visible=False)
     return figure

@@ -65,7 +65,7 @@ def importance_bars(importance: dict[str, pd.DataFrame]) -> Figure:
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
         axis.set(xlabel="share of the forest's gain", title=whose)
-    labels = ["importance", "95% of chance lies below"]
+    labels = ["importance", "95th percentile by chance"]
     figure.legend([share, *chance], labels, loc="outside lower center", ncols=2)
     return figure
 

@@ -36,7 +36,13 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("-f", "--file", action="append", default=[], help="parameter file; later ones override")
     add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="overrides")
     add("--data", help="folder or archive of faces, instead of what the parameters say")
-    add("--only", action="append", default=[], metavar="NOTEBOOK", help="and what it depends on")
+    add(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NOTEBOOK",
+        help="run only this notebook and those it needs",
+    )
     add("--no-run", action="store_true", help="only render what has been run")
     return parser.parse_args(argv)
 
@@ -93,7 +99,7 @@ def main(argv: list[str] | None = None, **options: Any) -> int:
         return 1
     except OSError as error:
         where, reason = error.filename or outputs_root(), error.strerror or str(error)
-        print(f"{where}: {reason.lower()}; mend that and call again: {GOES_ON}", file=sys.stderr)
+        print(f"{where}: {reason.lower()}; fix that and run again: {GOES_ON}", file=sys.stderr)
         return 1
     shown = index.relative_to(Path.cwd()) if index.is_relative_to(Path.cwd()) else index
     print(f"{shown}   {clock(time.monotonic() - started)}")

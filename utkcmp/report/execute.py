@@ -22,7 +22,7 @@ SENTENCES = ("DataError", "ParameterError")  # errors whose message is sufficien
 # Messages of the operating system, from Python or from safetensors (Rust).
 UNWRITABLE = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system")
 ANSI = re.compile(r"\033\[[0-9;]*m")  # colours
-GOES_ON = "the same command goes on from here"
+GOES_ON = "the same command resumes from here"
 WIDTH = 26  # of the column of notebook names
 
 
@@ -79,7 +79,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
                 raise NotebookFailed(f"{source.stem}: {reason}") from None
             if found := UNWRITABLE.search(reason):
                 nothing = f"nothing more can be written to {target.parent.parent}"
-                said = f"{found[0].lower()}: {nothing}; once that is mended, {GOES_ON}"
+                said = f"{found[0].lower()}: {nothing}; once that is fixed, {GOES_ON}"
                 raise NotebookFailed(f"{source.stem}: {said}") from None
             cell, lines = error.cell_index + 1, reason.splitlines()[:5] or [""]
             problem = "\n    ".join([f"  {error.ename}: {lines[0]}", *lines[1:]])

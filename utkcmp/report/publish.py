@@ -106,10 +106,12 @@ def check_publishable(run: Run, folder: Path, graph: Mapping[str, Notebook]) -> 
     usual = Counter(commits.values()).most_common(1)[0][0]
     for what, commit in commits.items():
         if str(commit).endswith("+") or commit in (None, "None"):
-            raise ReportError(f"{what} is of no commit ({commit}): commit all files, make it again")
+            raise ReportError(
+                f"{what} has no clean commit ({commit}): commit all files, make it again"
+            )
         if commit != usual:
             raise ReportError(
-                f"{what} is of commit {commit}, the rest of {usual}: make the report of one commit"
+                f"{what} is from commit {commit}, the rest from {usual}: make it from one commit"
             )
     if changed := changed_files():
         raise ReportError(f"{changed[0]} differs from its commit: commit it, make the report again")

