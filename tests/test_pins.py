@@ -12,6 +12,7 @@ from utkcmp.run import PROJECT
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 EXTRAS = METADATA["optional-dependencies"]
 DIRECT = [Requirement(one) for some in (METADATA["dependencies"], *EXTRAS.values()) for one in some]
+DIRECT = [one for one in DIRECT if one.name != "utkcmp"]  # an extra that includes others
 PIN = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[a-z,]+\])?==([^\s;]+)")
 LINES = [line for line in (PROJECT / "requirements.txt").read_text().splitlines() if line.strip()]
 PINS = dict(PIN.match(line).groups() for line in LINES if PIN.match(line))

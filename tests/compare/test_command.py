@@ -102,7 +102,7 @@ def test_a_group_photo_is_drawn_with_numbers(photos, outputs_here, capsys, tmp_p
         (("0.png", "wall.png"), (), 2, "no face was found in"),
         (("0.png", "group.png"), (), 2, "shows 3 faces: expected one"),
         (("0.png", "0.png"), (), 2, "are the same picture: expected two"),
-        (("0.png",), (), 2, "shows one face"),
+        (("0.png",), (), 2, "only one face"),
         (("0.png", "1.png"), ("--ages",), 2, "does not predict ages"),
         (("0.png", "missing.png"), (), 1, "no such file"),
         (("0.png", "1.png"), ("--model", "nowhere"), 1, "holds no finished model"),
@@ -303,3 +303,37 @@ def test_nothing_leaves_the_machine_and_no_file_is_left(photos, outputs_here, tm
     ours = (str(outputs_here), "__pycache__", "/dev/", "/proc/")
     assert not [line for line in written if not any(place in line for place in ours)]
     assert list(home.iterdir()) == []
+
+
+def test_a_very_wide_photo_has_an_answer(photos, outputs_here, capsys, tmp_path):
+    wide = Image.new("RGB", (33_000, 240), "grey")
+    wide.paste(Image.open(photos / "0.png").convert("RGB").resize((200, 200)), (15_000, 20))
+    wide.save(tmp_path / "wide.png")
+    three = photos / "0.png", photos / "1.png", tmp_path / "wide.png"
+    status, out, err = run(*three, "--csv", capsys=capsys)
+    assert status in (0, 3) and "error" not in err.lower() and "1.png" in out
+
+
+def test_an_empty_folder_among_photos_is_skipped(photos, outputs_here, capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    named = photos / "0.png", tmp_path / "empty", photos / "1.png"
+    status, out, err = run(*named, capsys=capsys)
+    assert status == 3 and "skipped: " in err and "holds no file" in err and "1.png" in out
+
+
+def test_photos_that_all_cannot_be_read_are_an_error(outputs_here, capsys):
+    status, _, err = run("no1.png", "no2.png", "no3.png", capsys=capsys)
+    assert status == 1 and "no photo can be read" in err and "no1.png" in err
+
+
+def test_options_may_stand_between_photos(photos, outputs_here, capsys):
+    status, out, _ = run(photos / "0.png", "--force", photos / "1.png", capsys=capsys)
+    assert status == 0 and "is older" in out
+
+
+def test_a_photo_is_not_overwritten_by_the_figure(photos, outputs_here, capsys, tmp_path):
+    mine = shutil.copy(photos / "0.png", tmp_path / "mine.png")
+    before = Path(mine).read_bytes()
+    status, out, err = run(mine, photos / "1.png", "--save", mine, capsys=capsys)
+    assert status == 1 and "is one of the photos" in err and "(" in out
+    assert Path(mine).read_bytes() == before

@@ -113,7 +113,7 @@ def test_force(photos, bright):
 
 def test_ages_are_told_only_if_asked_for_and_known(photos, predictor, bright):
     pair = photos / "0.png", photos / "1.png"
-    with pytest.raises(NoAnswerError, match="does not predict ages: expected one with an age regressor"):
+    with pytest.raises(NoAnswerError, match="does not predict ages: expected one"):
         compare("missing.png", "missing.png", predictor, ages=True)  # before reading photos
     assert compare(*pair, bright).ages is None
     told = compare(*pair, bright, ages=True)
@@ -222,14 +222,14 @@ def test_a_photo_without_an_answer_is_skipped(photos, predictor, tmp_path):
     order = put_in_order([photos / "wall.png", *good, tmp_path / "missing.png", None], predictor)
     assert len(order.faces) == 2 and str(order).endswith("photos skipped: 3")
     assert "no face" in str(order.skipped[0]) and "no such file" in str(order.skipped[1])
-    with pytest.raises(NoAnswerError, match="0.png shows one.*expected two.*no face was"):
+    with pytest.raises(NoAnswerError, match="only one face, in .*0.png: expected two.*no face was"):
         put_in_order([good[0], photos / "wall.png"], predictor)
 
 
 def test_group_photos(photos, predictor):
     order = put_in_order([photos / "group.png"], predictor)
     assert sorted(face.name[-2:] for face in order.faces) == ["#1", "#2", "#3"]
-    with pytest.raises(NoAnswerError, match="shows one face: expected two or more"):
+    with pytest.raises(NoAnswerError, match="only one face, in .*0.png: expected two or more"):
         put_in_order([photos / "0.png"], predictor)
     some = [photos / "0.png", photos / "group.png"]
     assert len(put_in_order(some, predictor, faces="all").faces) == 4

@@ -159,7 +159,7 @@ def test_images_and_arrays(photo):
     ids=["floats", "channels first", "one row"],
 )
 def test_arrays_that_are_no_photo(pixels):
-    with pytest.raises(PhotoError, match=r"no photo: expected .*uint8 \(H, W\)"):
+    with pytest.raises(PhotoError, match=r"not a photo: expected .*uint8 \(H, W\)"):
         read_photo(pixels)
     with pytest.raises(PhotoError, match="too small"):
         read_photo(np.zeros((9, 9, 3), np.uint8))

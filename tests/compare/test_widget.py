@@ -33,7 +33,7 @@ def test_the_answer_appears_once_both_photos_are_there_and_names_the_side(predic
     left.value = (uploaded((photos / "0.png").read_bytes()),)
     assert answer.value == "Upload two photos."
     right.value = (uploaded(b"<b>"),)
-    assert answer.value.startswith("<p>the right photo, a&lt;, is not an image")
+    assert answer.value.startswith("<p>the right photo (a&lt;) is not an image")
     right.value = (uploaded((photos / "1.png").read_bytes()),)
     assert "data:image/png" in answer.value
 

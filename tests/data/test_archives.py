@@ -9,6 +9,7 @@ import pytest
 from utkcmp import processes
 from utkcmp.data import archives
 from utkcmp.data.archives import DataError, files_of, read_file, source_fingerprint
+from utkcmp.params import ParameterError, Params
 from utkcmp.processes import in_processes
 
 FILES = {"UTKFace/a.jpg": b"a" * 3000, "UTKFace/b/c.jpg": b"c", "d.txt": b""}
@@ -271,3 +272,20 @@ def test_a_map_in_processes_is_a_map(count):
     assert next(mapped) == 0
     mapped.close()
     assert len(taken) <= processes.CHUNK * (processes.AHEAD * os.cpu_count() + 2)
+
+
+def test_a_tar_may_begin_like_a_zip_and_a_zip_may_come_from_windows(tmp_path):
+    names = {f"PK{name}": data for name, data in FILES.items()}
+    assert contents(write_tar(tmp_path / "f.tar", names)) == names
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        for name, data in {"UTKFace/": b"", "UTKFace/a.jpg": b"1"}.items():
+            member = zipfile.ZipInfo("x")
+            member.filename = name.replace("/", "\\")
+            archive.writestr(member, data)
+    assert contents(tmp_path / "w.zip") == {"UTKFace/a.jpg": b"1"}
+
+
+def test_an_empty_variable_is_no_folder(monkeypatch):
+    monkeypatch.setenv("UTKFACE", "")
+    with pytest.raises(ParameterError, match="that variable is not set"):
+        archives.data_source(Params(data="$UTKFACE"))

@@ -39,6 +39,7 @@ def stored(image: Image.Image, kind="JPEG", **options) -> bytes:
 def write(folder, files: dict[str, bytes]):
     folder.mkdir(exist_ok=True)
     for name, data in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
 
@@ -468,3 +469,12 @@ def test_utkface_is_indexed_whole(tmp_path):
     identical = got[got.sha256.duplicated(keep=False)]
     assert len(identical) > 500 and identical.groupby("sha256").group.nunique().eq(1).all()
     assert got.group.value_counts().iloc[0] < 10, "groups chain"
+
+
+def test_the_same_file_in_another_folder_is_no_second_face(tmp_path):
+    one, other = (stored(picture(seed)) for seed in (1, 2))
+    files = {f"{folder}/30_0_0_20170101.jpg": one for folder in ("UTKFace", "crop_part1")}
+    files |= {"crop_part1/31_0_0_20170101.jpg": one, "crop_part1/32_0_0_2.jpg": other}
+    faces = index_faces(write(tmp_path / "f", files), progress=False)
+    assert faces.status.value_counts().to_dict() == {"ok": 3, "the same file in another folder": 1}
+    assert faces.groupby("sha256").group.nunique().max() == 2  # rejected, so of no group

@@ -236,3 +236,11 @@ def test_a_stand_in_is_a_drawing_of_the_age_that_is_the_same_each_time():
     assert (StandIns(np.array([3, 20]))[0] == young).all() and (young != old).any()
     face = DrawnFace(np.random.default_rng(1), 80)
     assert face.age == 80 and face.wrinkles > DrawnFace(np.random.default_rng(1), 3).wrinkles
+
+
+def test_a_hidden_file_among_drawn_faces_is_no_stranger(small, tmp_path):
+    folder = shutil.copytree(small, tmp_path / "faces")
+    (folder / ".DS_Store").touch()
+    count = json.loads((folder / sample.MARKER).read_text())
+    assert draw_sample(folder, n=count["n"], seed=count["seed"]) == folder
+    assert (folder / ".DS_Store").exists()  # kept, not drawn again

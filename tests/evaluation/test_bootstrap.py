@@ -182,7 +182,8 @@ def test_an_interval_over_seeds_is_wider_than_over_faces():
     half = (three["high"] - three["low"]) / 2
     assert half > norm.ppf(0.975) * np.std(gains, ddof=1) / 3**0.5  # however many degrees
     same = seed_difference(good, good, pairs)
-    assert same == {"difference": 0, "low": 0, "high": 0}
+    assert same == {"difference": 0, "low": 0, "high": 0, "p": 1}
+    assert one["p"] < 0.05 and three["p"] > one["p"]
 
 
 def test_seed_intervals_hold_the_truth_as_often_as_they_say():

@@ -13,6 +13,8 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from utkcmp.data.split import split_faces
+from utkcmp.files import RunError
 from utkcmp.params import (
     ParameterError,
     Params,
@@ -25,7 +27,7 @@ from utkcmp.params import (
 from utkcmp.report import runner
 from utkcmp.report.command import main
 from utkcmp.report.plan import NOTEBOOKS, check_amounts, uses
-from utkcmp.run import Run
+from utkcmp.run import PROJECT, Run, find_weights
 from utkcmp.tuning.tuner import CHOICES, RANGES, search_space
 
 NAMES = sorted(Params.model_fields)
@@ -374,3 +376,34 @@ def test_the_report_says_so_before_any_notebook_runs(tmp_path, monkeypatch, caps
         said = capsys.readouterr().err
         assert len(said.splitlines()) == 1 and wrong.split("=")[0].strip() in said
     assert not (tmp_path / "lab" / "run.json").exists()
+
+
+def test_missing_weights_are_said_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("UTKCMP_OUTPUTS", str(tmp_path / "outputs"))
+    asked = {"pretrained": {"backbone": "faceres", "weights": "faceres", "image_size": 64}}
+    for some in (asked, {"weights": "runs/a.safetensors"}):
+        with pytest.raises(RunError, match="are not on this machine"):
+            check_amounts(faces_of(400), Run(tmp_path), some, {*USED, "weights", "pretrained"})
+        check_amounts(faces_of(400), Run(tmp_path), some, USED - {"weights", "pretrained"})
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/a.safetensors").touch()
+    monkeypatch.chdir(PROJECT / "notebooks")  # where notebooks run
+    assert find_weights("runs/a.safetensors") == tmp_path / "runs/a.safetensors"
+
+
+def test_a_split_without_two_ages_is_said_before_anything_runs(tmp_path):
+    faces = faces_of(400)
+    val = split_faces(faces, 70, 20, 10, 42) == "val"
+    faces["conflict"] = faces.conflict.mask(val, 20)  # copies with other ages: not evaluated
+    with pytest.raises(ParameterError, match="val has no two faces of different ages"):
+        check_amounts(faces, Run(tmp_path), {}, USED)
+
+
+def test_what_a_number_or_a_name_may_be():
+    assert check({"precision": 16}).precision == "16"  # what papermill's -p makes of it
+    with pytest.raises(ParameterError, match="not 'cache'"):
+        check({"run": "Cache"})
+    vgg = {"backbone": "vgg11", "image_size": 64, "weights": "IMAGENET1K_V1"}
+    with pytest.raises(ParameterError, match="ladder_size 16 is too small for vgg11: expected 22"):
+        check(vgg)
+    assert check(vgg | {"ladder_size": 22}) and check(vgg | {"weights": None})

@@ -59,10 +59,18 @@ def test_a_file_that_is_no_start_is_refused_in_one_sentence(tmp_path):
         make_backbone("resnet50", str(path))
 
 
-def test_the_widened_convolution_keeps_its_weights():
-    torch.manual_seed(0)
+def test_the_widened_convolution_keeps_its_weights(tmp_path):
     three, _ = make_backbone("resnet18")
-    torch.manual_seed(0)
-    six, _ = make_backbone("resnet18", in_channels=6)
+    save_file(three.state_dict(), tmp_path / "start.safetensors")
+    six, _ = make_backbone("resnet18", str(tmp_path / "start.safetensors"), in_channels=6)
     face = images(1)
     torch.testing.assert_close(six.conv1(torch.cat([face, face], 1)), three.conv1(face))
+
+
+def test_six_channels_from_scratch_tell_left_from_right():
+    six = make_backbone("resnet18", in_channels=6)[0].eval()
+    one, other = images(2)[:, None]
+    swapped = six(torch.cat([other, one], 1))
+    assert not torch.allclose(six(torch.cat([one, other], 1)), swapped, rtol=1e-2)
+    spread = six.conv1.weight.std() / make_backbone("resnet18")[0].conv1.weight.std()
+    assert 0.9 < spread < 1.1

@@ -80,6 +80,10 @@ FAULTS = {
         lambda run, _: change(run, "04_siamese", commit="def"),
         "page 04_siamese is from commit def, the rest from abc",
     ),
+    "trained by an older commit": (
+        lambda run, _: change(run, "02_split", commit="def, abc"),
+        "page 02_split is from commit def, abc, the rest from abc",
+    ),
     "rendered later": (
         lambda run, _: run.record("commits", report="def"),
         "the rendering is from commit def, the rest from abc",

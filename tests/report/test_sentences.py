@@ -55,11 +55,11 @@ def test_validation_chooses_and_test_is_only_told():
 def test_the_ceiling_says_how_far_the_best_has_come():
     gaps = np.array([1, 5, 5, 20])
     ceiling = pd.DataFrame({"knows": [0.7, 0.9, 1.0], "relabelled": 0.6}, index=[1, 5, 20])
-    correct = {"m": np.array([True, True, True, False])}
-    text = sentences.describe_ceiling(gaps, correct, ceiling)  # limit 87.5 %, reached 75 %
+    correct = np.array([True, True, True, False])
+    text = sentences.describe_ceiling(gaps, "m", correct, ceiling)  # limit 87.5 %, reached 75 %
     assert "**87.5%**" in text and "67% of the way" in text
     nothing = ceiling.assign(knows=np.nan)
-    assert "nothing is known" in sentences.describe_ceiling(gaps, correct, nothing)
+    assert "nothing is known" in sentences.describe_ceiling(gaps, "m", correct, nothing)
 
 
 def part(slice_, part_, accuracy, expected, small=False):
@@ -106,26 +106,27 @@ def test_one_training_each_never_makes_a_difference_real(clear, says):
 
 
 @pytest.mark.parametrize(
-    "low, seeds, expect",
+    "p, seeds, expect",
     [
-        (0.01, 3, "the difference is real"),
-        (0.01, 2, "2 seeds"),
-        (0.01, 1, "one seed"),
-        (-0.01, 3, "no clear difference"),
+        (0.04, 3, "the difference is real"),
+        (0.04, 2, "2 seeds"),
+        (0.04, 1, "one seed"),
+        (0.06, 3, "no clear difference"),
+        (np.nan, 3, "no clear difference"),
     ],
 )
-def test_words_are_as_strong_as_the_evidence(low, seeds, expect):
-    row = pd.Series({"difference": 0.02, "low": low, "high": 0.03, "seeds": seeds})
+def test_words_are_as_strong_as_the_evidence(p, seeds, expect):
+    row = pd.Series({"difference": 0.02, "p": p, "seeds": seeds})
     said = sentences.describe_evidence(row)
     assert expect in said and ("real" in said) == (expect == "the difference is real")
-    assert sentences.describe_evidence(
-        -row.rename({"low": "high", "high": "low"}) * [1, 1, 1, -1]
-    ).startswith("worse" if low > 0 else "no clear")
+    worse = sentences.describe_evidence(row * [-1, 1, 1])
+    assert worse.startswith("worse" if p < 0.05 else "no clear")
 
 
 def test_an_experiment_names_each_arm_and_what_it_is_held_against():
     table = pd.DataFrame({"arm": ["a", "b"], "against": ["", "a"], "seeds": 3, "auc": [0.8, 0.82]})
     table = table.assign(difference=[np.nan, 0.02], low=[np.nan, 0.01], high=[np.nan, 0.03])
+    table["p"] = [np.nan, 0.001]
     said = sentences.describe_experiment(table)
     assert said.startswith("- **b** against a: +0.020 (95% interval +0.010 to +0.030): better")
     assert said.count("\n") == 0

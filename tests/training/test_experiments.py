@@ -112,7 +112,7 @@ def test_a_seed_decides_the_initial_weights_of_every_arm(asked, monkeypatch):
         seen.update(arms)
         raise InterruptedError
 
-    monkeypatch.setattr(experiments, "compare_arms", look)
+    monkeypatch.setattr(experiments, "_compared", look)
     for experiment, more in ((experiments.ladder, ()), (experiments.faults, ({},))):
         with pytest.raises(InterruptedError):
             experiment(run, data, *more)

@@ -11,9 +11,17 @@ from utkcmp.compare.predictor import Predictor
 from utkcmp.evaluation.registry import MEMBERS, load_models, make_ensemble, model_costs
 from utkcmp.evaluation.results import age_table, answers_to
 from utkcmp.models.inference import pair_logits
+from utkcmp.models.networks import build_model
 from utkcmp.models.storage import load_model
 from utkcmp.run import RESULT_COLUMNS, Run
-from utkcmp.training.variants import fit_pretrained, fit_regressor, fit_variant, repeat
+from utkcmp.training.lightning_module import Task
+from utkcmp.training.variants import (
+    fit_pretrained,
+    fit_regressor,
+    fit_variant,
+    repeat,
+    transfer_model,
+)
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -92,3 +100,36 @@ def test_other_seeds_are_rows_of_the_same_model(small_run, tmp_path):
         ("val", "sample"),
     ]
     assert load_model(run.model("siamese_seed43")) is not None
+
+
+def test_a_frozen_models_head_is_trained_with_dropout_on_steady_features(
+    small_run, tmp_path, monkeypatch
+):
+    run, data = small_run
+    monkeypatch.setattr(run, "folder", tmp_path)
+    data, modes = changed(data, hidden_layers=[8], use_dropout=True, mirror=True), []
+    regressor = fit_regressor(data, run, data.params.backbone).model
+    model = transfer_model(regressor, data.params)
+    assert regressor.mirror and model.regressor.mirror  # one thing differs: the head
+    step = Task.training_step
+
+    def look(task, batch, number):
+        modes.append((task.model.head.training, task.model.regressor.training))
+        return step(task, batch, number)
+
+    monkeypatch.setattr(Task, "training_step", look)
+    for ema in (0.0, 0.9):
+        fit_variant(f"head_{ema}", run, changed(data, ema=ema), model, retrain=True)
+        model = transfer_model(regressor, data.params)
+    assert set(modes) == {(True, False)} and len(modes) > 4
+
+
+def test_an_ensemble_of_symmetric_members_is_their_mean(small_run):
+    _, data = small_run
+    members = [build_model("SiameseResNet", symmetric=True, hidden_layers=[4]) for _ in range(2)]
+    joint = build_model("PairEnsemble", members=[one.config for one in members])
+    for own, one in zip(joint.members, members, strict=True):
+        own.load_state_dict(one.state_dict())
+    pairs = data.pairs("val")
+    got, *parts = (pair_logits(one.eval(), data.images, pairs) for one in (joint, *members))
+    np.testing.assert_allclose(got, np.mean(parts, axis=0), atol=1e-5)

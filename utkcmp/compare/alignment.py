@@ -34,6 +34,7 @@ LEAST_PHOTO = 64  # pixels per side: YuNet is unreliable on smaller images
 SIDES, TILE, OVERLAP = (160, 640), 1920, 320
 NAMES = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")  # as MTCNN calls them
 LEAST_SEEN = 80  # pixels of the smallest face in a patch
+LONGEST = 32_766  # pixels per side that OpenCV can warp
 PATCH, MARGIN = 220, 1.45  # side of the upright patch, in pixels and relative to the box
 _detectors = threading.Lock()  # the networks are not thread-safe
 
@@ -158,7 +159,7 @@ def warp(photo: Image.Image, matrix: np.ndarray, side: int) -> Image.Image:
     """Apply a similarity transform; returns ``side`` x ``side`` pixels, replicating the edges."""
     import cv2
 
-    fold = max(1, int(1 / math.hypot(*matrix[:, 0])))
+    fold = max(1, int(1 / math.hypot(*matrix[:, 0])), math.ceil(max(photo.size) / LONGEST))
     if fold > 1:  # reduce strong downscaling first, or sampling would alias
         photo = photo.reduce(fold)
         middle = np.array([[fold, 0, (fold - 1) / 2], [0, fold, (fold - 1) / 2], [0, 0, 1]])

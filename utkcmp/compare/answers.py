@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
 
 from utkcmp.compare import BAND
 from utkcmp.compare.photos import NoAnswerError, Photo, PhotoError, Seen, faces_in, name_of
@@ -221,12 +222,14 @@ def put_in_order(
     if single and skipped:
         raise skipped[0]
     if len(seen) < 2:
-        left = f"{seen[0].name} shows one face" if seen else "no photo shows a face"
         reasons = "".join(f"; {error}" for error in skipped[:3])
+        if not seen and all(isinstance(error, PhotoError) for error in skipped):
+            raise PhotoError(f"no photo can be read: expected two or more{reasons}")
+        left = f"there is only one face, in {seen[0].name}" if seen else "no photo shows a face"
         raise NoAnswerError(f"{left}: expected two or more to compare{reasons}")
     brought = np.stack([one.brought for one in seen])
     order = np.argsort(_totals(brought, predictor), kind="stable")
-    steps = _sigmoid(predictor.logits(brought, order[1:], order[:-1]))
+    steps = expit(predictor.logits(brought, order[1:], order[:-1]))
     calibrated, band = predictor.calibration.pairs > 0, 0.5 if force else BAND
     return Order([seen[place] for place in order], steps, calibrated, band, skipped)
 
@@ -331,7 +334,7 @@ def _answers(
     seen = [isinstance(one, Seen) for one in found]
     brought = np.stack([one.brought for one in itertools.compress(found, seen)])
     left, right = (np.cumsum(seen) - 1)[[asked[number] for number in able]].T
-    probabilities = _sigmoid(predictor.logits(brought, left, right)).tolist()
+    probabilities = expit(predictor.logits(brought, left, right)).tolist()
     calibrated, band = predictor.calibration.pairs > 0, 0.5 if force else BAND
     for number, probability in zip(able, probabilities, strict=True):
         answers[number] = Comparison(*answers[number], probability, calibrated, band)
@@ -351,7 +354,3 @@ def _totals(brought: np.ndarray, predictor: Predictor) -> np.ndarray:
         totals[left] += logits.sum()
         totals[others] -= logits
     return totals
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 0.5 + 0.5 * np.tanh(logits / 2)

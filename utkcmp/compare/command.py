@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # the terminal may lack characters of a name
             stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     try:
         status = _run(options)
         print(end="", flush=True)  # so that a write error is caught below
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--largest", action="store_true", help="take the largest face of each photo")
     which.add_argument("--all", action="store_true", help="put all faces of all photos in order")
     add("--force", action="store_true", help="name a side even if it is too close to call")
-    add("--ages", action="store_true", help="state predicted ages, if the model predicts them")
+    add("--ages", action="store_true", help="state predicted ages; the model must predict them")
     add("--aligned", action="store_true", help="the photos are finished crops: skip face detection")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the full answer as JSON")
@@ -88,7 +88,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.export:
         from utkcmp.compare.onnx_export import export  # imports PyTorch, which takes seconds
 
-        print(f"{options.export} written\n{export(predictor.folder, options.export)}")
+        text = f"{options.export} written\n{export(predictor.folder, options.export)}"
+        print(text, file=sys.stderr if options.json or options.csv else sys.stdout)
     return status
 
 
@@ -97,14 +98,20 @@ def _answer(options: argparse.Namespace, predictor) -> int:
     how = {"force": options.force, "aligned": options.aligned}
     how["faces"] = "all" if options.all else "largest" if options.largest else "one"
     how["ages"] = options.ages or ((options.json or options.csv) and predictor.has_ages)
-    skipped = []
+    photos, skipped = options.photos, []
     if len(options.photos) == 2 and not options.all and not any(map(os.path.isdir, options.photos)):
         answer = compare.compare(*options.photos, predictor, **how)
     else:
         photos = []
         for photo in options.photos:
-            photos += compare.files_of(photo) if os.path.isdir(photo) else [photo]
+            try:
+                photos += compare.files_of(photo) if os.path.isdir(photo) else [photo]
+            except compare.PhotoError as error:
+                if len(options.photos) == 1:
+                    raise
+                skipped.append(error)
         answer = compare.put_in_order(photos, predictor, **how)
+        answer.skipped.extend(skipped)
         skipped = answer.skipped
     _print(answer, options, predictor)
     options.json = False  # already printed: later errors go to stderr
@@ -112,6 +119,9 @@ def _answer(options: argparse.Namespace, predictor) -> int:
     for error in skipped:
         _fail(f"skipped: {error}", 3)
     if options.save:
+        there = [one for one in (*photos, options.save) if os.path.exists(one)]
+        if options.save in there and any(os.path.samefile(one, options.save) for one in there[:-1]):
+            raise ValueError(f"{options.save} is one of the photos: give the figure another name")
         from utkcmp.compare.figures import save_answer  # imports matplotlib, which takes a second
 
         save_answer(answer, options.save)
@@ -133,6 +143,8 @@ def _print(answer, options: argparse.Namespace, predictor) -> None:
         if "answer" not in full:
             table["older_than_previous"] = [None, *full["next_is_older"]]
             table["too_close_to_call"] = [False, *full["too_close_to_call"]]
+            table["calibrated"] = full["calibrated"]
+        table["model_saw_only_drawings"] = drawn
         lists = [name for name in table if isinstance(table[name][0], list)]
         table.drop(columns=lists).to_csv(sys.stdout, index=False)
     else:

@@ -38,7 +38,7 @@ def comparison_figure(answer: Comparison, show_faces: bool = True) -> Figure:
     axis.set(xlim=(0, 1), ylim=(0, 1), yticks=[], xticks=[0, 0.5, 1])
     axis.set_xticklabels(["left is older", TOO_CLOSE, "right is older"], fontsize=9)
     axis.grid(False)
-    figure.suptitle(str(answer), fontsize=14, fontweight="bold")
+    figure.suptitle(textwrap.fill(str(answer), 60), fontsize=13, fontweight="bold")
     return figure
 
 

@@ -44,8 +44,9 @@ class Seen:
     """A face ready to be compared.
 
     name: the photo's, with the face's number from the left if there are several. face: its
-    position. crop: the aligned face, RGB. photo: the upright photo, RGB; None in an album, whose
-    crops are small, too. turned: degrees clockwise by which the photo was rotated to find a face.
+    position in a photo of ``size``, width and height in pixels (half the file's if it is huge).
+    crop: the aligned face, RGB. photo: the upright photo, RGB; None in an album, whose crops are
+    small, too. turned: degrees clockwise by which the photo was rotated to find a face.
     brought: float32 (C,), its embedding. age: predicted age, years, and age_distribution: float64
     (A,), probabilities of ages 0, 1, 2, ... years; both None if not requested or not predicted.
     """
@@ -54,6 +55,7 @@ class Seen:
     face: FoundFace
     crop: Image.Image
     photo: Image.Image | None
+    size: tuple[int, int]
     turned: int = 0
     brought: np.ndarray | None = None
     age: float | None = None
@@ -62,6 +64,7 @@ class Seen:
     def as_dict(self) -> dict:
         found = {
             "file": self.name,
+            "photo_size": list(self.size),
             "box": [round(side, 1) for side in self.face.box],
             "eyes": self.face.eyes.round(1).tolist(),
             "score": round(self.face.score, 3),
@@ -119,8 +122,6 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4):
         raise TypeError
-    if min(pixels.shape[:2]) < MIN_SIDE:
-        raise ImageError("too small")
     return Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels)
 
 
@@ -155,12 +156,14 @@ def faces_in(
         expected = f"expected {LEAST_FACE} or more"
         raise NoAnswerError(f"the face in {name} is only {widest:.0f} pixels wide: {expected}")
     if faces == "one" and len(large) > 1:
-        ways = "(--largest takes the largest, --all puts all in order)"
-        raise NoAnswerError(f"{name} shows {len(large)} faces: expected one {ways}")
+        raise NoAnswerError(
+            f"{name} shows {len(large)} faces: expected one, or ask for the largest or for all"
+        )
     seen = []
     for number, face in enumerate(large, start=1):
         own = f"{name} #{number}" if len(large) > 1 else name
-        seen.append(Seen(own, face, align(picture, face, frame), picture, turned))
+        crop = align(picture, face, frame)
+        seen.append(Seen(own, face, crop, picture, picture.size, turned))
     return [max(seen, key=lambda one: one.face.size)] if faces == "largest" else seen
 
 

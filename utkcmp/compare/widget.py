@@ -18,7 +18,7 @@ def answer_html(left: io.BytesIO, right: io.BytesIO, predictor: Predictor) -> st
     """The answer to two uploaded files as HTML: the figure, or the error message."""
     try:
         figure = comparison_figure(compare(left, right, predictor))
-    except ValueError as error:
+    except Exception as error:  # the answer to the photos before would stay
         return f"<p>{html.escape(str(error))}</p>"
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
@@ -44,9 +44,10 @@ def upload_widget(predictor: Predictor | None = None) -> ipywidgets.VBox:
 
     def react(_):
         if all(button.value for button in buttons):
+            answer.value = "Comparing …"
             files = [io.BytesIO(button.value[0]["content"]) for button in buttons]
             for file, button in zip(files, buttons, strict=True):
-                file.name = f"the {button.description}, {button.value[0]['name']},"
+                file.name = f"the {button.description} ({button.value[0]['name']})"
             answer.value = answer_html(*files, predictor)
 
     for button in buttons:

@@ -27,6 +27,7 @@ COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open
 MAX_BYTES = 2**28  # read from one file
 MAX_TOTAL, MAX_MEMBERS = 2**35, 2_000_000  # unpacked bytes and files of an archive, nested included
 MAX_HEADER = 2**20  # bytes of a tar's long name or extended header
+ZIPS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # how they begin
 HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 HEADERS += (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
@@ -45,13 +46,13 @@ def data_source(params: Params) -> Path:
 
         folder = outputs_root() / "cache" / f"embedded-{params.n_faces}-{params.seed}"
         return draw_sample(folder, n=params.n_faces, seed=params.seed)
-    path = Path(os.path.expandvars(params.data)).expanduser()
-    if "$" in str(path):
+    path = os.path.expandvars(params.data)
+    if "$" in path or not path.strip():
         raise ParameterError(
             f"data is {params.data!r} but that variable is not set: give the faces by "
             "DATA=/path/to/UTKFace.tar.gz (a folder or an archive), or set UTKFACE"
         )
-    return path
+    return Path(path).expanduser()
 
 
 def files_of(source: str | Path) -> dict[str, Path]:
@@ -156,9 +157,9 @@ def _members(source: Path) -> Iterator[tuple[str, int, Callable]]:
     """Each file of an archive: its clean name, its unpacked size, and a function to extract it."""
     with open(source, "rb") as file:
         start = file.read(8)
-    if start.startswith(b"PK") or not start and source.name.lower().endswith(".zip"):
+    if start.startswith(ZIPS) or not start and source.name.lower().endswith(".zip"):
         with zipfile.ZipFile(source) as archive:
-            for member in (one for one in archive.infolist() if not one.is_dir()):
+            for member in (one for one in archive.infolist() if one.filename[-1:] not in "/\\"):
                 plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
                 if name := _inside(member.filename, plain):
                     member.filename = name

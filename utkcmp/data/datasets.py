@@ -45,6 +45,9 @@ class _Items(Dataset):
             raise IndexError(f"there is no item {row}: there are {len(self):,}")
         return self._item(row % len(self))
 
+    def __iter__(self):
+        return map(self._item, range(len(self)))  # without it, an IndexError ends the iteration
+
 
 class UTKAgeDataset(_Items):
     """The faces of a folder or archive with their ages: item i is (image, age in years).

@@ -24,7 +24,7 @@ from utkcmp.processes import in_processes
 GENDERS = ("male", "female")
 ETHNICITIES = ("White", "Black", "Asian", "Indian", "Others")
 
-INDEX_VERSION = 2  # increment when a change here or in duplicates alters a row
+INDEX_VERSION = 3  # increment when a change here or in duplicates alters a row
 MAX_AGE = 116  # years; UTKFace states 0 to 116
 HIGH_AGE = 110  # years; above it an age is accepted but noted
 
@@ -149,6 +149,9 @@ def _index(source: str | Path, progress: bool) -> pd.DataFrame:
     )
     rows, thumbs = zip(*bar, strict=True)
     faces = pd.DataFrame(rows, columns=list(COLUMNS))
+    names = faces.file.str.rpartition("/")[2]  # some archives hold every file in several folders
+    again = faces.assign(name=names).duplicated(["name", "sha256"]) & (faces.status == "ok")
+    faces.loc[again, "status"] = "the same file in another folder"
     if not (faces.status == "ok").any():
         reasons = ", ".join(f"{n} {reason}" for reason, n in faces.status.value_counts().items())
         packed = next(filter(ARCHIVE.search, files), None)

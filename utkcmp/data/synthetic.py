@@ -63,7 +63,7 @@ def draw_sample(folder: str | Path, n: int = 400, seed: int = 42) -> Path:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         found = read_json(folder / MARKER)
         drawn = int(found["files"])
-    there = len(list(folder.glob("*"))) or folder.is_file()
+    there = len([*folder.glob("[!.]*"), *folder.glob(MARKER)]) or folder.is_file()
     if there > drawn + 1:
         raise ValueError(
             f"{folder} holds something else than drawn faces: expected a new or an empty "

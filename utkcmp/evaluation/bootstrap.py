@@ -157,9 +157,15 @@ def paired_differences(
     if not rows:
         return pd.DataFrame(columns=["better", "other", "auc", "auc_low", "auc_high", "clear"])
     table = pd.DataFrame(rows)
-    ordered = table.p.sort_values()
-    table["p"] = (ordered * np.arange(len(table), 0, -1)).cummax().clip(upper=1)
+    table["p"] = holm(table.p)
     return table.assign(clear=table.p < 0.05)
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """p values corrected for their number (Holm 1979, as above); missing ones stay missing."""
+    ordered = p.dropna().sort_values()
+    corrected = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1)
+    return corrected.reindex(p.index)
 
 
 def paired_difference(
@@ -183,7 +189,7 @@ def paired_difference(
 
 
 def seed_difference(one: np.ndarray, other: np.ndarray, pairs: Pairs) -> dict[str, float]:
-    """Mean AUC of one way of training minus that of another: difference, low, high.
+    """Mean AUC of one way of training minus that of another: difference, low, high, p.
 
     one, other: logits (S, K) of S trainings each, with the same seeds, on the same K pairs. The
     95% interval combines the variance over test faces (of the mean influence) with that over seeds
@@ -198,10 +204,13 @@ def seed_difference(one: np.ndarray, other: np.ndarray, pairs: Pairs) -> dict[st
     parts = np.array([error**2, np.var(gains, ddof=1) / count if count > 1 else 0.0])
     freedom = np.array([max(1.0, np.nan_to_num(faces) - 1), max(1, count - 1)])
     total, middle = parts.sum(), float(np.mean(gains))
-    half = 0.0
+    half, p = 0.0, 1.0
     if total > 0:
-        half = student.ppf(0.975, total**2 / (parts**2 / freedom).sum()) * total**0.5
-    return {"difference": middle, "low": float(middle - half), "high": float(middle + half)}
+        joint = total**2 / (parts**2 / freedom).sum()
+        half = student.ppf(0.975, joint) * total**0.5
+        p = 2 * student.sf(abs(middle) / total**0.5, joint)
+    row = {"difference": middle, "low": middle - half, "high": middle + half, "p": p}
+    return {name: float(value) for name, value in row.items()}
 
 
 def part_accuracy(correct: np.ndarray, pairs: Pairs, part: pd.Series) -> pd.DataFrame:

@@ -46,8 +46,8 @@ ABSENT = (
 def by_validation(results: pd.DataFrame) -> list[str]:
     """The run's own models in results.csv, by mean validation AUC over seeds, the highest first,
     without the ablations."""
-    apart = [PEER, *ABLATIONS]
-    validated = results.query("split == 'val' and protocol == 'sample' and model not in @apart")
+    validated = results.query("split == 'val' and protocol == 'sample'")
+    validated = validated[~validated.model.isin([PEER, *ABLATIONS])]
     return validated.groupby("model").auc.mean().sort_values(ascending=False).index.tolist()
 
 
@@ -121,25 +121,30 @@ def model_costs(run: Run, trained: dict[str, nn.Module], data: RunData) -> pd.Da
     """The cost of each model, by name: millions of weights, epochs and minutes of training, and
     test faces per second, measured now on this machine.
 
-    Epochs and minutes include the training of what a model is built on: the regressor whose
-    features it takes, the members of an ensemble.
+    Epochs and minutes include the training of what a model is built on (the regressor whose
+    features it takes, the members of an ensemble); minutes include the pass over all faces that
+    computes frozen features, at the measured speed.
     """
-    folders, rows, faces = model_folders(run), {}, data.rows("test")
+    folders, rows, faces, minutes = model_folders(run), {}, data.rows("test"), {}
     histories = {name: models.read_history(run.model(folder)) for name, folder in folders.items()}
     count = min(SPEED_FACES, len(faces)) // 2
     asked = Pairs(faces[:count], faces[count : 2 * count], np.zeros(count, np.int8))
     for name in folders:
-        needed = [histories[one] for one in needed_for(name) if one in histories]
         images = data.images_for(trained[name])
         models.pair_logits(trained[name], images, asked[:8])  # the first call is slower
         started = time.perf_counter()
         models.pair_logits(trained[name], images, asked)
+        speed = 2 * len(asked) / (time.perf_counter() - started)
+        frozen = isinstance(trained[name], models.SiameseResNetAge)  # its features come first
+        minutes[name] = histories[name].seconds.sum() / 60 + frozen * len(data.ages) / speed / 60
         rows[name] = {
             "weights (millions)": sum(w.numel() for w in trained[name].parameters()) / 1e6,
-            "epochs": sum(map(len, needed)),
-            "training (minutes)": sum(one.seconds.sum() for one in needed) / 60,
-            "faces per second": 2 * len(asked) / (time.perf_counter() - started),
+            "faces per second": speed,
         }
+    for name, row in rows.items():
+        needed = [one for one in needed_for(name) if one in rows]
+        row["epochs"] = sum(len(histories[one]) for one in needed)
+        row["training (minutes)"] = sum(minutes[one] for one in needed)
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

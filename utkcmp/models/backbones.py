@@ -48,7 +48,7 @@ def make_backbone(
             raise RunError(f"the weights {weights} are not of {name}: {wrong}")
         network.load_state_dict(found)
     if in_channels != 3:
-        _widen_first_convolution(network, in_channels)
+        _widen_first_convolution(network, in_channels, copied=weights is not None)
     return network, features
 
 
@@ -84,13 +84,18 @@ def misfit(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
     return None
 
 
-def _widen_first_convolution(network: nn.Module, in_channels: int) -> None:
+def _widen_first_convolution(network: nn.Module, in_channels: int, copied: bool) -> None:
+    """copied: from the old filters, for each image; else drawn afresh, since a network that starts
+    with equal filters for both images cannot tell one from the other."""
     name, old = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
     copies = in_channels // old.in_channels
     shape = in_channels, old.out_channels, old.kernel_size, old.stride, old.padding
     new = nn.Conv2d(*shape, bias=old.bias is not None)
     with torch.no_grad():
-        new.weight.copy_(old.weight.repeat(1, copies, 1, 1) / copies)
+        if copied:
+            new.weight.copy_(old.weight.repeat(1, copies, 1, 1) / copies)
+        else:
+            nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
         if old.bias is not None:
             new.bias.copy_(old.bias)
     parent, _, leaf = name.rpartition(".")

@@ -68,7 +68,7 @@ def pair_logits(
     images: uint8 (N, 3, S, S); pairs: rows into images. A ``FaceByFace`` model embeds each face
     once. embedding: makes the context, e.g. ``torch.autocast``, of the forward passes.
     """
-    with _evaluating(model):
+    with evaluating(model):
         if embeds_once(model):
             rows, *sides = pairs.by_face()
             contributed = contributions(model, images, rows, embedding)
@@ -85,7 +85,8 @@ def pair_logits(
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module):
+def evaluating(model: nn.Module):
+    """Put a model into evaluation mode for a block."""
     was_training = model.training
     model.eval()
     try:
@@ -122,5 +123,5 @@ def compared_logits(
 
 def predict_ages(regressor: nn.Module, images: Tensor, rows: np.ndarray) -> np.ndarray:
     """Predicted ages in years, float64 (len(rows),), in evaluation mode."""
-    with _evaluating(regressor):
+    with evaluating(regressor):
         return apply_rows(regressor, images, rows).double().numpy()

@@ -360,7 +360,7 @@ class PairEnsemble(FaceByFace):
         self.features = sum(self.widths)
         with torch.no_grad():
             brought = [one.contribute(torch.zeros(1, one.features)) for one in self.members]
-        self.contributions = [part.shape[1] // 2 for part in brought]
+        self.contributions = [part.shape[1] for part in brought]
 
     def embed(self, images: Tensor) -> Tensor:
         features = []
@@ -372,12 +372,11 @@ class PairEnsemble(FaceByFace):
 
     def contribute(self, features: Tensor) -> Tensor:
         parts = zip(self.members, features.split(self.widths, dim=1), strict=True)
-        brought = [one.contribute(part).chunk(2, dim=1) for one, part in parts]
-        return torch.cat([side for sides in zip(*brought, strict=True) for side in sides], dim=1)
+        return torch.cat([one.contribute(part) for one, part in parts], dim=1)
 
-    def join(self, left: Tensor, right: Tensor) -> Tensor:
+    def compare(self, left: Tensor, right: Tensor) -> Tensor:
         sides = (side.split(self.contributions, dim=1) for side in (left, right))
-        logits = [one.join(*both) for one, *both in zip(self.members, *sides, strict=True)]
+        logits = [one.compare(*both) for one, *both in zip(self.members, *sides, strict=True)]
         return torch.stack(logits).mean(0)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from utkcmp.files import atomic, read_json, read_table, write_csv, write_json
 from utkcmp.models.backbones import misfit
-from utkcmp.models.networks import PairEnsemble, build_model, options_of
+from utkcmp.models.networks import MODELS, FaceByFace, PairEnsemble, build_model, options_of
 from utkcmp.params import Params, check
 
 
@@ -91,9 +91,12 @@ def _check_network(name: str, options: dict) -> None:
     if unknown := sorted(options.keys() - options_of(name).keys()):
         raise ValueError(f"{name} has no option {unknown[0]!r}")
     if name == PairEnsemble.__name__:
+        if not options["members"]:
+            raise ValueError(f"{name} has no members")
         for member in options["members"]:
-            if member["model"] == name:
-                raise ValueError(f"{name} holds another {name}")
+            network = MODELS.get(member["model"], FaceByFace)  # an unknown one is refused below
+            if member["model"] == name or not issubclass(network, FaceByFace):
+                raise ValueError(f"{name} holds a {member['model']}")
             _check_network(member["model"], member["options"])
         return
     if not isinstance(options.get("blind", False), bool):

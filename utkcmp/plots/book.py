@@ -25,7 +25,7 @@ def results_at_a_glance(measured: pd.DataFrame, reported: pd.DataFrame, aside: s
     """The AUC of each model with its interval.
 
     measured: columns model, auc, auc_low, auc_high; reported: model and auc, from the course
-    project; aside: models that do not count for the range of the axis. Values below that range are
+    project; aside: models that do not count for the range of the axis. Values beyond that range are
     written at its edge.
     """
     figure, axis = plt.subplots(figsize=(8, 0.42 * len(measured) + 1.5))
@@ -37,10 +37,12 @@ def results_at_a_glance(measured: pd.DataFrame, reported: pd.DataFrame, aside: s
     for y, (ours, other) in enumerate(zip(measured.auc, theirs, strict=True)):
         axis.plot(other, y + 0.3, "D", color=LEFT, markersize=5)
         for value, shift, colour in ((ours, 0.0, RIGHT), (other, 0.3, LEFT)):
+            edge = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            style = {"color": colour, "va": "center", "fontsize": 9, "bbox": edge}
             if value < low:
-                edge = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-                style = {"color": colour, "va": "center", "fontsize": 9, "bbox": edge}
                 axis.text(low, y + shift, f"◂ {value:.3f}", **style)
+            elif value > high:
+                axis.text(high, y + shift, f"{value:.3f} ▸", ha="right", **style)
     axis.plot([], [], "o-", color=RIGHT, label="measured here, with 95% interval")
     axis.plot([], [], "D", color=LEFT, markersize=5, label="reported by the course project")
     axis.set_yticks(range(len(measured)), measured.model)

@@ -20,9 +20,10 @@ from bleach.css_sanitizer import CSSSanitizer
 from bleach.sanitizer import Cleaner
 
 from utkcmp.files import replaced
+from utkcmp.params import check
 from utkcmp.report import summary
 from utkcmp.report.execute import clock
-from utkcmp.report.plan import ReportError, defaults
+from utkcmp.report.plan import NOTEBOOKS, ReportError, defaults, uses
 from utkcmp.run import Run
 
 TABLE_TAGS = frozenset(
@@ -109,10 +110,16 @@ def read_chapter(path: Path) -> Chapter:
         notebook=notebook,
         title=(title or [path.stem])[0],
         takeaway=(takeaway or [""])[0],
-        parameters=defaults(notebook) | given,
+        parameters=parameters_of(path.stem, defaults(notebook) | given),
         given=given,
         ended=datetime.fromisoformat(ended) if ended else None,
     )
+
+
+def parameters_of(name: str, set_there: dict[str, Any]) -> dict[str, Any]:
+    """The values of all parameters that a notebook uses. set_there: in its cells."""
+    used = uses(NOTEBOOKS[name]) if name in NOTEBOOKS else ()
+    return check(set_there).model_dump(include={*used}) | set_there
 
 
 def _is_result(output: nbformat.NotebookNode) -> bool:

@@ -57,7 +57,10 @@ def _command(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, st
     source = os.environ.get(ENVIRONMENT_DATA[1:]) if from_environment else args.data
     words = {
         "PARAMS": [f"params/{one.name}" if one.parent == ours else one.name for one in files],
-        "SET": [re.sub(r"=\s*[/~].*/", "=/path/to/", text) for text in args.parameter],
+        "SET": [
+            re.sub(r"=\s*[/~].*/", "=/path/to/", re.sub(r"([,:])\s+", r"\1", text))
+            for text in args.parameter
+        ],
         "DATA": [f"/path/to/{Path(source).name}"] if source else [],
     }
     line = [f"{name}={shlex.quote(' '.join(word))}" for name, word in words.items() if word]

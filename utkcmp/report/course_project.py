@@ -22,12 +22,13 @@ def beside_reported(measured: pd.DataFrame, every_seed: pd.DataFrame) -> pd.Data
     """Measured results by model, after a coin flip, beside the reported ones, with the mean and
     standard deviation of the AUC where there are several seeds.
 
-    measured: rows of results.csv, one per model; every_seed: the same rows for all seeds.
+    measured: rows of results.csv, one per model; every_seed: the rows of all seeds and splits.
     """
     table = measured.set_index("model")[MEASURED]
     coin = pd.DataFrame({"accuracy": 0.5, "auc": 0.5}, index=pd.Index(["coin flip"], name="model"))
     table, reported = pd.concat([coin, table]), reported_test().set_index("model")
     table["reported accuracy"], table["reported AUC"] = reported.accuracy, reported.auc
+    every_seed = every_seed.query("split == 'test' and protocol == 'sample'")
     seeds = every_seed.groupby("model").auc.agg(["mean", "std", "count"]).query("count > 1")
     table["mean AUC of seeds"], table["deviation"] = seeds["mean"], seeds["std"]
     return table.dropna(axis=1, how="all")

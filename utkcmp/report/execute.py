@@ -18,7 +18,7 @@ from utkcmp.files import atomic
 from utkcmp.processes import ends_with_us
 from utkcmp.run import PROJECT, outputs_root
 
-SENTENCES = ("DataError", "ParameterError")  # errors whose message is sufficient
+SENTENCES = ("DataError", "ParameterError", "RunError")  # errors whose message is sufficient
 # Messages of the operating system, from Python or from safetensors (Rust).
 UNWRITABLE = re.compile(r"No space left on device|Disk quota exceeded|Read-only file system")
 ANSI = re.compile(r"\033\[[0-9;]*m")  # colours

@@ -143,8 +143,10 @@ def check_amounts(
     are missing.
     """
     p, used, asked = check(given), set(used), []
-    if "weights" in used and p.weights not in (None, *WEIGHTS):
-        find_weights(p.weights)
+    starts = {"weights": p.weights, "pretrained": p.pretrained.get("weights")}
+    for weights in (starts[name] for name in sorted(used & starts.keys())):
+        if weights not in (None, *WEIGHTS):
+            find_weights(weights)
     if "device" in used:
         asked += _machine(p)
     if "year_diff" in used:
@@ -177,6 +179,9 @@ def _trainings(faces: pd.DataFrame, run: Run, p: Params) -> Iterator[tuple[str, 
     yield "regressor_batch_size", p.regressor_batch_size, len(rows), "training faces"
     if p.pairing == "batch":
         yield "batch_size", p.batch_size, len(rows), "training faces"
+    for name in ("val", "test"):
+        if valid.age[split_rows(valid, name)].nunique() < 2:
+            raise ValueError(f"{name} has no two faces of different ages: expected more faces")
     yield "batch_size", p.batch_size, pairs, "training pairs"
     yield "pair_counts", max(p.pair_counts), possible, "possible training pairs"
 
@@ -227,13 +232,12 @@ def digest(value: Any) -> str:
 
 @functools.cache
 def code_digest() -> str:
-    """The digest of this package's code, without what only runs, renders or publishes."""
-    made = {
-        path.relative_to(MODULE).as_posix(): path.read_bytes().hex()
-        for path in sorted(MODULE.rglob("*"))
-        if path.suffix in (".py", ".csv") and (path.parent.name != "report" or path.name in SAID)
-    }
-    return digest(made)
+    """The digest of this package's code, without what only runs, renders or publishes, and of the
+    course project's configurations."""
+    made = [path for path in MODULE.rglob("*") if path.suffix in (".py", ".csv")]
+    made = [path for path in made if path.parent.name != "report" or path.name in SAID]
+    made += PROJECT.glob("params/[cs]*.yaml")  # the configurations that notebook 08 runs
+    return digest([("/".join(one.parts[-2:]), one.read_bytes().hex()) for one in sorted(made)])
 
 
 def read_record(run: Run, name: str) -> dict[str, Any]:

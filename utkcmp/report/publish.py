@@ -20,6 +20,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from utkcmp.compare.onnx_export import write_graphs
+from utkcmp.evaluation.registry import PEER, PEER_SIZE
 from utkcmp.files import read_json, replaced, write_csv
 from utkcmp.report import plan
 from utkcmp.report.execute import clock
@@ -40,7 +41,7 @@ MOST_BYTES = 30_000_000  # of all that is published
 FIGURE = "results.svg"
 SPLIT = ["sha256", "split", "evaluate"]  # of faces.csv, for others to be measured on these faces
 TABLES = ("results.csv", "run.json", CHOICE, "tuning/*.*", "repeats/*.csv", "comparison/*.csv")
-TABLES += ("models/*/history.csv", "models/*/config.json", "report/**/*")
+TABLES += ("experiments/*.csv", "models/*/history.csv", "models/*/config.json", "report/**/*")
 WRITTEN = (f"outputs/{PUBLISHED}", "README.md")  # written by this command
 BEGIN, END = "<!-- published figures: written by `make publish` -->", "<!-- end -->"
 
@@ -105,13 +106,14 @@ def check_publishable(run: Run, folder: Path, graph: Mapping[str, Notebook]) -> 
     commits["this checkout"] = str(git_commit()).removesuffix("+")
     usual = Counter(commits.values()).most_common(1)[0][0]
     for what, commit in commits.items():
-        if str(commit).endswith("+") or commit in (None, "None"):
+        if not commit or "+" in commit or commit == "None":
             raise ReportError(
                 f"{what} has no clean commit ({commit}): commit all files, make it again"
             )
-        if commit != usual:
+        if commit != usual or ", " in usual:
             raise ReportError(
-                f"{what} is from commit {commit}, the rest from {usual}: make it from one commit"
+                f"{what} is from commit {commit}, the rest from {usual}: make the whole run, its "
+                "trainings included, from one commit, in a new folder (SET=run=name)"
             )
     if changed := changed_files():
         raise ReportError(f"{changed[0]} differs from its commit: commit it, make the report again")
@@ -137,6 +139,7 @@ def readme_block(run: Run) -> str:
         figure=FIGURE,
         record=run.read_record(),
         pairs=pairs,
+        peer=PEER_SIZE if PEER in run.read_results().model.values else None,
         results=results_table(run),
         learned=learned(run),
         clock=clock,

@@ -51,9 +51,9 @@ def read_data(params: Params) -> pd.DataFrame:
 def run_step(run: Run, step: Step) -> None:
     """Run one notebook unless it is up to date; store the executed one and a record beside it.
 
-    The record holds its inputs, the commit, the files it wrote, the time it finished, and the clock
-    and processor seconds spent, including earlier executions with the same parameters and faces,
-    whose trainings it takes over.
+    The record holds its inputs, the files it wrote, the time it finished, the commit, and the clock
+    and processor seconds spent; the last two include those of earlier executions with the same
+    parameters and faces, whose trainings it takes over.
     """
     if not plan.outdated(run, step):
         say(step.name, "up to date")
@@ -61,11 +61,13 @@ def run_step(run: Run, step: Step) -> None:
     path, earlier = plan.record_path(run, step.name), plan.read_record(run, step.name)
     for left in path.parent.glob(f".{step.name}.*"):
         left.unlink()  # half-written by a killed process
-    record = {"inputs": step.inputs, "parameters": step.parameters, "commit": git_commit()}
+    record = {"inputs": step.inputs, "parameters": step.parameters, "commit": git_commit() or ""}
     record |= {"spent": [0, 0], "since": 0, "wrote": earlier.get("wrote", []), "finished": ""}
     known = earlier.get("inputs", {})
     if all(known.get(name) == step.inputs[name] for name in DECIDES):
         record["spent"] = earlier["spent"]
+        commits = [*str(earlier.get("commit") or "").split(", "), record["commit"]]
+        record["commit"] = ", ".join(dict.fromkeys(filter(None, commits)))
     if known == step.inputs and not earlier["finished"]:
         record["since"] = earlier["since"]
     write_json(record, path)

@@ -106,8 +106,8 @@ def describe_symmetry(share: float, symmetric: bool) -> str:
 
 
 def describe_evidence(row) -> str:
-    """The verdict on a difference. row: difference, low, high and seeds of an experiment."""
-    if row.low <= 0 <= row.high or pd.isna(row.low):
+    """The verdict on a difference. row: difference, p (corrected) and seeds of an experiment."""
+    if not row.p < 0.05:
         return "no clear difference"
     kind = "better" if row.difference > 0 else "worse"
     if row.seeds >= ENOUGH_SEEDS:
@@ -268,20 +268,19 @@ def describe_calibration(before: float, after: float, temperature: float) -> str
     )
 
 
-def describe_ceiling(gaps: np.ndarray, correct: dict, ceiling: pd.DataFrame) -> str:
-    """How close the best model comes to the limit set by label noise.
+def describe_ceiling(gaps: np.ndarray, name: str, correct: np.ndarray, ceiling) -> str:
+    """How close a model comes to the limit set by label noise.
 
-    gaps: (K,) years; correct: by model, bool (K,); ceiling: from ``noise_ceiling``.
+    gaps: (K,) years; correct: bool (K,), its answers; ceiling: from ``noise_ceiling``.
     """
     allowed = ceiling.reindex(gaps).mean()
     if np.isnan(allowed.knows):
         return "No picture appears twice in these data, so nothing is known about label noise."
-    best = max(correct, key=lambda name: correct[name].mean())
-    reached = correct[best].mean()
+    reached = correct.mean()
     way = (reached - 0.5) / (allowed.knows - 0.5)
     return (
         f"Knowing every true age would give an accuracy of **{allowed.knows:.1%}** on these pairs; "
-        f"a second set of labels would agree with the first on {allowed.relabelled:.1%}. {best} "
+        f"a second set of labels would agree with the first on {allowed.relabelled:.1%}. {name} "
         f"reaches {reached:.1%}, {way:.0%} of the way there from a coin flip."
     )
 

@@ -29,7 +29,7 @@ from utkcmp.plots.style import face_tiles, use_style
 from utkcmp.report import sentences
 from utkcmp.report.course_project import REPORTED, reported_test
 from utkcmp.report.plan import READ_TEST
-from utkcmp.run import CHOICE, Run
+from utkcmp.run import CHOICE, PUBLISHED, Run
 
 TEMPLATES = Path(__file__).parent / "templates"
 ERRORS = np.arange(2.0, 8.1, 0.5)  # mean absolute errors, years
@@ -52,7 +52,7 @@ def facts(run: Run, chapters: list) -> dict[str, Any]:
         "results": results_table(run),
         "learned": learned(run),
         "answering": answering,
-        "card": model_card(run, answering) if answering and len(slices) else "",
+        "card": model_card(run, answering) if answering and len(slices) and not drawn else "",
         "faceres": sentences.FACERES_ORIGIN,
         "slices": slices,
         "fairness": sentences.describe_slices(slices) if len(slices) else "",
@@ -177,10 +177,10 @@ def model_card(run: Run, name: str) -> str:
         title=title,
         size=max(one["image_size"] for one in networks),
         starts=sorted({one["weights"] for one in networks if one.get("weights")}),
-        folder=run.shown(run.model(name)),
+        folder=f"{PUBLISHED}/models/{name}",
         config=config,
         faceres=sentences.FACERES_ORIGIN,
-        data=run.read_record()["data"],
+        record=run.read_record(),
         results=results[results.model == title].to_dict("records"),
         slices=own.to_dict("records"),
         said=sentences.describe_slices(own) if len(own) else "",

@@ -10,6 +10,7 @@ HEADINGS = {
     "auc": "AUC",
     "auc_sd": "SD over seeds",
     "auc_fewest": "AUC, fewest",
+    "p": "p (Holm)",
 }
 
 

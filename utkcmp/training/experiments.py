@@ -2,8 +2,9 @@
 
 An *arm* is one way of training. All arms of an experiment see the same number of faces in as many
 steps, with the same seeds, and answer the same test pairs; each is compared with the arm from which
-it differs in one thing. Trainings are small (``ladder_faces`` faces of ``ladder_size`` pixels), so
-that each arm can be repeated with several seeds. Answers and history are kept in
+it differs in one thing or, where the arm's name says so, in one group of things. Trainings are
+small (``ladder_faces`` faces of ``ladder_size`` pixels), so that each arm can be repeated with
+several seeds. Answers and history are kept in
 ``experiments/trainings/``, from which a killed run resumes; weights are not kept.
 """
 
@@ -25,35 +26,35 @@ from torch import nn
 from utkcmp.data.datasets import RunData
 from utkcmp.data.pairs import Pairs, sample_pairs
 from utkcmp.data.split import split_faces
-from utkcmp.evaluation.bootstrap import seed_difference
+from utkcmp.evaluation.bootstrap import holm, seed_difference
 from utkcmp.evaluation.metrics import area_under_roc
 from utkcmp.evaluation.results import all_answers
 from utkcmp.files import atomic, read_table, write_csv
 from utkcmp.models.inference import pair_logits, to_float
 from utkcmp.models.networks import build_model
 from utkcmp.models.storage import load_model
-from utkcmp.params import FACERES, Params, load_files
+from utkcmp.params import FACERES, LARGER, Params, load_files
 from utkcmp.run import PROJECT, Run, faceres_weights
+from utkcmp.training.settings import Settings
 from utkcmp.training.solver import digest, model_digest
 from utkcmp.training.variants import fit_variant, frozen_features, transfer_model
 
 # The recipe of the course project's best SiameseResNet, and ours, both without the pairing.
 COURSE = {"optimizer": "adam", "lr": 0.00248, "weight_decay": 5.58e-6, "schedule": "constant"}
-COURSE |= {"augment": "none", "clip": 0.0, "ema": 0.0, "age_weight": 0.0}
+COURSE |= {"augment": "none", "clip": 0.0, "ema": 0.0, "age_weight": 0.0, "backbone_lr": 1.0}
 OURS = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "schedule": "cosine"}
 OURS = COURSE | OURS | {"augment": "full"}
 AGES, AVERAGE = {"age_weight": 0.2}, {"ema": 0.99}
 HIDDEN = [512, 256, 128]  # the course project's widest head
 DROPOUT = {"hidden_layers": HIDDEN, "use_dropout": True, "dropout_prob": 0.3}
 EVALUATIONS = 4  # per training, evenly spaced
-LARGER = 1.5  # size of the larger faces, relative to the other rungs
 PRETRAINED_RATE = 0.2  # of the learning rate: at the full one the pretrained backbone diverges
 ANSWERS = "answers.npz"
 SCRATCH = "experiment"  # below models/, while an arm is trained
 IN_TRAINING_MODE = 500  # validation pairs that are also answered in training mode
 COLUMNS = ["arm", "against", "seeds", "faces", "passes", "auc", "auc_sd", "difference"]
-COLUMNS += ["low", "high", "minutes", "aucs"]
-FAULT_COLUMNS = ["fault", "measure", "sound", "faulty", "difference", "low", "high", "seeds"]
+COLUMNS += ["low", "high", "p", "minutes", "aucs"]
+FAULT_COLUMNS = ["fault", "measure", "sound", "faulty", "difference", "low", "high", "p", "seeds"]
 FIRST = "fixed pairs, Adam (the course project's)"
 STEADY = "constant learning rate"
 SIAMESE, SIX = "Siamese", "six channels"
@@ -125,7 +126,9 @@ def train_arm(run: Run, arm: Arm, seed: int) -> tuple[dict[str, np.ndarray], pd.
     pairs = {"val": val, "test": arm.data.pairs("test")}
     changes = {k: v for k, v in arm.changes.items() if k != "features"}
     made_from = model_digest(model), digest(arm.data, *pairs.values())
-    name = joblib.hash([made_from, changes, seed, arm.data.params.precision, arm.broken])
+    known = {k: v for k, v in changes.items() if k in Settings.__dataclass_fields__}
+    settings = Settings.of(arm.data.params, **known | {"seed": seed}).stored()
+    name = joblib.hash([made_from, changes, settings, arm.broken])
     folder = run.experiment(f"trainings/{name[:16]}")
     if (folder / ANSWERS).exists():
         return _read(folder)
@@ -170,9 +173,17 @@ def compare_arms(run: Run, experiment: str, arms: dict[str, Arm], budget: Budget
     Writes ``experiments/<experiment>_histories.csv``, all epochs, and writes and returns
     ``experiments/<experiment>.csv``, one row per arm: arm, against ("" for the first), seeds, faces
     and passes of the network (in each training), auc and auc_sd (mean and standard deviation over
-    seeds, on test pairs), difference, low, high (from ``seed_difference``), minutes (of all
-    trainings) and aucs (of each seed, as JSON).
+    seeds, on test pairs), difference, low, high and p (from ``seed_difference``; p corrected for
+    the number of differences by ``holm``), minutes (of all trainings) and aucs (of each seed, as
+    JSON).
     """
+    table = _compared(run, experiment, arms, budget)
+    table["p"] = holm(table.p)
+    write_csv(table, run.experiment(f"{experiment}.csv"))
+    return table
+
+
+def _compared(run: Run, experiment: str, arms: dict[str, Arm], budget: Budget) -> pd.DataFrame:
     logits, rows, histories = {}, [], []
     for name, arm in arms.items():
         trained = {seed: train_arm(run, arm, seed) for seed in budget.seeds}
@@ -189,7 +200,6 @@ def compare_arms(run: Run, experiment: str, arms: dict[str, Arm], budget: Budget
         histories += [one.assign(arm=name, seed=seed) for seed, (_, one) in trained.items()]
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     write_csv(pd.concat(histories), run.experiment(f"{experiment}_histories.csv"))
-    write_csv(table, run.experiment(f"{experiment}.csv"))
     return table
 
 
@@ -206,7 +216,7 @@ def read_experiment(run: Run, experiment: str) -> pd.DataFrame:
 
 
 def ladder(run: Run, data: RunData) -> pd.DataFrame:
-    """From the course project's way of training to ours, one change per rung; see ``compare_arms``.
+    """From the course project's way of training to ours, step by step; see ``compare_arms``.
 
     Where there is a pretrained start, its network is trained on the larger faces from these weights
     and from scratch, with the same lower learning rate for the backbone in both.
@@ -299,8 +309,8 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     and its Siamese model, to compare samples of pairs with all pairs. trials: by model, the epochs
     of a search, as from ``tuning.read_epochs``. Writes and returns ``experiments/faults.csv``, one
     row per fault: fault, measure, sound, faulty, difference, low, high (95%, or the range of
-    samples; NaN where nothing is random) and seeds. Raises ValueError if one of the two models is
-    missing.
+    samples; NaN where nothing is random), p (as in ``compare_arms``) and seeds. Raises
+    ValueError if one of the two models is missing.
     """
     regressor = load_model(run.model(f"age_regressor_{data.params.backbone}"))
     siamese = load_model(run.model("siamese"))
@@ -331,7 +341,7 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
         STEADY: Arm(network(), steady, small),
         "resumed from the weights alone": Arm(network(), steady, small, STEADY, broken=True),
     }
-    table = compare_arms(run, "fault_arms", arms, budget).set_index("arm")
+    table = _compared(run, "fault_arms", arms, budget).set_index("arm")
     rows = [
         [name, "test AUC", table.auc[one.against], *table.loc[name, ["auc", *FAULT_COLUMNS[4:]]]]
         for name, one in arms.items()
@@ -342,6 +352,7 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     rows += [_one_checkpoint_row(model, epochs) for model, epochs in trials.items() if len(epochs)]
     rows += [_one_sample_row(siamese, data), *_matrix_rows(data)]
     result = pd.DataFrame(rows, columns=FAULT_COLUMNS)
+    result["p"] = holm(result.p)
     write_csv(result, run.experiment("faults.csv"))
     return result
 
@@ -398,7 +409,7 @@ def _one_checkpoint_row(model: str, epochs: pd.DataFrame, orders: int = 2000) ->
     drawn = np.random.default_rng(0).choice(aucs.to_numpy(), orders)
     low, high = np.quantile(drawn - sound, [0.025, 0.975])
     row = [f"one checkpoint for {len(aucs)} trials ({model})", "validation AUC of what is returned"]
-    return [*row, sound, faulty, faulty - sound, low, high, np.nan]
+    return [*row, sound, faulty, faulty - sound, low, high, np.nan, np.nan]
 
 
 def _one_sample_row(model: nn.Module, data: RunData, samples: int = 10) -> list:
@@ -411,7 +422,7 @@ def _one_sample_row(model: nn.Module, data: RunData, samples: int = 10) -> list:
     drawn = np.array([area_under_roc(logits[some], pairs.label[some]) for some in chosen]) - whole
     furthest = drawn[np.abs(drawn).argmax()]
     row = ["one sample of pairs", f"test AUC, the furthest of {samples} samples"]
-    return [*row, whole, whole + furthest, furthest, drawn.min(), drawn.max(), np.nan]
+    return [*row, whole, whole + furthest, furthest, drawn.min(), drawn.max(), np.nan, np.nan]
 
 
 def _matrix_rows(data: RunData, most: int = 3000) -> list[list]:
@@ -429,7 +440,7 @@ def _matrix_rows(data: RunData, most: int = 3000) -> list[list]:
     sound = _measured(lambda: sample_pairs(ages, data_size=size))
     measures = ("memory (MB)", "time (s)")
     return [
-        ["pairs from an N×N matrix", measure, *figures, np.nan, np.nan, np.nan]
+        ["pairs from an N×N matrix", measure, *figures, *[np.nan] * 4]
         for measure, *figures in zip(measures, sound, faulty, faulty - sound, strict=True)
     ]
 

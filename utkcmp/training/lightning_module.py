@@ -110,7 +110,6 @@ class Task(L.LightningModule):
         if self.device.type != "cpu":
             self.images = self.images.to(self.device)
         if self.frozen:  # so each face is embedded only once
-            self.model.eval()
             if self.features is None:
                 rows = np.arange(len(self.images))
                 self.features = inference.apply_rows(self.model.embed, self.images, rows)
@@ -240,11 +239,9 @@ class Task(L.LightningModule):
             precision = self.trainer.precision_plugin.forward_context
             logits = inference.pair_logits(model, self.images, val, embedding=precision)
         else:
-            model.eval()
-            with torch.no_grad():
+            with inference.evaluating(model), torch.no_grad():
                 contributed = model.contribute(self.features)
-            logits = inference.compared_logits(model, contributed, val.left, val.right)
-            model.train()
+                logits = inference.compared_logits(model, contributed, val.left, val.right)
         return pair_metrics(logits, val.label)
 
     def on_save_checkpoint(self, checkpoint):

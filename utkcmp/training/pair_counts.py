@@ -33,7 +33,7 @@ def fit_pair_counts(
     regressor: the trained age regressor; features: as from ``frozen_features``. Counts are limited
     to the pairs that exist. Each of ``head_seeds`` seeds decides which pairs are drawn, their order
     and the initial weights. All trainings take the same number of steps, EPOCHS times
-    ``steps_per_epoch`` or the batches of the largest count, without early stopping.
+    the batches of the largest count (or more, with ``steps_per_epoch``), without early stopping.
     Writes and returns ``repeats/transfer_pairs.csv``, one row per training: pairs (text, a count or
     ``EVERY_PAIR``), seed, val_auc (of the epoch with the best validation loss). Rows made with the
     same settings and data are reused, so an interrupted call resumes; the trained heads are not
@@ -43,7 +43,7 @@ def fit_pair_counts(
     rows, val = data.rows("train"), data.pairs("val")
     possible = AllPairs(data.ages.numpy()[rows], p.year_diff).possible(p.unique_images)
     counts = sorted({min(count, possible) for count in p.pair_counts})
-    steps = p.steps_per_epoch or max(1, counts[-1] // p.batch_size)
+    steps = max(p.steps_per_epoch or 1, counts[-1] // p.batch_size)  # an epoch sees them all
     changes = {"epochs": EPOCHS, "patience": EPOCHS, "steps_per_epoch": steps}
     settings = Settings.of(p, **changes, retrain=True)  # a head alone cannot be read back
     how = {"unique_images": p.unique_images, "duplicate_probability": p.duplicate_probability}

@@ -68,8 +68,8 @@ def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
     """
     p, name, rows = data.params, f"age_regressor_{backbone}", data.rows("train")
     torch.manual_seed(p.seed)
-    options = {"backbone": backbone, "weights": p.weights_of(backbone), "age_loss": p.age_loss}
-    model = build_model("ResNetAgeRegressor", **options)
+    options = {"backbone": backbone, "weights": p.weights_of(backbone)}
+    model = build_model("ResNetAgeRegressor", age_loss=p.age_loss, mirror=p.mirror, **options)
     model.set_ages(data.ages[rows])
     changes = {"epochs": p.regressor_epochs, "batch_size": p.regressor_batch_size}
     changes |= {"lr": p.regressor_lr, "steps_per_epoch": None}

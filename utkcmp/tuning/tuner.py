@@ -124,8 +124,7 @@ def write_best(run: Run, model: str, trials: pd.DataFrame, params: Params) -> Pa
     best, backbone = ranked[0], ranked[0]["resnet_type"]
     found = {name: best[name] for name in SEARCHED if name != "resnet_type"}
     found |= {"backbone": backbone, "weights": params.weights_of(backbone)}
-    if model == "SiameseResNet":  # its trials use a fixed list of pairs
-        found["pairing"] = "list"
+    found["pairing"] = "list"  # as in the trials
     with atomic(path) as temporary:
         head = f"# The best of {len(trials)} trials of {model}: validation AUC {best['auc']:.4f}.\n"
         temporary.write_text(head + yaml.safe_dump(found, sort_keys=True), encoding="utf-8")
@@ -269,9 +268,9 @@ def parameter_importance(
 
 def _settings(model: str, run: Run, params: Params) -> dict:
     names = "seed image_size num_samples max_num_epochs tune_data_size searcher search_space "
-    names += "year_diff duplicates eval_pairs precision optimizer schedule augment clip ema "
-    names += "age_loss mirror symmetric backbone weights backbone_lr "
-    names += "regressor_epochs regressor_batch_size regressor_lr"
+    names += "year_diff duplicates unique_images duplicate_probability eval_pairs precision "
+    names += "optimizer schedule augment clip ema age_weight age_loss mirror symmetric backbone "
+    names += "weights backbone_lr patience regressor_epochs regressor_batch_size regressor_lr"
     faces = run.read_faces()
     chosen = {name: getattr(params, name) for name in names.split()}
     return {"model": model, "faces": pd.util.hash_pandas_object(faces).sum().item(), **chosen}
