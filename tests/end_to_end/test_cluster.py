@@ -46,7 +46,7 @@ with ray_session(p):
     if "fail" in sys.argv:
         raise SystemError("on purpose")
 """
-SMALL = dict(n_faces=120, image_size=16, eval_pairs=60, batch_size=16, num_samples=3)
+SMALL = dict(n_faces=120, image_size=16, eval_pairs=60, batch_size=16, num_samples=4)
 SMALL |= dict(tune_data_size=160, max_num_epochs=2, seed=42, regressor_epochs=1, head_seeds=2)
 SMALL |= ONE_WORKER
 SMALL |= dict(search_space={"resnet_type": ["resnet18"], "batch_size": [16], "lr": [1e-4, 1e-3]})
@@ -197,7 +197,7 @@ def test_a_killed_search_leaves_no_process_and_repeats_no_trial(run, outputs, se
     finished = {name: rows for name, rows in reported(storage).items() if name in ended}
     assert finished.keys() == ended
     trials = search("SiameseResNet", run, Params(**parameters()))
-    assert len(trials) == 3 and set(trials.status) <= {"finished", "stopped early"}
+    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
     kept = trials.set_index("trial")
     for name, rows in finished.items():
         assert kept.loss[name] == min(row["loss"] for row in rows)
@@ -266,9 +266,9 @@ def test_trials_outlive_the_machine_they_ran_on(run, second_node):
     killer.join()
     assert ran_there
     wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 1, seconds=120)
-    assert len(trials) == 3 and set(trials.status) <= {"finished", "stopped early"}
+    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
     assert trials.auc.notna().all()
-    assert len(pd.read_csv(run.tuning("SiameseResNet"))) == 3
+    assert len(pd.read_csv(run.tuning("SiameseResNet"))) == 4
 
 
 def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):
@@ -314,7 +314,7 @@ def test_a_search_from_outside_the_cluster(run, outputs, tmp_path):
     finally:
         kill_node(head)
     trials = pd.read_csv(run.tuning("SiameseResNet"))
-    assert len(trials) == 3 and set(trials.status) <= {"finished", "stopped early"}
+    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
     assert not list(tmp_path.glob(".cache/utkcmp/*")) and not (run.folder / "tuning/ray").exists()
 
 

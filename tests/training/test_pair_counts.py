@@ -16,6 +16,7 @@ from utkcmp.training.variants import fit_variant, frozen_features, transfer_mode
 
 pytestmark = pytest.mark.usefixtures("tiny")
 COUNTS = {"pair_counts": [40, 100_000], "head_seeds": 2, "steps_per_epoch": 4}
+COUNTS |= {"batch_size": 512}
 
 
 def changed(data, **options):
