@@ -8,7 +8,7 @@ ARCHIVE ?=
 BENCH  ?=
 # An environment that is active is used, conda's base aside; else .venv is made.
 ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX)))
-ENV    := $(subst $(CURDIR)/,,$(or $(ACTIVE),.venv))
+ENV    := $(subst |,,$(subst |$(CURDIR)/,,|$(or $(ACTIVE),.venv)))
 BIN    := $(ENV)/bin
 $(if $(word 2,$(ENV)),$(error $(ENV): make cannot use an environment with blanks in its path))
 READY  := $(ENV)/.utkcmp-is-installed

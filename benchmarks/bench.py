@@ -7,7 +7,6 @@ long one trains two networks until they order faces well.
 """
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import faces, learning, networks
 from benchmarks.rows import use_processor_time
-from utkcmp.files import atomic
+from utkcmp.files import write_json
 from utkcmp.report.publish import END, replace_block
 from utkcmp.run import PROJECT, environment, outputs_root
 
@@ -87,8 +86,7 @@ def readme_block(here: dict, rows: list[dict]) -> str:
 
 def keep(rows: list[dict]) -> None:
     """Write what has been measured so far, so that a failing row does not cost the others."""
-    with atomic(outputs_root() / "bench.json") as temporary:
-        temporary.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    write_json({"machine": machine(), "rows": rows}, outputs_root() / "bench.json")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -51,7 +51,11 @@ def replaced(folder: Path) -> Iterator[Path]:
         yield new
         if folder.exists():
             folder.rename(old)
-        new.rename(folder)
+        try:
+            new.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process has just made it
+                raise
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ files, both here and with papermill's ``-f`` and ``-p``.
 """
 
 import difflib
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -267,12 +266,6 @@ class Params(BaseModel):
                     f"image_size {self.image_size} is too small for {name}: expected "
                     f"{least_size(name)} or more"
                 )
-        least = math.ceil(least_size(self.backbone) / LARGER)
-        if self.weights and self.ladder_size < least:  # the ladder ends with this network
-            raise ValueError(
-                f"ladder_size {self.ladder_size} is too small for {self.backbone}: expected "
-                f"{least} or more"
-            )
         check_weights(self.weights, self.backbone)
         total = self.train + self.val + self.test
         if total != 100:

@@ -16,7 +16,7 @@ from PIL import Image
 from utkcmp.compare import BAND, compare, compare_many, put_in_order
 from utkcmp.compare.answers import TOO_CLOSE, Comparison, Order, load
 from utkcmp.compare.photos import NoAnswerError, PhotoError
-from utkcmp.compare.predictor import NoModelError, Predictor, find_model
+from utkcmp.compare.predictor import Predictor, find_model
 from utkcmp.evaluation.calibration import Calibration
 from utkcmp.run import CALIBRATION, CHOICE, PROJECT
 
@@ -269,7 +269,7 @@ def touch_model(folder, when):
 
 def test_the_published_model_comes_first_then_the_latest(tmp_path, monkeypatch):
     monkeypatch.setenv("UTKCMP_OUTPUTS", str(tmp_path))
-    with pytest.raises(NoModelError, match="run 'make report' to make one, or name its folder"):
+    with pytest.raises(ValueError, match="run 'make report' to make one, or name its folder"):
         find_model()
     for number, run in enumerate(("old", "new")):
         for name in ("a", "b"):

@@ -10,36 +10,17 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from utkcmp.params import Params, check
+from utkcmp.report import plan
 from utkcmp.run import PROJECT
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
-NAMES = [
-    "01_data_exploration",
-    "02_split",
-    "03_pair_dataset",
-    "04_siamese",
-    "05_concat",
-    "06_age_regressor_transfer",
-    "07_tuning",
-    "08_comparison",
-    "09_compare_two_photos",
-]
+NAMES = list(plan.NOTEBOOKS)
 ONCE = re.compile(r"seconds|minutes|ms\b|earlier split")  # what no second run says again
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def cells(path, kind):
     return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == kind]
-
-
-def parameters(path) -> dict:
-    """The literals of the cell tagged ``parameters``."""
-    tagged = [c for c in cells(path, "code") if "parameters" in c.metadata.get("tags", [])]
-    assert len(tagged) == 1
-    tree = ast.parse(tagged[0].source)
-    assert all(isinstance(node, ast.Assign) for node in tree.body), "plain literals only"
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body}
 
 
 def test_all_notebooks_are_there():
@@ -65,14 +46,6 @@ def test_opens_with_a_title_a_takeaway_and_what_is_read_and_written(path):
     first = nbformat.read(path, 4).cells[0].source
     assert first.startswith("# ") and "\n> " in first
     assert all(f"**{word}**" in first for word in ("Goal", "Reads", "Writes"))
-
-
-@every_notebook
-def test_parameters_are_known_and_their_defaults_valid(path):
-    values = parameters(path)
-    assert set(values) <= set(Params.model_fields)
-    check(values)
-    assert values["run"] == "lab" and values["data"] == "embedded"
 
 
 @every_notebook
@@ -123,14 +96,6 @@ def test_a_name_is_defined_in_one_notebook_only():
                 if isinstance(node, ast.FunctionDef | ast.ClassDef):
                     assert node.name not in found, f"{node.name} in {path} and {found[node.name]}"
                     found[node.name] = path.stem
-
-
-def test_shared_parameters_have_one_default_of_the_data():
-    """Notebooks that read one run's faces must agree on how these were made."""
-    names = ["n_faces", "seed", "image_size", "eval_pairs", "duplicates", "year_diff"]
-    for name in names:
-        values = {p.stem: parameters(p)[name] for p in NOTEBOOKS if name in parameters(p)}
-        assert len({str(v) for v in values.values()}) == 1, (name, values)
 
 
 AGAIN = ["02_split", "06_age_regressor_transfer"]

@@ -399,11 +399,13 @@ def test_a_split_without_two_ages_is_said_before_anything_runs(tmp_path):
         check_amounts(faces, Run(tmp_path), {}, USED)
 
 
-def test_what_a_number_or_a_name_may_be():
+def test_what_a_number_a_name_or_a_size_may_be(tmp_path):
     assert check({"precision": 16}).precision == "16"  # what papermill's -p makes of it
     with pytest.raises(ParameterError, match="not 'cache'"):
         check({"run": "Cache"})
     vgg = {"backbone": "vgg11", "image_size": 64, "weights": "IMAGENET1K_V1"}
     with pytest.raises(ParameterError, match="ladder_size 16 is too small for vgg11: expected 22"):
-        check(vgg)
-    assert check(vgg | {"ladder_size": 22}) and check(vgg | {"weights": None})
+        check_amounts(faces_of(400), Run(tmp_path), vgg, {*USED, "ladder_size"})
+    check_amounts(faces_of(400), Run(tmp_path), vgg, {*USED} - {"ladder_size"})
+    for right in ({"ladder_size": 22}, {"weights": None}):
+        check_amounts(faces_of(400), Run(tmp_path), vgg | right, {*USED, "ladder_size"})

@@ -208,7 +208,7 @@ def put_in_order(
     with ``one``, each of several photos must show one face. Photos that fail are skipped. Faces
     are ordered by their mean logit against all others; for a model that compares scores, this is
     the order of the scores. Other arguments as for ``compare``. Raises NoAnswerError if fewer than
-    two faces remain, and a single photo's own error.
+    two faces remain, PhotoError if no photo can be read, and a single photo's own error.
     """
     _check(faces, "one", "largest", "all")
     predictor = load(model, ages)
@@ -223,7 +223,7 @@ def put_in_order(
         raise skipped[0]
     if len(seen) < 2:
         reasons = "".join(f"; {error}" for error in skipped[:3])
-        if not seen and all(isinstance(error, PhotoError) for error in skipped):
+        if skipped and not seen and all(isinstance(error, PhotoError) for error in skipped):
             raise PhotoError(f"no photo can be read: expected two or more{reasons}")
         left = f"there is only one face, in {seen[0].name}" if seen else "no photo shows a face"
         raise NoAnswerError(f"{left}: expected two or more to compare{reasons}")

@@ -18,7 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # the terminal may lack characters of a name
             stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_intermixed_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    plain = given.index("--") if "--" in given else len(given)
+    options = _parser().parse_intermixed_args(given[:plain])
+    options.photos += given[plain + 1 :]  # names that may begin with a dash
     try:
         status = _run(options)
         print(end="", flush=True)  # so that a write error is caught below
@@ -107,9 +110,9 @@ def _answer(options: argparse.Namespace, predictor) -> int:
             try:
                 photos += compare.files_of(photo) if os.path.isdir(photo) else [photo]
             except compare.PhotoError as error:
-                if len(options.photos) == 1:
-                    raise
                 skipped.append(error)
+        if skipped and len(photos) < 2:
+            raise skipped[0]
         answer = compare.put_in_order(photos, predictor, **how)
         answer.skipped.extend(skipped)
         skipped = answer.skipped

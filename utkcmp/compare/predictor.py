@@ -21,10 +21,6 @@ BATCH, NUMBERS = 16, 2**21  # faces per embedding batch; floats per batch of the
 _exporter = threading.Lock()
 
 
-class NoModelError(ValueError):
-    """No trained model was found; the message says how to make one."""
-
-
 class Predictor:
     """A trained model ready for inference; safe to share between threads.
 
@@ -114,14 +110,14 @@ def find_model() -> Path:
     """The folder of the model to answer with: the published one, else the latest run's.
 
     Within a run, it is the one that notebook 09 chose (``compare.json``), else the latest one.
-    Raises NoModelError if no model has been trained.
+    Raises ValueError if no model has been trained.
     """
     root = outputs_root()
     places = [root] if CHECKOUT else [root, PROJECT / "outputs"]
     found = (path for place in places for path in place.glob(f"*/models/*/{WEIGHTS}"))
     weights = [one for one in found if one.is_file() and one.with_name("config.json").is_file()]
     if not weights:
-        raise NoModelError(
+        raise ValueError(
             f"no trained model was found in {root}: run 'make report' to make one, or name its "
             "folder with --model outputs/<run>/models/<name>"
         )

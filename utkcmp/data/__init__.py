@@ -2,6 +2,8 @@
 
 import lazy_loader
 
+SPLIT = "SPLITS age_shares earlier_split keep_for_evaluation leaked_faces parted_pictures "
+SPLIT += "split_faces write_split"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
@@ -10,24 +12,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "decode": ["decode"],
         "drawing": ["StandIns"],
         "image_cache": ["cache_images"],
-        "index": [
-            "ETHNICITIES",
-            "GENDERS",
-            "fingerprint",
-            "index_faces",
-            "read_crops",
-            "shown_files",
-        ],
+        "index": "ETHNICITIES GENDERS fingerprint index_faces read_crops shown_files".split(),
         "pairs": ["AllPairs", "Pairs", "chance_right", "sample_pairs"],
-        "split": [
-            "SPLITS",
-            "age_shares",
-            "earlier_split",
-            "keep_for_evaluation",
-            "leaked_faces",
-            "parted_pictures",
-            "split_faces",
-            "write_split",
-        ],
+        "split": SPLIT.split(),
     },
 )

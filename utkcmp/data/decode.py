@@ -5,6 +5,7 @@ import io
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
@@ -22,6 +23,8 @@ PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"IDAT", b
 PICTURE_BOXES = (b"ftyp", b"meta", b"mdat", b"moov")
 _opening = threading.Lock()
 register_heif_opener(thumbnails=False)
+# Oddities of a file are no news; catch_warnings is not thread-safe.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(ValueError):
@@ -48,9 +51,7 @@ def upright(image: Image.Image) -> Image.Image:
     """``decode`` for an open picture, which stays unchanged. Raises ImageError too."""
     _check_size(image)
     try:
-        with warnings.catch_warnings(action="ignore"):
-            image.load()
-            return _rgb(image.copy())
+        return _rgb(image.copy())
     except Exception as error:
         raise _broken(error) from None
 
@@ -89,12 +90,8 @@ def read_header(data: bytes) -> Image.Image:
     if data[4:8] == b"ftyp" and _boxes_end(data) > len(data):
         raise ImageError("truncated")
     try:
-        with _opening, warnings.catch_warnings(action="ignore"):
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # see MAX_PIXELS
-            try:
-                image = Image.open(io.BytesIO(data), formats=FORMATS)
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
+        with _any_size():
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
         animated = image.format not in ALBUMS and getattr(image, "is_animated", False)
     except UnidentifiedImageError:
         raise ImageError("not an image") from None
@@ -106,30 +103,40 @@ def read_header(data: bytes) -> Image.Image:
     return image
 
 
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """Lift Pillow's limit on sizes, which MAX_PIXELS replaces."""
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def load(data: bytes, at_least: int | None) -> tuple[Image.Image, list[str]]:
     """Decode ``content``'s bytes; returns the RGB image and its oddities. Raises ImageError."""
     image = read_header(data)
     deep = ";16" in str(getattr(image, "tile", ""))  # lost by decoding
     try:
-        with warnings.catch_warnings(action="ignore"):
-            try:
-                image = _decoded(image, at_least)
-            except OSError as error:
-                if image.format != "JPEG" or "truncated" not in str(error):
-                    raise
-                image = _without_end(data, at_least)
-            turn = 1
-            with contextlib.suppress(Exception):
-                turn = image.getexif().get(ExifTags.Base.Orientation)
-            odd = {
-                "greyscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
-                "CMYK": image.mode == "CMYK",
-                "palette": image.mode == "P",
-                "16-bit": deep,
-                "transparent": image.has_transparency_data,
-                "EXIF rotation": turn in range(2, 9),
-            }
-            return _rgb(image), [note for note, holds in odd.items() if holds]
+        try:
+            image = _decoded(image, at_least)
+        except OSError as error:
+            if image.format != "JPEG" or "truncated" not in str(error):
+                raise
+            image = _without_end(data, at_least)
+        turn = 1
+        with contextlib.suppress(Exception):
+            turn = image.getexif().get(ExifTags.Base.Orientation)
+        odd = {
+            "greyscale": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
+            "CMYK": image.mode == "CMYK",
+            "palette": image.mode == "P",
+            "16-bit": deep,
+            "transparent": image.has_transparency_data,
+            "EXIF rotation": turn in range(2, 9),
+        }
+        return _rgb(image), [note for note, holds in odd.items() if holds]
     except Exception as error:
         raise _broken(error) from None
 
@@ -139,7 +146,8 @@ def _decoded(image: Image.Image, at_least: int | None) -> Image.Image:
     if large or at_least:
         least = at_least or min(image.size) // 2
         image.draft(None, (least, least))
-    image.load()
+    with _any_size() if large and image.format == "TIFF" else contextlib.nullcontext():
+        image.load()  # a TIFF's size is then checked again
     if image.width * image.height <= LARGE:
         return image
     if image.mode in ("RGB", "L"):

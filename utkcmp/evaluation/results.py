@@ -119,11 +119,8 @@ def validate_and_test(
     name: str, model: nn.Module, data: RunData, resamples: int = 1000, seed: int | None = None
 ) -> list[Evaluated]:
     """``evaluate_pairs`` on the validation split and then on the test split."""
-    return [
-        one
-        for split in ("val", "test")
-        for one in evaluate_pairs(name, model, data, split, resamples, seed)
-    ]
+    splits = ("val", "test")
+    return sum((evaluate_pairs(name, model, data, one, resamples, seed) for one in splits), [])
 
 
 def results_table(evaluated: list[Evaluated]) -> pd.DataFrame:

@@ -18,8 +18,9 @@ def make_backbone(
     """Build a network without its classifier.
 
     name: one of ``params.BACKBONES``; weights: torchvision's name of pretrained weights,
-    ``faceres``, a file (``read_start``), or None; in_channels: 3, or 6 to repeat and halve the
-    first convolution's weights, so that two equal images give the features of one.
+    ``faceres``, a file (``read_start``), or None; in_channels: 3, or 6 for two images,
+    whose first convolution repeats and halves pretrained weights (so that two equal images give the
+    features of one) or, without any, is drawn at random.
     Returns the network, which maps (B, in_channels, H, W) to (B, D), and D.
     Raises ValueError for unknown names, RunError for weights that are missing or do not fit.
     """

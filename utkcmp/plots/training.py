@@ -60,8 +60,8 @@ def curves_beside(ours: pd.DataFrame, reported: dict[str, pd.DataFrame]) -> Figu
 
 
 def arms(table: pd.DataFrame) -> Figure:
-    """Test AUC of each training, and each arm's difference from its reference, hollow if its
-    interval contains zero. table: from ``experiments.compare_arms``."""
+    """Test AUC of each training, and each arm's difference from its reference, hollow unless its
+    corrected p is below 0.05. table: from ``experiments.compare_arms``."""
     size = {"figsize": (10, 0.5 * len(table) + 1.4), "width_ratios": (1.2, 1)}
     figure, (first, second) = plt.subplots(1, 2, sharey=True, **size)
     table = table.reset_index(drop=True)
@@ -72,7 +72,7 @@ def arms(table: pd.DataFrame) -> Figure:
     first.set_xlabel("test AUC")
     first.legend(fontsize=9)
     around = table.rename(columns={"low": "difference_low", "high": "difference_high"})
-    bars(second, around, "difference", (table.low <= 0) & (table.high >= 0))
+    bars(second, around, "difference", ~(table.p < 0.05))
     second.axvline(0, color=LEFT, linestyle=":")
     second.set_xlabel("difference of AUC, 95% interval")
     return figure

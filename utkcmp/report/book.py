@@ -119,7 +119,7 @@ def read_chapter(path: Path) -> Chapter:
 def parameters_of(name: str, set_there: dict[str, Any]) -> dict[str, Any]:
     """The values of all parameters that a notebook uses. set_there: in its cells."""
     used = uses(NOTEBOOKS[name]) if name in NOTEBOOKS else ()
-    return check(set_there).model_dump(include={*used}) | set_there
+    return set_there | check(set_there).model_dump(include={*used})
 
 
 def _is_result(output: nbformat.NotebookNode) -> bool:

@@ -58,7 +58,7 @@ def _command(args: argparse.Namespace, given: Mapping[str, Any]) -> dict[str, st
     words = {
         "PARAMS": [f"params/{one.name}" if one.parent == ours else one.name for one in files],
         "SET": [
-            re.sub(r"=\s*[/~].*/", "=/path/to/", re.sub(r"([,:])\s+", r"\1", text))
+            re.sub(r"=\s*[/~].*/", "=/path/to/", re.sub(r",\s+", ",", text))
             for text in args.parameter
         ],
         "DATA": [f"/path/to/{Path(source).name}"] if source else [],

@@ -11,6 +11,7 @@ import difflib
 import functools
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,16 @@ import pandas as pd
 from utkcmp.data.pairs import AllPairs
 from utkcmp.data.split import earlier_split, keep_for_evaluation, split_faces, split_rows
 from utkcmp.files import RunError, read_json
-from utkcmp.params import SECTIONS, WEIGHTS, ParameterError, Params, check, check_names
+from utkcmp.params import (
+    LARGER,
+    SECTIONS,
+    WEIGHTS,
+    ParameterError,
+    Params,
+    check,
+    check_names,
+    least_size,
+)
 from utkcmp.run import PROJECT, Run, faceres_weights, find_weights
 
 FOLDER = PROJECT / "notebooks"
@@ -147,6 +157,11 @@ def check_amounts(
     for weights in (starts[name] for name in sorted(used & starts.keys())):
         if weights not in (None, *WEIGHTS):
             find_weights(weights)
+    least = math.ceil(least_size(p.backbone) / LARGER)
+    if "ladder_size" in used and p.weights and p.ladder_size < least:  # it ends with this network
+        raise ParameterError(
+            f"ladder_size {p.ladder_size} is too small for {p.backbone}: expected {least} or more"
+        )
     if "device" in used:
         asked += _machine(p)
     if "year_diff" in used:

@@ -105,16 +105,12 @@ def check_publishable(run: Run, folder: Path, graph: Mapping[str, Notebook]) -> 
     commits["the rendering"] = record.get("commits", {}).get("report")
     commits["this checkout"] = str(git_commit()).removesuffix("+")
     usual = Counter(commits.values()).most_common(1)[0][0]
+    anew = "make all of it, its trainings included, from one commit, in a new folder (SET=run=name)"
     for what, commit in commits.items():
         if not commit or "+" in commit or commit == "None":
-            raise ReportError(
-                f"{what} has no clean commit ({commit}): commit all files, make it again"
-            )
+            raise ReportError(f"{what} has no clean commit ({commit}): commit all files and {anew}")
         if commit != usual or ", " in usual:
-            raise ReportError(
-                f"{what} is from commit {commit}, the rest from {usual}: make the whole run, its "
-                "trainings included, from one commit, in a new folder (SET=run=name)"
-            )
+            raise ReportError(f"{what} is from commit {commit}, the rest from {usual}: {anew}")
     if changed := changed_files():
         raise ReportError(f"{changed[0]} differs from its commit: commit it, make the report again")
 

@@ -29,7 +29,7 @@ from utkcmp.plots.style import face_tiles, use_style
 from utkcmp.report import sentences
 from utkcmp.report.course_project import REPORTED, reported_test
 from utkcmp.report.plan import READ_TEST
-from utkcmp.run import CHOICE, PUBLISHED, Run
+from utkcmp.run import CHOICE, Run
 
 TEMPLATES = Path(__file__).parent / "templates"
 ERRORS = np.arange(2.0, 8.1, 0.5)  # mean absolute errors, years
@@ -177,7 +177,6 @@ def model_card(run: Run, name: str) -> str:
         title=title,
         size=max(one["image_size"] for one in networks),
         starts=sorted({one["weights"] for one in networks if one.get("weights")}),
-        folder=f"{PUBLISHED}/models/{name}",
         config=config,
         faceres=sentences.FACERES_ORIGIN,
         record=run.read_record(),

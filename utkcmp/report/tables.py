@@ -62,7 +62,9 @@ def _texts(column: pd.Series) -> list[str]:
     """A column as text, whole numbers without decimals."""
     numbers = pd.api.types.is_numeric_dtype(column)
     whole = pd.api.types.is_integer_dtype(column) or (
-        numbers and (column.dropna() % 1 == 0).all() and column.max() > 1
+        numbers
+        and (column.dropna() % 1 == 0).all()
+        and (column.max() > 1 or column.name == "seeds")
     )
     form = "{:,.0f}".format if whole else _number if numbers else str
     missing = column.isna()  # a list counts as one value

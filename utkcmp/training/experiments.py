@@ -212,7 +212,8 @@ def _spent(arm: Arm) -> dict:
 def read_experiment(run: Run, experiment: str) -> pd.DataFrame:
     """The table of an experiment; empty if it has not been run."""
     path = run.experiment(f"{experiment}.csv")
-    return read_table(path) if path.exists() else pd.DataFrame()
+    table = read_table(path) if path.exists() else pd.DataFrame()
+    return table if "p" in table else table.assign(p=np.nan)  # of an older version
 
 
 def ladder(run: Run, data: RunData) -> pd.DataFrame:
