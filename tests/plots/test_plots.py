@@ -56,7 +56,7 @@ PARTS = pd.DataFrame(
 )
 ARMS = pd.DataFrame(
     {"arm": ["a", "b"], "auc": [0.8, 0.9], "aucs": ["[0.79, 0.81]", "[0.9]"]}
-).assign(difference=[np.nan, 0.1], low=[np.nan, 0.05], high=[np.nan, 0.15])
+).assign(difference=[np.nan, 0.1], low=[np.nan, 0.05], high=[np.nan, 0.15], p=[np.nan, 0.01])
 GRID = pd.DataFrame([[0.6, np.nan], [0.9, 0.7]], index=[0, 10], columns=[0, 10])
 FIGURES = {
     "learning_curves": lambda: training.learning_curves(HISTORY),
