@@ -68,7 +68,7 @@ def test_what_the_way_costs():
     assert got["found"] == 0.8 and got["pairs"] == 6
     assert got["direct"] == 1 and got["through"] == pytest.approx(5 / 6)
     assert got["low"] <= -1 / 6 <= got["high"]
-    assert "16.7 points" in describe_path(got) and "more than the 1.5 points" in describe_path(got)
+    assert "a change of −16.7 percentage points" in describe_path(got)
 
 
 def test_only_one_face_makes_a_crop_and_a_photo_on_its_side_is_turned():
@@ -112,4 +112,4 @@ def test_the_table_has_a_row_a_level(monkeypatch):
     plain = table[table.level.isna()]
     assert plain.accuracy.nunique() == 1 and (table.found == 1).all()
     worst = table.loc[table.accuracy.idxmin()]
-    assert f"{worst.accuracy:.1%} are" in describe_robustness(table)
+    assert f"lowest with {worst.change}: {worst.accuracy:.1%} at" in describe_robustness(table)

@@ -239,8 +239,8 @@ def test_searches_of_one_session(run, second_node):
     best = trials.iloc[0]
     beside = beside_trials({model: best}, {model: fitted}, run, p).loc[model]
     assert beside.trial == best.auc and beside.retrained == fitted.best.val_auc
-    assert beside["its pairs"] == best["iter"] * p.tune_data_size
-    assert beside["pairs"] == p.best_epochs * p.data_size
+    assert beside["pairs, trial"] == best["iter"] * p.tune_data_size
+    assert beside["pairs, retrained"] == p.best_epochs * p.data_size
     assert len(read_epochs(run, model)) == 0  # of the last search, in which all failed
 
 

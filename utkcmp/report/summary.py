@@ -1,7 +1,6 @@
 """A run in tables, sentences and figures, for the book's own pages, README and model cards."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -136,22 +135,17 @@ def learned(run: Run) -> list[str]:
     said, chosen = [sentences.describe_chosen(results)], by_validation(results)[0]
     if PEER in table.index and chosen in table.index:
         better = sentences.describe_difference(ranked, chosen, PEER)
-        said.append(f"Better than a network that one can download? {better}")
+        said.append(f"Is it better than a published network? {better}")
     if len(architectures):
         siamese = sentences.describe_siamese_or_concat(architectures)
-        said.append(f"Siamese or concat? {flat(siamese)}")
+        said.append(f"Siamese or concat? {sentences.flat(siamese)}")
     transfer = sentences.describe_transfer(usual, ranked, faults)
-    said.append(f"Is transfer worse than Siamese? {flat(transfer)}")
+    said.append(f"Is transfer worse than Siamese? {transfer}")
     if len(widths):
         heads = sentences.describe_heads(tuning.head_differences(head_trainings(run)))
-        hidden = flat(f"{sentences.describe_experiment(widths)}\n{heads}")
+        hidden = sentences.flat(f"{sentences.describe_experiment(widths)}\n{heads}")
         said.append(f"Hidden layers or none? {hidden}")
     return [*said, ages[0].upper() + ages[1:]]
-
-
-def flat(lines: str) -> str:
-    """Join a Markdown list into one paragraph."""
-    return re.sub(r"\s*\n+\s*", " ", re.sub(r"^- ", "", lines, flags=re.M))
 
 
 def read_slices(run: Run) -> pd.DataFrame:

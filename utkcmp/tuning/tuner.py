@@ -195,14 +195,15 @@ def beside_trials(
     """The best trials beside their retrained models: validation AUC and training pairs.
 
     best: rows of the tuning tables; fitted: from ``retrain_best``; both by model. Returns, by
-    model, trial and retrained (AUC), ``its pairs`` (the trial's) and ``pairs`` (the retrained
-    model's), counting repetitions.
+    model, trial and retrained (AUC), ``pairs, trial`` and ``pairs, retrained``, counting
+    repetitions.
     """
     data, rows = RunData(run, params), {}
     for model, trial in best.items():
         again, seen = fitted[model], pairs_per_epoch(data, int(trial.batch_size))
-        rows[model] = {"trial": trial.auc, "its pairs": int(trial["iter"]) * params.tune_data_size}
-        rows[model] |= {"retrained": again.best.val_auc, "pairs": len(again.history) * seen}
+        rows[model] = {"trial": trial.auc, "retrained": again.best.val_auc}
+        rows[model]["pairs, trial"] = int(trial["iter"]) * params.tune_data_size
+        rows[model]["pairs, retrained"] = len(again.history) * seen
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
