@@ -84,7 +84,7 @@ def describe_mistakes(worst: pd.DataFrame) -> str:
     """The most confident mistakes. worst: from ``mistakes``."""
     if not len(worst):
         return "No test pair was answered wrongly."
-    gap, most = (worst.left_age - worst.right_age).abs().median(), worst.confidence.max()
+    gap, most = float((worst.left_age - worst.right_age).abs().median()), worst.confidence.max()
     count = pd.concat([worst.left, worst.right]).value_counts().gt(1).sum()
     again = {0: "no face appears", 1: "one face appears"}.get(count, f"{count} faces appear")
     return (
