@@ -33,7 +33,7 @@ def results_at_a_glance(measured: pd.DataFrame, reported: pd.DataFrame, aside: s
     low, high = inside.auc_low.min(), inside.auc_high.max()
     low, high = low - 0.06 * (high - low), high + 0.04 * (high - low)
     theirs = reported.set_index("model").auc.reindex(measured.model)
-    bars(axis, measured, "auc")
+    bars(axis, measured.auc, measured.auc_low, measured.auc_high)
     for y, (ours, other) in enumerate(zip(measured.auc, theirs, strict=True)):
         axis.plot(other, y + 0.3, "D", color=LEFT, markersize=5)
         for value, shift, colour in ((ours, 0.0, RIGHT), (other, 0.3, LEFT)):

@@ -83,7 +83,7 @@ def slice_intervals(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(len(names), sharex=True, squeeze=False, **size)
     for axis, name in zip(axes.flat, names, strict=True):
         some = parts[parts.slice == name]
-        bars(axis, some, "accuracy", hollow=some.small)
+        bars(axis, some.accuracy, some.accuracy_low, some.accuracy_high, some.small)
         axis.plot(some.expected, range(len(some)), "|", color=LEFT, ms=14, mew=2)
         labels = [f"{row.part} ({row.pairs:,})" for row in some.itertuples()]
         axis.set_yticks(range(len(some)), labels)

@@ -33,19 +33,17 @@ def use_style() -> None:
     )
 
 
-def bars(axis: plt.Axes, table: pd.DataFrame, metric: str, hollow: pd.Series | None = None) -> None:
-    """Dots with intervals (columns ``_low``, ``_high``), first row on top. hollow: bool by row."""
-    for y, (label, row) in enumerate(table.iterrows()):
-        value, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
-        face = "white" if hollow is not None and hollow[label] else RIGHT
+def bars(axis: plt.Axes, values, lows, highs, hollow=None) -> None:
+    """Dots with intervals, (N,) each, the first on top. hollow: bool (N,), None for none."""
+    hollow = [False] * len(values) if hollow is None else hollow
+    for y, (value, low, high, empty) in enumerate(zip(values, lows, highs, hollow, strict=True)):
+        face = "white" if empty else RIGHT
         ends = [[max(0, value - low)], [max(0, high - value)]]
         axis.errorbar(value, y, xerr=ends, fmt="o", color=RIGHT, mfc=face, capsize=3)
-    axis.set_ylim(max(1, len(table)) - 0.5, -0.5)
+    axis.set_ylim(max(1, len(values)) - 0.5, -0.5)
 
 
-def face_tiles(
-    images: np.ndarray, captions: list[str], *, drawn: bool = False, columns: int = 8
-) -> Figure:
+def face_tiles(images, captions: list[str], *, drawn: bool = False, columns: int = 8) -> Figure:
     """A grid of faces with captions. images: uint8 (K, 3, S, S). drawn: say that they are drawn."""
     rows, text = -(-len(captions) // columns), 0.05 + 0.15 * (1 + captions[0].count("\n"))
     figure, axis = _sheet(columns * 1.1, rows * (1.05 + text), 1.07, drawn)

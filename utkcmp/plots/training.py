@@ -71,8 +71,7 @@ def arms(table: pd.DataFrame) -> Figure:
     first.set_yticks(table.index, table.arm)
     first.set_xlabel("test AUC")
     first.legend(fontsize=9)
-    around = table.rename(columns={"low": "difference_low", "high": "difference_high"})
-    bars(second, around, "difference", ~(table.p < 0.05))
+    bars(second, table.difference, table.low, table.high, ~(table.p < 0.05))
     second.axvline(0, color=LEFT, linestyle=":")
     second.set_xlabel("difference of AUC, 95% interval")
     return figure

@@ -78,10 +78,9 @@ def head_intervals(differences: pd.DataFrame) -> Figure:
     models = list(differences.model.unique()) or ["nothing to compare"]
     size = {"figsize": (4.6 * len(models), 2.8), "squeeze": False, "sharex": True}
     figure, axes = plt.subplots(1, len(models), **size)
-    named = {"low": "difference_low", "high": "difference_high"}
     for axis, model in zip(axes.flat, models, strict=True):
-        rows = differences[differences.model == model].rename(columns=named)
-        bars(axis, rows, "difference")
+        rows = differences[differences.model == model]
+        bars(axis, rows.difference, rows.low, rows.high)
         axis.axvline(0, color=LEFT, linestyle=":")
         axis.set_yticks(range(len(rows)), rows.hidden_layers)
         axis.set(xlabel="gain in AUC over no hidden layers", title=model)
