@@ -80,8 +80,7 @@ class UTKAgeDataset(_Items):
             faces = faces.iloc[split_rows(faces, split)].reset_index(drop=True)
         self.faces, self.ages = faces, faces.age.to_numpy(np.int64)
         self.paths = files_of(self.root_dir)
-        missing = set(faces.file) - self.paths.keys()
-        if missing:
+        if missing := set(faces.file) - self.paths.keys():
             raise DataError(f"{root_dir} lacks {len(missing)} of the faces, first {min(missing)}")
 
     def __len__(self) -> int:

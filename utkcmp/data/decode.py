@@ -14,6 +14,7 @@ from pillow_heif import register_heif_opener
 
 from utkcmp.data.archives import MAX_BYTES
 
+Encoded = bytes | bytearray | memoryview | IO[bytes]  # the content of a file, or an open one
 MIN_SIDE, MAX_PIXELS = 16, 250_000_000  # checked before decoding
 LARGE = 2**26  # pixels above which pictures are halved to save memory
 TO_EIGHT_BITS = (np.arange(2**16) / 257).round().astype(np.uint8)  # lookup table
@@ -31,9 +32,7 @@ class ImageError(ValueError):
     """A rejected file; the message is the reason in a few words."""
 
 
-def decode(
-    data: bytes | bytearray | memoryview | IO[bytes], at_least: int | None = None
-) -> Image.Image:
+def decode(data: Encoded, at_least: int | None = None) -> Image.Image:
     """Decode one picture to 8-bit RGB, EXIF rotation applied, on a white background.
 
     data: the content of a JPEG (or MPO), PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC file, or an open
@@ -62,7 +61,7 @@ def resize(image: Image.Image, size: int) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
-def content(data: bytes | bytearray | memoryview | IO[bytes]) -> bytes:
+def content(data: Encoded) -> bytes:
     """The input of ``decode`` as bytes, without the metadata of a PNG."""
     if hasattr(data, "read"):
         file, data = data, bytearray()

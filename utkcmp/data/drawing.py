@@ -35,8 +35,7 @@ class DrawnFace:
         self.bald = cue(22, 42) * rng.beta(1.4, 1.4) * (1.2 if man else 0.25)
         self.spots = rng.poisson(5 * cue(42, 50))
         self.glasses = rng.random() < (0.12 + 0.4 * cue(38, 25) if self.age > 5 else 0.02)
-        beards = ["", "", "stubble", "full", "moustache"] if man and adult else [""]
-        self.beard = rng.choice(beards)
+        self.beard = rng.choice(["", "", "stubble", "full", "moustache"] if man and adult else [""])
         skin = np.multiply(SKIN[self.ethnicity], rng.normal(1, 0.06)) + rng.normal(0, 3, 3)
         self.skin = np.clip(skin, 30, 248)  # RGB
         hair = np.multiply(hair, rng.normal(1, 0.1) * (1 - grey)) + np.multiply(GREY, grey)

@@ -24,9 +24,7 @@ THUMBS = 2**12  # pairs of thumbnails compared at a time
 
 
 def perceptual_hash(image: Image.Image) -> tuple[str, np.ndarray]:
-    """The perceptual hash (64 hex digits, "" if blank) and the thumbnail, uint8 (16, 16, 3), of an
-    RGB image.
-    """
+    """The hash (64 hex digits, "" if blank) and thumbnail, uint8 (16, 16, 3), of an RGB image."""
     small = image.resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.BOX)
     thumb = np.asarray(small.reduce(HASHED_SIDE // THUMB_SIDE))
     grey = small.convert("L")
@@ -46,9 +44,8 @@ def same_pictures(contents: list[str], hashes: list[str], thumbs: np.ndarray) ->
     hashed = np.array([k for k, i in enumerate(first) if hashes[i]], dtype=int)
     if not len(hashed):
         return content
-    near = _near([hashes[i] for i in first[hashed]], thumbs[first[hashed]])
     label = len(first) + np.arange(len(first))  # above the labels of hashed ones: unique
-    label[hashed] = near
+    label[hashed] = _near([hashes[i] for i in first[hashed]], thumbs[first[hashed]])
     return label[content]
 
 

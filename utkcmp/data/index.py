@@ -95,10 +95,8 @@ def fingerprint(faces: pd.DataFrame) -> str:
 
 
 def shown_files(faces: pd.DataFrame, show_faces: bool = True) -> pd.Series:
-    """Identifiers of ``faces`` (columns file, sha256) on pages, (N,) str.
-
-    These are file names or, without ``show_faces``, the first 12 digits of ``sha256``.
-    """
+    """Names of ``faces`` (columns file, sha256) on pages, (N,) str: ``file`` or, without
+    ``show_faces``, the first 12 digits of ``sha256``."""
     return faces.file if show_faces else faces.sha256.str[:12].rename("file")
 
 
@@ -143,10 +141,8 @@ def _code(digits: str | None, names: tuple) -> int | None:
 
 def _index(source: str | Path, progress: bool) -> pd.DataFrame:
     files = files_of(source)
-    examined = in_processes(_examine, files.items(), len(files))
-    bar = tqdm(
-        examined, "indexing faces", len(files), disable=not progress, leave=False, unit="face"
-    )
+    found = in_processes(_examine, files.items(), len(files))
+    bar = tqdm(found, "indexing faces", len(files), disable=not progress, leave=False, unit="face")
     rows, thumbs = zip(*bar, strict=True)
     faces = pd.DataFrame(rows, columns=list(COLUMNS))
     names = faces.file.str.rpartition("/")[2]  # some archives hold every file in several folders
@@ -159,9 +155,8 @@ def _index(source: str | Path, progress: bool) -> pd.DataFrame:
         raise DataError(f"{source} holds no valid face ({reasons}): expected {KINDS}")
     ok = faces[faces.status == "ok"]
     label = -1 - np.arange(len(faces))  # rejected files: unique negative labels
-    label[ok.index] = same_pictures(
-        ok.sha256.tolist(), ok.phash.tolist(), np.stack([thumbs[i] for i in ok.index])
-    )
+    thumbs = np.stack([thumbs[i] for i in ok.index])
+    label[ok.index] = same_pictures(ok.sha256.tolist(), ok.phash.tolist(), thumbs)
     faces["group"] = pd.factorize(label)[0]  # numbered by first file
     ages = ok.age.astype("int64").groupby(faces.group)
     faces["conflict"] = faces.group.map(ages.max() - ages.min()).fillna(0)

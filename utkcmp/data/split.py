@@ -87,8 +87,7 @@ def keep_for_evaluation(faces: pd.DataFrame, max_conflict: int = 5) -> pd.Series
     Excluded are rejected files and faces with labels more than ``max_conflict`` years apart.
     faces: columns status, conflict (years).
     """
-    evaluate = (faces.status == "ok") & (faces.conflict.fillna(0) <= max_conflict)
-    return evaluate.astype(bool).rename("evaluate")
+    return ((faces.status == "ok") & (faces.conflict <= max_conflict)).rename("evaluate")
 
 
 def split_rows(faces: pd.DataFrame, split: str, duplicates: str = "keep") -> np.ndarray:
