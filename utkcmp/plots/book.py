@@ -97,7 +97,7 @@ def accuracy_by_error(curve: pd.Series, points: pd.DataFrame) -> Figure:
     curve: by error (years); points: as from ``summary.ages_in_pairs``.
     """
     figure, axis = plt.subplots(figsize=(7.5, 3.8))
-    axis.plot(curve, color=RIGHT, label="expected of normal errors")
+    axis.plot(curve, color=RIGHT, label="expected for normal errors")
     for row in points[points.oldest - points.youngest > 100].itertuples():
         measured = not np.isnan(row.measured)
         at = (row.error, row.measured if measured else row.expected)
@@ -105,6 +105,6 @@ def accuracy_by_error(curve: pd.Series, points: pd.DataFrame) -> Figure:
         name = row.model.partition(",")[0] + (", measured" if measured else "")
         axis.annotate(name, at, (8, 6), textcoords="offset points", fontsize=9)
     axis.set(xlabel="mean absolute error of an age (years)", ylabel="accuracy on pairs")
-    axis.set_title("What an error in years is worth in pairs")
+    axis.set_title("Pair accuracy implied by an age error")
     axis.legend(loc="lower left")
     return figure

@@ -112,7 +112,7 @@ def conflict_histogram(conflicts: np.ndarray, max_conflict: int) -> Figure:
 
 
 def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -> Figure:
-    """Distribution of age gaps, and the accuracy of judges who misjudge ages.
+    """Distribution of age gaps, and the accuracy of comparing estimated ages.
 
     gaps: by split, (K,) years. errors: by error in years, accuracy at gaps of 1, 2, ... years.
     """
@@ -125,6 +125,6 @@ def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -
         axes[1].plot(np.arange(1, len(right) + 1), right, color=colour, label=f"± {error} years")
     axes[1].axhline(0.5, color=MUTED, linestyle=":", label="coin flip")
     axes[1].set(xlabel="age gap of the pair (years)", ylabel="correct answers (share)")
-    axes[1].set(ylim=(0.47, 1.02), title="What a judge's error does")
+    axes[1].set(ylim=(0.47, 1.02), title="What an error in years does")
     axes[1].legend(loc="center right", title="error on each age")
     return figure

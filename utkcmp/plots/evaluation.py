@@ -17,8 +17,8 @@ def roc_curves(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
         area = f"{name}: {roc_auc_score(label, logits):.3f}"
         axis.plot(*roc_curve(label, logits)[:2], label=area)
     axis.plot([0, 1], [0, 1], color=MUTED, linestyle=":", label="coin flip: 0.500")
-    axis.set(xlabel="share answered left, of pairs whose right face is older", aspect="equal")
-    axis.set(ylabel="share answered left, of the others", title="ROC curve, area in the legend")
+    axis.set(xlabel="false positive rate (right face older, answer left)", aspect="equal")
+    axis.set(ylabel="true positive rate (left face older)", title="ROC curve, area in the legend")
     beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
     axis.legend(**beside if len(answers) > 2 else {"loc": "lower right"})
     return figure
@@ -148,7 +148,7 @@ def differences(table: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(0.9 * len(names) + 3, 0.45 * len(names) + 2))
     style = {"cmap": "Blues", "vmin": 0, "vmax": 0.1, "linewidths": 1, "cbar": False, "ax": axis}
     sns.heatmap(colours, annot=shown, fmt="+.3f", annot_kws={"fontsize": 9}, **style)
-    axis.set(title="Differences of AUC", xlabel="minus the AUC of", ylabel="AUC of")
+    axis.set(title="Differences in AUC", xlabel="minus the AUC of", ylabel="AUC of")
     axis.set_xticklabels(axis.get_xticklabels(), rotation=30, ha="right")
     axis.grid(visible=False)
     return figure

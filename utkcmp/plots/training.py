@@ -73,7 +73,7 @@ def arms(table: pd.DataFrame) -> Figure:
     first.legend(fontsize=9)
     bars(second, table.difference, table.low, table.high, ~(table.p < 0.05))
     second.axvline(0, color=LEFT, linestyle=":")
-    second.set_xlabel("difference of AUC, 95% interval")
+    second.set_xlabel("difference in AUC, 95% interval")
     return figure
 
 
@@ -83,8 +83,8 @@ def resumed_curves(histories: pd.DataFrame, broken: str, unbroken: str) -> Figur
     histories: columns arm, seed, epoch, val_loss. broken, unbroken: the names of the two arms.
     """
     figure, axis = plt.subplots(figsize=(7, 3.2))
-    named = histories.replace({"arm": {broken: "resumed", unbroken: "unbroken"}})
-    order = ["unbroken", "resumed"]
+    named = histories.replace({"arm": {broken: "resumed", unbroken: "uninterrupted"}})
+    order = ["uninterrupted", "resumed"]
     look = {"hue": "seed", "palette": "deep", "style": "arm", "style_order": order, "marker": "."}
     sns.lineplot(named[named.arm.isin(order)], x="epoch", y="val_loss", ax=axis, **look)
     axis.set(xlabel="evaluation", ylabel="validation loss", title="Resumed from the weights alone")
