@@ -56,8 +56,7 @@ def gather_data(model: str, run: Run, params: Params, backbones: list[str]) -> T
     data = RunData(run, params.model_copy(update={"data_size": params.tune_data_size}))
     train, val = data.pairs("train"), data.pairs("val")
     rows = np.unique(np.concatenate([train.left, train.right, val.left, val.right]))
-    number = np.zeros(len(data.ages), np.int64)
-    number[rows] = np.arange(len(rows))
+    number = np.searchsorted(rows, np.arange(len(data.ages)))  # the place of each in rows
     frozen = {}
     if model == "SiameseResNetAge":
         for backbone in backbones:
@@ -94,10 +93,9 @@ def run_trial(config: dict, data: TrialData, model: str, params: dict, storage: 
             weights, features = data.frozen[backbone]
             network.regressor.load_state_dict(weights)
             features = torch.from_numpy(features)
-        faces = {"images": torch.from_numpy(data.images), "ages": torch.from_numpy(data.ages)}
         fit(
             network,
-            SimpleNamespace(**faces),
+            SimpleNamespace(images=torch.from_numpy(data.images), ages=torch.from_numpy(data.ages)),
             Settings.of(p),
             train=data.train,
             val=data.val,
@@ -221,17 +219,17 @@ def progress_callback(model: str, folder: Path, count: int):
 def _tables(results, max_epochs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The trials and their epochs, see ``run_trials``; a repeated epoch counts once."""
     columns = ["trial", "epoch", "timestamp", *FIGURES]
+    read = [*columns[1:], "time_total_s", "failure"]  # a column that is missing becomes NaN
     trials, epochs = [], [pd.DataFrame(columns=columns)]
     for result in results:
         trial = result.metrics.get("trial_id") or Path(result.path).name
         row = {**result.config, "hidden_layers": json.loads(result.config["hidden_layers"])}
         row |= {"trial": trial, "status": "failed: no epoch was finished"}
         failures = [str(result.error)] if result.error else []
-        history = result.metrics_dataframe
-        if history is not None and len(history):
-            failures += history.failure.dropna().tolist() if "failure" in history else []
-            history = history[history.epoch > 0].drop_duplicates("epoch", keep="last")
-        if history is not None and len(history):
+        history = pd.DataFrame(result.metrics_dataframe, columns=read)
+        failures += history.failure.dropna().tolist()
+        history = history[history.epoch > 0].drop_duplicates("epoch", keep="last")
+        if len(history):
             epochs.append(history.assign(trial=trial)[columns])
             row |= history.loc[history.loss.idxmin(), FIGURES]
             row |= {"iter": len(history), "total_time": history.time_total_s.max()}

@@ -58,11 +58,10 @@ def search_space(narrower: dict[str, list] | None = None) -> dict:
 
     space = RANGES | CHOICES | (narrower or {})
     space["hidden_layers"] = [json.dumps(widths) for widths in space["hidden_layers"]]
-    domains = {}
     for name in RANGES:
         draw = tune.uniform if name == "dropout_prob" else tune.loguniform
-        domains[name] = draw(*map(float, space[name]))
-    return domains | {name: tune.choice(space[name]) for name in CHOICES}
+        space[name] = draw(*map(float, space[name]))
+    return space | {name: tune.choice(space[name]) for name in CHOICES}
 
 
 def search(model: str, run: Run, params: Params) -> pd.DataFrame:
@@ -99,9 +98,8 @@ def _run(table: Path, settings: dict, model, run, params, space: dict, count: in
 
 def read_trials(table: Path) -> pd.DataFrame:
     """A tuning table, with hidden layers as lists. Raises RunError if it is damaged."""
-    layers = {"hidden_layers": json.loads}
-    columns = ["hidden_layers", *FIGURES]
-    return read_table(table, columns, FIGURES, converters=layers, dtype=TRIAL_IDS)
+    options = {"converters": {"hidden_layers": json.loads}, "dtype": TRIAL_IDS}
+    return read_table(table, ["hidden_layers", *FIGURES], FIGURES, **options)
 
 
 def read_epochs(run: Run, model: str) -> pd.DataFrame:
@@ -134,8 +132,7 @@ def write_best(run: Run, model: str, trials: pd.DataFrame, params: Params) -> Pa
 def read_best(path: Path) -> dict:
     """The parameters that ``write_best`` wrote. Raises ParameterError if the file is damaged."""
     found = load_files([path])
-    wanted = {*SEARCHED, "backbone"} - {"resnet_type"}
-    if missing := sorted(wanted - set(found)):
+    if missing := sorted({*SEARCHED, "backbone"} - {"resnet_type", *found}):
         raise ParameterError(f"parameter file {path}: {missing[0]} is missing")
     return found
 
@@ -179,12 +176,9 @@ def compare_heads(model: str, run: Run, params: Params) -> pd.DataFrame:
     space |= {"resnet_type": tune.choice([best["backbone"]])}
     widths = [json.dumps(head) for head in heads]
     space |= {"hidden_layers": tune.grid_search(widths), "seed": tune.grid_search(seeds)}
-    count = len(heads) * len(seeds)
-    rows, _ = _run(table, settings, model, run, params, space, count, asha=False)
-    rows = rows.assign(model=model).reindex(columns=HEAD_COLUMNS)
-    rows = rows.sort_values("seed").sort_values(
-        "hidden_layers", key=lambda widths: widths.map(sum), kind="stable", ignore_index=True
-    )
+    rows, _ = _run(table, settings, model, run, params, space, len(heads) * len(seeds), asha=False)
+    rows = rows.assign(model=model, units=rows.hidden_layers.map(sum))
+    rows = rows.sort_values(["units", "seed"], ignore_index=True).reindex(columns=HEAD_COLUMNS)
     write_csv(rows, table)
     return rows
 
