@@ -23,9 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(given[:plain])
     options.photos += given[plain + 1 :]  # names that may begin with a dash
     try:
-        status = _run(options)
-        print(end="", flush=True)  # so that a write error is caught below
-        return status
+        return _run(options)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:  # the reader has closed the pipe
@@ -44,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = argparse.ArgumentParser(
         prog="utkcmp-compare",
         description="Who is older? Two photos are compared; more, a folder of photos, or one photo "
         "with several faces, are put in order from the youngest to the oldest.",
@@ -53,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         f"{100 * compare.BAND:.0f}% are too close to call. The answer is about how old people "
         "look.",
     )
+    # By default argparse exits with 2, which here means "no answer".
+    parser.error = lambda message: parser.exit(_fail(f"{message}; see --help", 1))
     add = parser.add_argument
     add("photos", nargs="*", metavar="PHOTO", help="photos of any size, or folders of photos")
     add("--model", metavar="FOLDER", help="a trained model, outputs/<run>/models/<name>")
@@ -68,11 +68,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--save", metavar="FIGURE.png", help="draw the faces and the answer")
     add("--export", metavar="MODEL.onnx", help="write the model as ONNX")
     return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):  # argparse exits with 2, which here means "no answer"
-        self.exit(_fail(f"{message}; see --help", 1))
 
 
 def _fail(reason: str, status: int) -> int:
@@ -92,7 +87,7 @@ def _run(options: argparse.Namespace) -> int:
         from utkcmp.compare.onnx_export import export  # imports PyTorch, which takes seconds
 
         text = f"{options.export} written\n{export(predictor.folder, options.export)}"
-        print(text, file=sys.stderr if options.json or options.csv else sys.stdout)
+        print(text, file=sys.stderr if options.json or options.csv else sys.stdout, flush=True)
     return status
 
 
@@ -101,24 +96,23 @@ def _answer(options: argparse.Namespace, predictor) -> int:
     how = {"force": options.force, "aligned": options.aligned}
     how["faces"] = "all" if options.all else "largest" if options.largest else "one"
     how["ages"] = options.ages or ((options.json or options.csv) and predictor.has_ages)
-    photos, skipped = options.photos, []
-    if len(options.photos) == 2 and not options.all and not any(map(os.path.isdir, options.photos)):
-        answer = compare.compare(*options.photos, predictor, **how)
+    photos, skipped = [], []
+    for photo in options.photos:
+        try:
+            photos += compare.files_of(photo) if os.path.isdir(photo) else [photo]
+        except compare.PhotoError as error:
+            skipped.append(error)
+    if skipped and len(photos) < 2:
+        raise skipped[0]
+    if len(photos) == 2 and photos == options.photos and not options.all:  # not from a folder
+        answer = compare.compare(*photos, predictor, **how)
     else:
-        photos = []
-        for photo in options.photos:
-            try:
-                photos += compare.files_of(photo) if os.path.isdir(photo) else [photo]
-            except compare.PhotoError as error:
-                skipped.append(error)
-        if skipped and len(photos) < 2:
-            raise skipped[0]
         answer = compare.put_in_order(photos, predictor, **how)
         answer.skipped.extend(skipped)
         skipped = answer.skipped
     _print(answer, options, predictor)
     options.json = False  # already printed: later errors go to stderr
-    print(end="", flush=True)
+    print(end="", flush=True)  # a write error ends the command here
     for error in skipped:
         _fail(f"skipped: {error}", 3)
     if options.save:
@@ -134,14 +128,13 @@ def _answer(options: argparse.Namespace, predictor) -> int:
 def _print(answer, options: argparse.Namespace, predictor) -> None:
     """Print an answer as JSON, as a table (a row per face of an order) or, with ~ for ≈ if stdout
     cannot encode it, as text."""
-    drawn = predictor.calibration.drawn
+    drawn, full = predictor.calibration.drawn, answer.as_dict()
     if options.json:
-        full = answer.as_dict() | {"model": str(predictor.folder), "model_saw_only_drawings": drawn}
+        full |= {"model": str(predictor.folder), "model_saw_only_drawings": drawn}
         print(json.dumps(full, indent=2))
     elif options.csv:
         import pandas as pd
 
-        full = answer.as_dict()
         table = pd.json_normalize(full.get("youngest_to_oldest", full))
         if "answer" not in full:
             table["older_than_previous"] = [None, *full["next_is_older"]]
