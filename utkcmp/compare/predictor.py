@@ -1,7 +1,5 @@
 """Inference on photos with onnxruntime, without PyTorch, and the choice of the model."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from functools import cached_property
@@ -37,8 +35,7 @@ class Predictor:
                     "like outputs/<run>/models/<name>"
                 )
         self.calibration = Calibration.read(self.folder)
-        frame = self.calibration.frame
-        self.frame = POINTS if frame is None else np.array(frame)
+        self.frame = np.array(self.calibration.frame or POINTS)
 
     @cached_property
     def _graphs(self) -> tuple:
@@ -50,7 +47,8 @@ class Predictor:
                 names = [[o.name for o in (*g.get_inputs(), *g.get_outputs())] for g in ready]
                 known = names[0][:2] == ["images", "brought"]
                 known &= names[1] == ["left", "right", "logit"]
-                if known and all(_marks(one)["stamp"] == made_from for one in ready):
+                stamps = [one.get_modelmeta().custom_metadata_map["stamp"] for one in ready]
+                if known and stamps == [made_from, made_from]:
                     return ready
             except Exception:  # missing, damaged or outdated: a new export reports other faults
                 pass
@@ -71,7 +69,7 @@ class Predictor:
     @property
     def has_scores(self) -> bool:
         """Whether the logit of any two faces is the difference of one score per face."""
-        return _marks(self._graphs[1]).get("scores") == "yes"
+        return self._graphs[1].get_modelmeta().custom_metadata_map.get("scores") == "yes"
 
     def embed(self, crops: list[Image.Image]) -> tuple:
         """The embeddings of aligned faces, float32 (N, C), their predicted ages, (N,) years, NaN
@@ -129,7 +127,3 @@ def find_model() -> Path:
         return run.name == PUBLISHED, path.is_relative_to(root), chosen, path.stat().st_mtime
 
     return max(weights, key=rank).parent
-
-
-def _marks(graph) -> dict[str, str]:
-    return graph.get_modelmeta().custom_metadata_map

@@ -1,25 +1,19 @@
 """Loading a model's ONNX graphs, and the digest of the files they are made from."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from utkcmp.run import WEIGHTS
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 STAMPED = ("config.json", "history.csv", WEIGHTS)  # the history has an age regressor's error
 
 
-def session(path: Path) -> onnxruntime.InferenceSession:
-    """Load a graph on the CPU. Only this function imports onnxruntime (see ``__init__.py``)."""
+def session(path: Path):
+    """Load a graph on the CPU, as an ``InferenceSession``. Only here is onnxruntime imported."""
     with interrupts_wait():  # the library turns an interrupt into an ImportError
         import onnxruntime
     options = onnxruntime.SessionOptions()
