@@ -128,29 +128,23 @@ class Params(BaseModel):
     With the defaults each notebook runs within seconds on a few synthetic faces.
     """
 
-    model_config = ConfigDict(
-        extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
     run: Annotated[str, AfterValidator(_named)] = Field(
         "lab", max_length=60, description="folder below outputs/"
     )
-    data: str = Field(
-        EMBEDDED, min_length=1, description="'embedded', a folder, an archive, or $UTKFACE"
-    )
+    data: str = Field(EMBEDDED, min_length=1, description="'embedded', folder, archive or $UTKFACE")
     n_faces: int = Field(200, ge=50, le=100_000, description="embedded faces to draw")
-    seed: int = Field(42, ge=0, lt=2**31)
+    seed: Seed = 42
     show_faces: bool = Field(True, description="false hides every face and its file's name")
-    image_size: int = Field(32, ge=16, le=512, description="pixels per side")
+    image_size: Pixels = Field(32, description="pixels per side")
 
     duplicates: Literal["keep", "drop_conflicts", "drop_all_but_one"] = "keep"
     max_conflict: int = Field(5, ge=0, description="years; more leaves a group out of evaluation")
     train: int = Field(70, gt=0, lt=100, description="per cent of the faces")
     val: int = Field(20, gt=0, lt=100)
     test: int = Field(10, gt=0, lt=100)
-    leaky: bool = Field(
-        False, description="the course project's plain split, which lets duplicates leak"
-    )
+    leaky: bool = Field(False, description="the course project's plain split: duplicates leak")
 
     year_diff: int = Field(1, ge=1, le=116, description="least age difference of a pair, years")
     data_size: int | None = Field(400, description="training pairs; None or negative: all")
@@ -169,13 +163,9 @@ class Params(BaseModel):
     mirror: bool = Field(False, description="answer by a face and its mirror image")
     age_loss: Literal["mse", "distribution"] = Field("mse", description="of the age regressor")
 
-    pairing: Literal["list", "batch"] = Field(
-        "batch", description="fixed list, or all pairs of a batch"
-    )
+    pairing: Literal["list", "batch"] = Field("batch", description="fixed list, or all of a batch")
     epochs: int = Field(2, ge=1)
-    batch_size: int = Field(
-        32, ge=2, description="pairs a step; faces a step where pairing is batch"
-    )
+    batch_size: int = Field(32, ge=2, description="pairs a step; faces if pairing is batch")
     lr: Rate = 1e-3
     backbone_lr: Rate = Field(1.0, description="learning rate of the backbone, as a factor of lr")
     weight_decay: float = Field(0.0, ge=0)
@@ -185,12 +175,8 @@ class Params(BaseModel):
         "flip", description="random changes of training faces: mirrored; and moved, lit, erased"
     )
     clip: float = Field(0.0, ge=0, description="largest norm of a step's gradient; 0: any")
-    ema: float = Field(
-        0.0, ge=0, lt=1, description="decay a step of the weights' moving average; 0: none"
-    )
-    age_weight: float = Field(
-        0.0, ge=0, description="weight of the age loss beside the pair loss; 0: none"
-    )
+    ema: float = Field(0.0, ge=0, lt=1, description="decay a step of the weights' average; 0: none")
+    age_weight: float = Field(0.0, ge=0, description="of the age loss beside the pairs'; 0: none")
     steps_per_epoch: int | None = Field(None, ge=1, description="None: all batches")
     patience: int = Field(8, ge=1, description="epochs without a better validation loss")
     precision: Literal["auto", "32", "bf16", "16"] = Field(
@@ -212,9 +198,7 @@ class Params(BaseModel):
     regressor_batch_size: int = Field(32, ge=2)
     regressor_lr: Rate = 1e-3
 
-    pair_counts: Choices[PairCount] = Field(
-        [100], description="numbers of training pairs to compare on the frozen features (06)"
-    )
+    pair_counts: Choices[PairCount] = Field([100], description="numbers of pairs to compare (06)")
 
     tune_models: Choices[PairModel] = ["SiameseResNet", "ResNetClassifier", "SiameseResNetAge"]
     num_samples: int = Field(1, ge=1, description="trials per model")
@@ -231,9 +215,7 @@ class Params(BaseModel):
     head_models: list[PairModel] = Field(
         ["SiameseResNetAge"], description="models whose hidden layers are compared over seeds"
     )
-    head_seeds: int = Field(
-        2, ge=1, description="seeds a number of pairs (06) or a choice of hidden layers (07)"
-    )
+    head_seeds: int = Field(2, ge=1, description="per number of pairs (06) or choice of head (07)")
     ray_address: Annotated[str, AfterValidator(_address)] = Field(
         "local", description="local, auto, host:port or ray://host:port"
     )

@@ -16,10 +16,9 @@ from utkcmp.params import FACERES
 # installed package, the copy that setup.py adds to it.
 CHECKOUT = (Path(__file__).resolve().parents[1] / "notebooks").is_dir()
 PROJECT = Path(__file__).resolve().parents[1] if CHECKOUT else Path(__file__).parent / "shipped"
-RESULT_COLUMNS = ["model", "seed", "split", "protocol", "n_pairs", "loss", "accuracy"]
-RESULT_COLUMNS += ["accuracy_low", "accuracy_high", "auc", "auc_low", "auc_high"]
-RESULT_COLUMNS += ["swap_disagreement", "seconds"]
 RESULT_KEY = ["model", "seed", "split", "protocol"]
+RESULT_COLUMNS = [*RESULT_KEY, "n_pairs", "loss", "accuracy", "accuracy_low", "accuracy_high"]
+RESULT_COLUMNS += ["auc", "auc_low", "auc_high", "swap_disagreement", "seconds"]
 # Files of a model's folder.
 FACE, PAIR, WEIGHTS, CALIBRATION = "face.onnx", "pair.onnx", "model.safetensors", "calibration.json"
 CHOICE = "compare.json"  # in a run's folder: the model that notebook 09 chose
@@ -140,9 +139,8 @@ class Run:
 
     def record(self, section: str, **entries) -> None:
         """Merge entries into a section of run.json and update its ``environment``."""
-        record = self.read_record()
-        record.update(environment())
-        record[section] = {**record.get(section, {}), **entries}
+        record = self.read_record() | environment()
+        record[section] = record.get(section, {}) | entries
         write_json(record, self.run_json, sort_keys=True, default=str)
 
 
