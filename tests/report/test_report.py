@@ -25,7 +25,7 @@ from utkcmp.report import command as report
 from utkcmp.report import runner
 from utkcmp.report.book import render_book
 from utkcmp.report.command import main
-from utkcmp.report.execute import NotebookFailed, shortened
+from utkcmp.report.execute import shortened
 from utkcmp.report.plan import (
     NOTEBOOKS,
     SAID,
@@ -173,7 +173,7 @@ def test_printed_paths_are_shortened(place, tmp_path, monkeypatch):
 
 def test_a_kernel_that_dies_is_a_failure(place):
     write(place, "02_split", PARAMETERS, "import os; os._exit(1)")
-    with pytest.raises(NotebookFailed, match="02_split failed in cell 5 of 5\n.*died"):
+    with pytest.raises(ReportError, match="02_split failed in cell 5 of 5\n.*died"):
         made(place, SHORT)
 
 
@@ -434,7 +434,7 @@ def test_time_counts_every_sitting_and_every_process(place, monkeypatch):
         burn,
         "if not (folder / 'ok').exists():\n    raise ValueError",
     )
-    with pytest.raises(NotebookFailed):
+    with pytest.raises(ReportError):
         made(place, SHORT)
     spent = json.loads((place.parent / "outputs/lab/notebooks/02_split.json").read_text())["spent"]
     assert spent[0] >= 2 and 1 <= spent[1]

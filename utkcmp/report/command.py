@@ -20,7 +20,7 @@ from typing import Any
 from utkcmp.data.archives import DataError
 from utkcmp.files import RunError
 from utkcmp.params import ParameterError, load_files, parse_override
-from utkcmp.report.execute import GOES_ON, NotebookFailed, clock
+from utkcmp.report.execute import GOES_ON, clock
 from utkcmp.report.plan import ReportError
 from utkcmp.report.runner import ENVIRONMENT_DATA, make_report
 from utkcmp.run import PROJECT, outputs_root
@@ -36,13 +36,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("-f", "--file", action="append", default=[], help="parameter file; later ones override")
     add("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="overrides")
     add("--data", help="folder or archive of faces, instead of what the parameters say")
-    add(
-        "--only",
-        action="append",
-        default=[],
-        metavar="NOTEBOOK",
-        help="run only this notebook and those it needs",
-    )
+    add("--only", action="append", default=[], metavar="NOTEBOOK", help="this and those it needs")
     add("--no-run", action="store_true", help="only render what has been run")
     return parser.parse_args(argv)
 
@@ -87,17 +81,12 @@ def main(argv: list[str] | None = None, **options: Any) -> int:
         given = load_files(args.file) | dict(map(parse_override, args.parameter))
         if args.data:
             given["data"] = str(Path(args.data).resolve())
-        index = make_report(
-            given,
-            only=args.only,
-            execute_notebooks=not args.no_run,
-            command=_command(args, given),
-            **options,
-        )
+        options |= {"only": args.only, "execute_notebooks": not args.no_run}
+        index = make_report(given, command=_command(args, given), **options)
     except KeyboardInterrupt:
         print(f"\n{INTERRUPTED}", file=sys.stderr)
         return 130
-    except (ReportError, NotebookFailed, ParameterError, DataError, RunError) as error:
+    except (ReportError, ParameterError, DataError, RunError) as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:

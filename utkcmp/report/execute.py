@@ -16,6 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from utkcmp.files import atomic
 from utkcmp.processes import ends_with_us
+from utkcmp.report.plan import ReportError
 from utkcmp.run import PROJECT, outputs_root
 
 SENTENCES = ("DataError", "ParameterError", "RunError")  # errors whose message is sufficient
@@ -24,11 +25,6 @@ UNWRITABLE = re.compile(r"No space left on device|Disk quota exceeded|Read-only 
 ANSI = re.compile(r"\033\[[0-9;]*m")  # colours
 GOES_ON = "the same command resumes from here"
 WIDTH = 26  # of the column of notebook names
-
-
-class NotebookFailed(Exception):
-    """A notebook failed; the message names cell and error in a few lines or, for faults of data or
-    disk, is one sentence."""
 
 
 def clock(seconds: float) -> str:
@@ -54,7 +50,8 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     """Run the notebook ``source`` in its own folder and write the executed one to ``target``.
 
     During the run, and after a failure, the cells executed so far are in
-    ``<target>.partial.ipynb``. Raises NotebookFailed; an interrupt ends the kernel and propagates.
+    ``<target>.partial.ipynb``. Raises ReportError, which names cell and error in a few lines or,
+    for faults of data or disk, in one sentence; an interrupt ends the kernel and propagates.
     """
     partial, started = target.with_suffix(".partial.ipynb"), [0]
     # papermill formats its paths, so braces are doubled.
@@ -76,11 +73,11 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
         except PapermillExecutionError as error:
             reason = ANSI.sub("", error.evalue).strip()
             if error.ename in SENTENCES:
-                raise NotebookFailed(f"{source.stem}: {reason}") from None
+                raise ReportError(f"{source.stem}: {reason}") from None
             if found := UNWRITABLE.search(reason):
                 nothing = f"nothing more can be written to {target.parent.parent}"
                 said = f"{found[0].lower()}: {nothing}; once that is fixed, {GOES_ON}"
-                raise NotebookFailed(f"{source.stem}: {said}") from None
+                raise ReportError(f"{source.stem}: {said}") from None
             cell, lines = error.cell_index + 1, reason.splitlines()[:5] or [""]
             problem = "\n    ".join([f"  {error.ename}: {lines[0]}", *lines[1:]])
             if at := re.search(r"-+> (\d+) (.*)", ANSI.sub("", "\n".join(error.traceback))):
@@ -96,7 +93,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
             partial.unlink()
             return
     count = len(nbformat.read(source, as_version=4).cells) + bool(parameters)
-    raise NotebookFailed(
+    raise ReportError(
         f"{source.stem} failed in cell {cell} of {count}\n{problem}\n"
         f"  executed so far: {partial}\n  {GOES_ON}"
     )
