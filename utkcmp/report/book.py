@@ -7,12 +7,11 @@ This module is also the Sphinx extension that writes formulas as MathML, which n
 import re
 import shutil
 import sys
-from dataclasses import dataclass
 from datetime import datetime
 from html import unescape
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 import yaml
@@ -38,14 +37,16 @@ _DEBRIS = re.compile(r"\s*\[?<[^<>]*( at 0x[0-9a-f]+|Figure size|Axes)")
 _SVG_TEXT = re.compile(r'<g id="text_\d+">\s*<!-- (.*?) -->(.*?)</g>\s*</g>', re.S)
 
 
-@dataclass(frozen=True)
-class Chapter:
+class Chapter(NamedTuple):
     """An executed notebook as a page of the book.
 
-    parameters: all values that it ran with; given: those of them that were set for this run.
+    number, label: of its name, for the table of contents; parameters: all values that it ran with;
+    given: those of them that were set for this run.
     """
 
     name: str
+    number: str
+    label: str
     notebook: nbformat.NotebookNode
     title: str
     takeaway: str
@@ -53,21 +54,11 @@ class Chapter:
     given: dict[str, Any]
     ended: datetime | None
 
-    @property
-    def number(self) -> str:
-        return self.name.partition("_")[0].lstrip("0")
-
-    @property
-    def label(self) -> str:
-        """The short name in the table of contents."""
-        return self.name.partition("_")[2].replace("_", " ").capitalize()
-
 
 def render_book(run: Run) -> Path:
     """Render a run's executed notebooks to ``report/``; returns the path of index.html.
 
-    The new book replaces the old one atomically. Sphinx's warnings go to stderr. Raises ReportError
-    if no notebook was executed.
+    Replaces the old book atomically; Sphinx warns on stderr. Raises ReportError if none was run.
     """
     executed = sorted(run.folder.glob("notebooks/[0-9]*.ipynb"))
     chapters = [read_chapter(path) for path in executed if not path.stem.endswith(".partial")]
@@ -104,22 +95,20 @@ def read_chapter(path: Path) -> Chapter:
     _describe_figures(notebook.cells)
     first = notebook.cells[0].source if notebook.cells else ""
     title, takeaway = (re.findall(rf"(?m)^{mark} (.+)", first) for mark in ("#", ">"))
-    ended = facts.get("end_time")
+    number, _, label = path.stem.partition("_")
+    used = uses(NOTEBOOKS[path.stem]) if path.stem in NOTEBOOKS else ()
+    parameters, ended = defaults(notebook) | given, facts.get("end_time")
     return Chapter(
         name=path.stem,
+        number=number.lstrip("0"),
+        label=label.replace("_", " ").capitalize(),
         notebook=notebook,
         title=(title or [path.stem])[0],
         takeaway=(takeaway or [""])[0],
-        parameters=parameters_of(path.stem, defaults(notebook) | given),
+        parameters=parameters | check(parameters).model_dump(include={*used}),
         given=given,
         ended=datetime.fromisoformat(ended) if ended else None,
     )
-
-
-def parameters_of(name: str, set_there: dict[str, Any]) -> dict[str, Any]:
-    """The values of all parameters that a notebook uses. set_there: in its cells."""
-    used = uses(NOTEBOOKS[name]) if name in NOTEBOOKS else ()
-    return set_there | check(set_there).model_dump(include={*used})
 
 
 def _is_result(output: nbformat.NotebookNode) -> bool:
@@ -144,8 +133,7 @@ def _make_safe(data: dict[str, str]) -> None:
 
 
 def _describe_figures(cells: list[nbformat.NotebookNode]) -> None:
-    """Give each cell's figures an alt text: their titles, or else the heading above them, followed
-    by the first sentence below them."""
+    """Give figures an alt text: their titles, or the heading above, and the sentence below."""
     heading, waiting = "", None
     for cell in cells:
         texts = [cell.source] if cell.cell_type == "markdown" else []

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-LANGUAGE = {"name": "python"}
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -14,7 +13,7 @@ def strip(model: dict[str, Any], path: str = "", **_) -> None:
     if model["type"] != "notebook" or not path.lstrip("/").startswith("notebooks/"):
         return
     notebook = model["content"]
-    notebook["metadata"] = {"kernelspec": KERNEL, "language_info": LANGUAGE}
+    notebook["metadata"] = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook["cells"]:
         cell["metadata"] = {key: cell["metadata"][key] for key in cell["metadata"] if key == "tags"}
         if cell["cell_type"] == "code":

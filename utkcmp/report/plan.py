@@ -1,8 +1,7 @@
 """What to run: the notebooks in order, their parameters, and which of them are up to date.
 
-A notebook's inputs are its source, its parameters, the faces, the code of this package and the
-inputs of the notebooks it reads from. Their digests are stored beside the executed notebook, which
-is up to date while they stay the same.
+A notebook's inputs are its source, its parameters, the faces, this package's code and the inputs
+of those it reads from. It is up to date while their digests, stored beside it, stay the same.
 """
 
 import ast
@@ -14,7 +13,6 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,9 +35,7 @@ from utkcmp.params import (
 from utkcmp.run import PROJECT, Run, faceres_weights, find_weights
 
 FOLDER = PROJECT / "notebooks"
-MODULE = Path(__file__).parents[1]
 SAID = ("sentences.py", "course_project.py", "tables.py")  # of report/: what notebooks use
-ALL = " ".join(SECTIONS)
 TRAINING = "data split pairs network training experiments evaluation"  # of notebooks that train
 
 
@@ -47,7 +43,7 @@ class Notebook(NamedTuple):
     """The notebooks that one reads from, and the parameters it uses: sections or single names."""
 
     reads: str = ""
-    uses: str = ALL
+    uses: str = " ".join(SECTIONS)
 
 
 # Each notebook follows those it reads from.
@@ -66,11 +62,10 @@ READ_TEST = ("04_", "05_", "06_", "08_", "09_")  # notebooks that read the test 
 
 
 class ReportError(Exception):
-    """The report cannot be built; the message is one sentence for the user."""
+    """The report cannot be made; the message says why, in one sentence unless a notebook fails."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One notebook to run: its source, its given parameters and the digests of its inputs."""
 
     name: str
@@ -149,13 +144,12 @@ def check_amounts(
 
     faces: the index; used: the parameters that the notebooks to run use. A default batch size or
     number of pairs that is too large is no error: training then takes what there is. Raises
-    ParameterError for the first parameter that is too large, RunError if the weights to start from
-    are missing.
+    ParameterError for the first parameter that is too large, RunError for missing weights.
     """
     p, used, asked = check(given), set(used), []
-    starts = {"weights": p.weights, "pretrained": p.pretrained.get("weights")}
-    for weights in (starts[name] for name in sorted(used & starts.keys())):
-        if weights not in (None, *WEIGHTS):
+    starts = {"pretrained": p.pretrained.get("weights"), "weights": p.weights}
+    for name, weights in starts.items():
+        if name in used and weights not in (None, *WEIGHTS):
             find_weights(weights)
     least = math.ceil(least_size(p.backbone) / LARGER)
     if "ladder_size" in used and p.weights and p.ladder_size < least:  # it ends with this network
@@ -187,7 +181,7 @@ def _trainings(faces: pd.DataFrame, run: Run, p: Params) -> Iterator[tuple[str, 
     valid = faces[faces.status == "ok"].reset_index(drop=True)  # as notebook 02 will have them
     rows = split_rows(valid, "train", p.duplicates)
     possible = AllPairs(valid.age[rows], p.year_diff).possible(p.unique_images)
-    size = -1 if p.data_size is None else p.data_size
+    size = p.data_size or -1
     pairs = min(size, possible) if size > 0 else possible
     if p.unique_images:
         yield "data_size", size, possible, "pairs that share no face (unique_images)"
@@ -247,9 +241,8 @@ def digest(value: Any) -> str:
 
 @functools.cache
 def code_digest() -> str:
-    """The digest of this package's code, without what only runs, renders or publishes, and of the
-    course project's configurations."""
-    made = [path for path in MODULE.rglob("*") if path.suffix in (".py", ".csv")]
+    """The digest of the code that makes results and of the course project's configurations."""
+    made = [path for path in Path(__file__).parents[1].rglob("*") if path.suffix in (".py", ".csv")]
     made = [path for path in made if path.parent.name != "report" or path.name in SAID]
     made += PROJECT.glob("params/[cs]*.yaml")  # the configurations that notebook 08 runs
     return digest([("/".join(one.parts[-2:]), one.read_bytes().hex()) for one in sorted(made)])

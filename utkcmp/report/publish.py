@@ -3,9 +3,8 @@
     python -m utkcmp.report.publish utkface-cpu
 
 The copy, ``outputs/utkface/``, holds the report, all tables, which faces were in which split, and
-the model that answers, in half precision with its card. It holds no face and no face's name. What
-is not one run (one commit, one set of parameters, each page younger than what it was made from) is
-refused.
+the model that answers, in half precision with its card. It holds no face and no face's name. A
+run of several commits or parameters, or with a page older than what it was made from, is refused.
 """
 
 import argparse
@@ -26,16 +25,7 @@ from utkcmp.report import plan
 from utkcmp.report.execute import clock
 from utkcmp.report.plan import FOLDER, NOTEBOOKS, Notebook, ReportError
 from utkcmp.report.summary import learned, model_card, results_figure, results_table, template
-from utkcmp.run import (
-    CALIBRATION,
-    CHOICE,
-    PROJECT,
-    PUBLISHED,
-    WEIGHTS,
-    Run,
-    git_commit,
-    outputs_root,
-)
+from utkcmp.run import CALIBRATION, CHOICE, PROJECT, PUBLISHED, WEIGHTS, Run, git_commit
 
 MOST_BYTES = 30_000_000  # of all that is published
 FIGURE = "results.svg"
@@ -53,20 +43,18 @@ def publish(run: Run, target: Run, graph: Mapping[str, Notebook] = NOTEBOOKS) ->
     """
     check_publishable(run, FOLDER, graph)
     answers = read_json(run.folder / CHOICE)["model"]
+    forms = (*TABLES, f"models/{answers}/{CALIBRATION}")
     with replaced(target.folder) as place:
-        for path in sorted(path for form in TABLES for path in run.folder.glob(form)):
+        for path in (path for form in forms for path in run.folder.glob(form)):
             if path.is_file():
                 copy = place / path.relative_to(run.folder)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
         faces = run.read_faces().query("status == 'ok'")
         write_csv(faces[SPLIT].drop_duplicates().sort_values("sha256"), place / "faces.csv")
-        model, small = run.model(answers), place / "models" / answers
-        weights = load_file(model / WEIGHTS)
+        small, weights = place / "models" / answers, load_file(run.model(answers) / WEIGHTS)
         halved = {n: one.half() if one.is_floating_point() else one for n, one in weights.items()}
         save_file(halved, small / WEIGHTS)
-        if (model / CALIBRATION).exists():
-            shutil.copyfile(model / CALIBRATION, small / CALIBRATION)
         write_graphs(small)
         results_figure(run).savefig(place / FIGURE, bbox_inches="tight", metadata={"Date": None})
         sizes = {path: path.stat().st_size for path in place.rglob("*") if path.is_file()}
@@ -170,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     size = sum(path.stat().st_size for path in target.folder.rglob("*") if path.is_file())
-    shown = target.folder.relative_to(outputs_root().parent)
+    shown = Path(*target.folder.parts[-2:])
     print(f"{shown}: {size / 1e6:.1f} MB, answers by {read_json(target.folder / CHOICE)['model']}")
     return 0
 

@@ -95,8 +95,7 @@ def run_step(run: Run, step: Step) -> None:
 def spending(record: dict[str, Any], path: Path) -> Iterator[None]:
     """Add clock and processor seconds of a block to ``record["spent"]``, and save it regularly.
 
-    Processor seconds are summed over all descendant processes, as last seen: the system's count of
-    children does not include Ray's.
+    Processor seconds are those of all descendants, as last seen: the system's count omits Ray's.
     """
     before, started, done = record["spent"], time.monotonic(), threading.Event()
 

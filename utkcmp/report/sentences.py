@@ -96,8 +96,7 @@ def describe_mistakes(worst: pd.DataFrame) -> str:
 
 
 def describe_symmetry(share: float, symmetric: bool) -> str:
-    """The effect of swapping the faces. share: of pairs whose answer changes; symmetric: whether
-    the model averages both orders.
+    """The effect of swapping faces. share: of pairs whose answer changes; symmetric: as in Params.
 
     >>> describe_symmetry(0.022, symmetric=False)
     'In 2.2% of the pairs, the answer changes when the faces are swapped; nothing prevents it.'
@@ -159,8 +158,7 @@ def describe_differences(table: pd.DataFrame) -> str:
 
 
 def describe_chosen(results: pd.DataFrame) -> str:
-    """The model chosen on validation pairs and its test results, both by the course project's
-    protocol. results: results.csv."""
+    """The model chosen on validation pairs and its results on sampled test pairs (results.csv)."""
     test = results.query("split == 'test' and protocol == 'sample'")
     test = test.sort_values("auc", ascending=False).set_index("model")
     able = [name for name in by_validation(results) if name in test.index]

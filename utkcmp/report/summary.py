@@ -10,17 +10,10 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from utkcmp import models, training, tuning
+from utkcmp import evaluation, models, training, tuning
 from utkcmp.data.drawing import DrawnFace, draw_face
 from utkcmp.data.pairs import chance_right
-from utkcmp.evaluation.registry import (
-    ABLATIONS,
-    AGES_COMPARED,
-    PEER,
-    by_validation,
-    head_trainings,
-    model_folders,
-)
+from utkcmp.evaluation.registry import AGES_COMPARED, by_validation, model_folders
 from utkcmp.files import read_json
 from utkcmp.params import EMBEDDED
 from utkcmp.plots import book as plots
@@ -94,12 +87,11 @@ def results_figure(run: Run) -> Figure:
     use_style()
     test = run.read_results().query("split == 'test' and protocol == 'sample'")
     ranked = test.sort_values("auc", ascending=False)
-    return plots.results_at_a_glance(ranked, reported_test(), set(ABLATIONS))
+    return plots.results_at_a_glance(ranked, reported_test(), set(evaluation.ABLATIONS))
 
 
 def results_table(run: Run) -> str:
-    """A run's test results as a Markdown table, best first, beside the reported ones; empty if no
-    model has been tested."""
+    """Test results as a Markdown table, best first, beside the reported ones; empty if untested."""
     results = run.read_results().query("split == 'test'")
     if results.empty:
         return ""
@@ -121,8 +113,7 @@ def results_table(run: Run) -> str:
 
 
 def learned(run: Run) -> list[str]:
-    """A run's answers to the course project's questions, a sentence or two each; empty before
-    notebook 08."""
+    """A run's answers to the course project's questions, in sentences; none before notebook 08."""
     if not run.compared("differences").exists():
         return []
     results = run.read_results()
@@ -133,8 +124,8 @@ def learned(run: Run) -> list[str]:
         training.read_experiment(run, name) for name in ("architectures", "hidden_layers", "faults")
     )
     said, chosen = [sentences.describe_chosen(results)], by_validation(results)[0]
-    if PEER in table.index and chosen in table.index:
-        better = sentences.describe_difference(ranked, chosen, PEER)
+    if evaluation.PEER in table.index and chosen in table.index:
+        better = sentences.describe_difference(ranked, chosen, evaluation.PEER)
         said.append(f"Is it better than a published network? {better}")
     if len(architectures):
         siamese = sentences.describe_siamese_or_concat(architectures)
@@ -142,7 +133,7 @@ def learned(run: Run) -> list[str]:
     transfer = sentences.describe_transfer(usual, ranked, faults)
     said.append(f"Is transfer worse than Siamese? {transfer}")
     if len(widths):
-        heads = sentences.describe_heads(tuning.head_differences(head_trainings(run)))
+        heads = sentences.describe_heads(tuning.head_differences(evaluation.head_trainings(run)))
         hidden = sentences.flat(f"{sentences.describe_experiment(widths)}\n{heads}")
         said.append(f"Hidden layers or none? {hidden}")
     return [*said, ages[0].upper() + ages[1:]]
@@ -182,9 +173,8 @@ def model_card(run: Run, name: str) -> str:
 
 def template(name: str, undefined=jinja2.ChainableUndefined) -> jinja2.Template:
     """One of this package's Markdown templates; missing values are left blank by default."""
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    options = {"undefined": undefined, "trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(loader=loader, **options)
+    options = {"loader": jinja2.FileSystemLoader(TEMPLATES), "undefined": undefined}
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **options)
     environment.filters["code"] = as_code
     return environment.get_template(f"{name}.md.j2")
 

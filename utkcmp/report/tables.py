@@ -5,13 +5,8 @@ from pandas.io.formats.style import Styler
 
 from utkcmp.report.sentences import NOTHING, signed, with_interval
 
-HEADINGS = {
-    "n_pairs": "pairs",
-    "auc": "AUC",
-    "auc_sd": "SD over seeds",
-    "auc_fewest": "AUC, fewest",
-    "p": "p (Holm)",
-}
+HEADINGS = {"n_pairs": "pairs", "auc": "AUC", "auc_sd": "SD over seeds"}
+HEADINGS |= {"auc_fewest": "AUC, fewest", "p": "p (Holm)"}
 
 
 def shown_table(table: pd.DataFrame) -> Styler:
@@ -43,9 +38,8 @@ def shown_table(table: pd.DataFrame) -> Styler:
 
 def shown_trials(trials: pd.DataFrame) -> Styler:
     """Trials of a search, rates in scientific notation. trials: from ``tuning.search``."""
-    dropout = trials.dropout_prob.map("{:.2f}".format).where(trials.use_dropout, "none")
     shown = trials.assign(
-        dropout=dropout,
+        dropout=trials.dropout_prob.map("{:.2f}".format).where(trials.use_dropout, "none"),
         lr=trials.lr.map("{:.1e}".format),
         decay=trials.weight_decay.map("{:.0e}".format),
     ).rename(columns={"resnet_type": "network", "batch_size": "batch", "iter": "epochs"})
