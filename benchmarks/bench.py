@@ -67,7 +67,7 @@ def table(rows: list[dict]) -> str:
 
 def plain(value: float) -> str:
     """Three significant digits, without an exponent."""
-    return f"{float(f'{value:.3g}'):g}"
+    return f"{float(f'{value:.3g}'):,g}"
 
 
 def readme_block(here: dict, rows: list[dict]) -> str:

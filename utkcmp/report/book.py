@@ -33,6 +33,7 @@ TABLE_ATTRIBUTES = ["class", "colspan", "rowspan", "scope", "style"]
 TABLE_STYLES = ["background-color", "color", "font-weight", "text-align"]
 UNUSED = ("objects.inv", ".buildinfo*", "locales", "*.map", "*-macros.html", "logo_colab.png")
 FOLDED = {"parameters": "Parameters", "injected-parameters": "Parameters set for this run"}
+MANY_TITLES = 5  # of sheets of faces, where each tile has one
 _DEBRIS = re.compile(r"\s*\[?<[^<>]*( at 0x[0-9a-f]+|Figure size|Axes)")
 _SVG_TEXT = re.compile(r'<g id="text_\d+">\s*<!-- (.*?) -->(.*?)</g>\s*</g>', re.S)
 
@@ -142,13 +143,15 @@ def _describe_figures(cells: list[nbformat.NotebookNode]) -> None:
         for text in texts:
             heading = (re.findall(r"(?m)^#+ (.+)", text) or [heading])[-1]
             if waiting and not re.match(r"\s*[#|-]", text):
-                sentence = re.split(r"(?<=[.:!?])\s", text.strip())[0][:250]
-                waiting["alt"] = f"{waiting['alt']}. {re.sub(r'[*`_]', '', sentence)}"
+                sentence = re.split(r"(?<=[.!?])\s", text.strip())[0][:250]
+                stop = "" if waiting["alt"].endswith("?") else "."
+                waiting["alt"] += f"{stop} {re.sub(r'[*`]', '', sentence)}"
             waiting = None
         if any(kind.startswith("image/") for data in outputs for kind in data):
             svg = "".join(data.get("image/svg+xml", "") for data in outputs)
             bold = [unescape(text) for text, glyphs in _SVG_TEXT.findall(svg) if "-Bold-" in glyphs]
-            text = "; ".join(dict.fromkeys(bold))[:250] or heading
+            titles = "; ".join(dict.fromkeys(bold)) if len(bold) < MANY_TITLES else heading
+            text = titles or heading
             cell.metadata.mystnb["image"] = {"alt": text}
             waiting = cell.metadata.mystnb.image  # the copy that nbformat made
 

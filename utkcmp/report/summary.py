@@ -101,7 +101,8 @@ def results_table(run: Run) -> str:
         ends = zip(results[one], results[f"{one}_low"], results[f"{one}_high"], strict=True)
         results[one] = [f"{value:.3f} ({low:.3f}–{high:.3f})" for value, low, high in ends]
     cells = results.set_index(["protocol", "model"])[metrics]
-    lines = ["| model | accuracy | AUC | reported | all pairs: accuracy | AUC |", "|---" * 6 + "|"]
+    heads = "| model | accuracy | AUC | reported | accuracy, all pairs | AUC, all pairs |"
+    lines = [heads, "|---" * 6 + "|"]
     for name in ranked.model:
         theirs, every = "–", ["–", "–"]
         if name in reported.index:
