@@ -18,9 +18,8 @@ def make_backbone(
     """Build a network without its classifier.
 
     name: one of ``params.BACKBONES``; weights: torchvision's name of pretrained weights,
-    ``faceres``, a file (``read_start``), or None; in_channels: 3, or 6 for two images,
-    whose first convolution repeats and halves pretrained weights (so that two equal images give the
-    features of one) or, without any, is drawn at random.
+    ``faceres``, a file (``read_start``), or None; in_channels: 3, or 6 for two images, for which
+    pretrained weights are repeated and halved: two equal images give the features of one.
     Returns the network, which maps (B, in_channels, H, W) to (B, D), and D.
     Raises ValueError for unknown names, RunError for weights that are missing or do not fit.
     """
@@ -54,10 +53,9 @@ def make_backbone(
 
 
 def read_start(weights: str) -> dict[str, Tensor]:
-    """The tensors of a file of weights, named as in a backbone.
+    """The tensors of a file of weights, named as in a backbone. Raises RunError.
 
-    weights: ``faceres``, or the path of a .safetensors file with the weights of a backbone or of a
-    model trained here. Raises RunError.
+    weights: ``faceres``, or a .safetensors file of a backbone or of a model trained here.
     """
     path = find_weights(weights)
     try:

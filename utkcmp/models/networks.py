@@ -1,9 +1,8 @@
 """The networks. A pair model maps two batches of images to logits (B,), positive if left is older.
 
-Models that process each face separately (``FaceByFace``) split the work: ``embed`` maps a face to
-features, ``contribute`` maps features to the face's part of any pair's logit. For a pair, only a
-sum and the rest of the head remain (``compare``), so millions of pairs cost little more than their
-faces.
+Models that process each face separately (``FaceByFace``) split the work: ``embed`` and
+``contribute`` map a face to its part of any pair's logit. For a pair, only a sum and the rest of
+the head remain (``compare``), so millions of pairs cost little more than their faces.
 """
 
 import copy
@@ -47,14 +46,17 @@ class _Embedding(nn.Module):
 class FaceByFace(nn.Module):
     """A pair model that processes each face separately.
 
-    A subclass has ``embed``, (B, 3, H, W) normalised images to (B, D) features; ``contribute``,
-    (B, D) features to (B, 2*C), the face's contributions as the left and as the right one; and
-    ``join``, contributions of the left and the right face, (B, C) each, to (B,) logits, by default
-    their sum.
+    ``embed`` maps (B, 3, H, W) normalised images to (B, D) features, by default those of the
+    model's age regressor; a subclass's ``contribute`` maps (B, D) features to (B, 2*C), the face's
+    contributions as the left and as the right one; ``join`` maps contributions of the left and the
+    right face, (B, C) each, to (B,) logits, by default their sum.
     symmetric: antisymmetrise the logit, ``(f(left, right) - f(right, left)) / 2``.
     """
 
     symmetric = False
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.regressor.embed(images)
 
     def compare(self, left: Tensor, right: Tensor) -> Tensor:
         """Contributions of the left and the right faces, (B, 2*C) each, to (B,) logits."""
@@ -262,9 +264,6 @@ class SiameseResNetAge(_ConcatenatedHead):
         self.regressor.eval()
         return self
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.regressor.embed(images)
-
     def compare(self, left: Tensor, right: Tensor) -> Tensor:
         return super().compare(left, left if self.blind else right)
 
@@ -305,9 +304,6 @@ class RankingAgeRegressor(FaceByFace):
     def backbone(self) -> nn.Module:
         return self.regressor.backbone
 
-    def embed(self, images: Tensor) -> Tensor:
-        return self.regressor.embed(images)
-
     def contribute(self, features: Tensor) -> Tensor:
         ages = self.regressor.ages_of(self.regressor.head(features))
         score = self.head(features) + self.per_year * ages[:, None]
@@ -317,15 +313,14 @@ class RankingAgeRegressor(FaceByFace):
 class AgeComparison(FaceByFace):
     """A trained age regressor as a pair model: the face predicted older is the answer.
 
-    error: the regressor's root mean squared error, years. Errors are taken as normal; the factor
-    1.702 turns a probit into a logit.
+    error: the regressor's root mean squared error, years, of normal errors.
     """
 
     def __init__(self, regressor: ResNetAgeRegressor, error: float):
         super().__init__()
         self.regressor, self.features = regressor, 1
         self.image_size = getattr(regressor, "image_size", None)
-        self.scale = 1.702 / (2**0.5 * error)
+        self.scale = 1.702 / (2**0.5 * error)  # 1.702 turns a probit into a logit
 
     def embed(self, images: Tensor) -> Tensor:
         return self.regressor(images)[:, None]  # (B, 1), years
@@ -335,11 +330,9 @@ class AgeComparison(FaceByFace):
 
 
 class PairEnsemble(FaceByFace):
-    """The mean logit of several ``FaceByFace`` models (Hansen and Salamon 1990, "Neural Network
-    Ensembles").
+    """Mean logit of ``FaceByFace`` models (Hansen and Salamon 1990, "Neural Network Ensembles").
 
-    members: the ``config`` of each. Faces come at the largest ``image_size`` of the members and are
-    downscaled for the others.
+    members: each one's ``config``. Faces have the largest ``image_size``, reduced for the others.
     """
 
     def __init__(self, members: list[dict]):
@@ -358,8 +351,7 @@ class PairEnsemble(FaceByFace):
             self.register_buffer(f"reduction{number}", reduction, persistent=False)
         self.widths = [one.features for one in self.members]
         self.features = sum(self.widths)
-        with torch.no_grad():
-            brought = [one.contribute(torch.zeros(1, one.features)) for one in self.members]
+        brought = [one.contribute(torch.zeros(1, one.features)) for one in self.members]
         self.contributions = [part.shape[1] for part in brought]
 
     def embed(self, images: Tensor) -> Tensor:
@@ -407,7 +399,5 @@ def build_model(name: str, **options) -> nn.Module:
 def resized_copy(model: nn.Module, image_size: int) -> nn.Module:
     """A copy of a model, with its weights, for faces of ``image_size`` pixels per side."""
     other = copy.deepcopy(model)
-    other.image_size = image_size
-    options = model.config["options"] | {"image_size": image_size}
-    other.config = model.config | {"options": options}
+    other.image_size = other.config["options"]["image_size"] = image_size
     return other

@@ -38,9 +38,8 @@ def load_model(folder: str | Path) -> nn.Module:
     model.config["options"] = config["options"]
     with _readable(folder, "model.safetensors"):
         weights = load_file(folder / "model.safetensors")
-    if wrong := misfit(model.state_dict(), weights):
-        wrong = f"no weights for this {config['model']}: {wrong}"
-        raise ValueError(f"the model in {folder} cannot be read: {wrong}")
+        if wrong := misfit(model.state_dict(), weights):
+            raise ValueError(f"no weights for this {config['model']}: {wrong}")
     model.load_state_dict(weights)
     return model.to(memory_format=torch.channels_last).eval()
 

