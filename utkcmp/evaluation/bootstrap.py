@@ -2,19 +2,17 @@
 
 Each pair is weighted by the product of its two faces' counts (Owen 2007, "The pigeonhole
 bootstrap", Annals of Applied Statistics 1(2)). A resample changes a metric by the weighted mean of
-the pairs' influences, exactly for the accuracy and to first order for the AUC. One product of a
-sparse matrix of pairs and the matrix of counts gives all resamples, so a thousand resamples of
-millions of pairs take seconds.
+the pairs' influences, exactly for the accuracy and to first order for the AUC. One product of two
+matrices, of pairs (sparse) and of counts, gives all resamples, for millions of pairs in seconds.
 
 The product of two counts overstates the noise of single pairs threefold: with 2,000 pairs of 1,000
-faces the resamples spread 1.6 times too far. They are therefore rescaled to the dyadic
-cluster-robust standard error, which counts each pair's own noise once (Fafchamps and Gubert 2007,
-"The formation of risk sharing networks", Journal of Development Economics 83(2); Aronow et al.
-2015, "Cluster-robust variance estimation for dyadic data", Political Analysis 23(4)): the resamples
-give the interval its shape, the standard error its width. As few or unequal faces make the standard
-error itself uncertain, the width is that of Student's t, its degrees of freedom the effective
-number of faces (Carter et al. 2017, "Asymptotic behavior of a t-test robust to cluster
-heterogeneity", Review of Economics and Statistics 99(4)).
+faces the resamples spread 1.6 times too far. So they give an interval its shape, and the dyadic
+cluster-robust standard error, which counts each pair's own noise once, its width (Fafchamps and
+Gubert 2007, "The formation of risk sharing networks", Journal of Development Economics 83(2);
+Aronow et al. 2015, "Cluster-robust variance estimation for dyadic data", Political Analysis 23(4)).
+As few or unequal faces make the standard error itself uncertain, the width is that of Student's t,
+its degrees of freedom the effective number of faces (Carter et al. 2017, "Asymptotic behavior of a
+t-test robust to cluster heterogeneity", Review of Economics and Statistics 99(4)).
 """
 
 from itertools import combinations
@@ -77,8 +75,7 @@ def influences(logits: np.ndarray, label: np.ndarray) -> pd.DataFrame:
 def standard_errors(influence: pd.DataFrame, pairs: Pairs) -> pd.DataFrame:
     """The dyadic cluster-robust standard error of each column's mean; see above.
 
-    Returns two rows: ``error``, the standard error, at least that of independent pairs, and
-    ``faces``, the effective number of faces.
+    Returns two rows: ``error``, at least that of independent pairs, and effective ``faces``.
     """
     values, count = influence.to_numpy(), len(influence)
     faces, left, right = pairs.by_face()
@@ -139,7 +136,7 @@ def _rescaled(resampled: pd.Series, value: float, error: float, faces: float) ->
 def paired_differences(
     answers: dict[str, np.ndarray], pairs: Pairs, resamples: int = 1000, seed: int = 42
 ) -> pd.DataFrame:
-    """All pairwise differences between models on the same pairs.
+    """All pairwise differences between two or more models on the same pairs.
 
     answers: by model, logits (K,). Returns one row per pair of models: better, other (by AUC), the
     differences of accuracy and AUC with ``_low`` and ``_high`` (95%), ``p`` (of the AUC, corrected
@@ -154,8 +151,6 @@ def paired_differences(
         | paired_difference(answers[better], answers[other], pairs, resamples, seed)
         for better, other in combinations(ranked, 2)
     ]
-    if not rows:
-        return pd.DataFrame(columns=["better", "other", "auc", "auc_low", "auc_high", "clear"])
     table = pd.DataFrame(rows)
     table["p"] = holm(table.p)
     return table.assign(clear=table.p < 0.05)
@@ -193,8 +188,7 @@ def seed_difference(one: np.ndarray, other: np.ndarray, pairs: Pairs) -> dict[st
 
     one, other: logits (S, K) of S trainings each, with the same seeds, on the same K pairs. The
     95% interval combines the variance over test faces (of the mean influence) with that over seeds
-    (of the S differences), with Satterthwaite's (1946) degrees of freedom. With one seed it covers
-    the test faces alone.
+    (of the S differences; none if S is 1), with Satterthwaite's (1946) degrees of freedom.
     """
     count, label = len(one), pairs.label
     by_seed = list(zip(one, other, strict=True))
@@ -209,8 +203,7 @@ def seed_difference(one: np.ndarray, other: np.ndarray, pairs: Pairs) -> dict[st
         joint = total**2 / (parts**2 / freedom).sum()
         half = student.ppf(0.975, joint) * total**0.5
         p = 2 * student.sf(abs(middle) / total**0.5, joint)
-    row = {"difference": middle, "low": middle - half, "high": middle + half, "p": p}
-    return {name: float(value) for name, value in row.items()}
+    return {"difference": middle, "low": middle - half, "high": middle + half, "p": p}
 
 
 def part_accuracy(correct: np.ndarray, pairs: Pairs, part: pd.Series) -> pd.DataFrame:

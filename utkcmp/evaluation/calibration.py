@@ -71,10 +71,9 @@ class Calibration:
 
 
 def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
-    """Temperature scaling: the divisor of the logits that minimises the cross entropy.
+    """Temperature scaling: the divisor of validation logits that minimises the cross entropy.
 
-    logits: (K,) on validation pairs; label: (K,). See Guo et al. 2017, "On Calibration of Modern
-    Neural Networks", ICML.
+    logits, label: (K,). See Guo et al. 2017, "On Calibration of Modern Neural Networks", ICML.
 
     >>> rng = np.random.default_rng(0)
     >>> logits = rng.normal(0, 2, 20_000)
@@ -115,13 +114,10 @@ def coverage_curve(logits: np.ndarray, label: np.ndarray, points: int = 50) -> p
     order = np.argsort(-np.abs(logits), kind="stable")
     correct = ((logits > 0) == (label == 1))[order]
     counts = np.unique(np.linspace(len(order) / points, len(order), points).astype(int).clip(1))
-    return pd.DataFrame(
-        {
-            "coverage": counts / len(order),
-            "accuracy": np.cumsum(correct)[counts - 1] / counts,
-            "confidence": scipy.special.expit(np.abs(logits[order][counts - 1])),
-        }
-    )
+    accuracy = np.cumsum(correct)[counts - 1] / counts
+    confidence = scipy.special.expit(np.abs(logits[order][counts - 1]))
+    columns = {"coverage": counts / len(order), "accuracy": accuracy, "confidence": confidence}
+    return pd.DataFrame(columns)
 
 
 def circular_share(model: nn.Module, data: RunData, count: int = 400, seed: int = 42) -> float:

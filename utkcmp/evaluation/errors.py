@@ -20,17 +20,15 @@ DOUBT = 0.1  # a label is suspect if its group and the neighbouring ones have le
 def shared_errors(answers: dict[str, np.ndarray], pairs: Pairs, n: int = 20) -> pd.DataFrame:
     """Up to n pairs that all models answer wrongly, the most confident first.
 
-    answers: by model, logits (K,). The scale of logits differs between models, so confidence is the
-    mean over models of the relative rank of ``|logit|`` among the K pairs. Returns left, right,
-    label and confidence (0 to 1).
+    answers: by model, logits (K,). As their scales differ, confidence is the mean over models of
+    the rank of ``|logit|`` among the K pairs, 0 to 1. Returns left, right, label and confidence.
     """
     logits = np.stack(list(answers.values()))  # (M, K)
     wrong = ((logits > 0) != (pairs.label == 1)).all(0)
     ranks = np.abs(logits).argsort(1).argsort(1) / max(1, len(pairs) - 1)
     confidence = np.where(wrong, ranks.mean(0), -1)
     worst = np.argsort(-confidence, kind="stable")[: min(n, wrong.sum())]
-    columns = {name: getattr(pairs, name)[worst] for name in ("left", "right", "label")}
-    return pd.DataFrame(columns | {"confidence": confidence[worst]})
+    return pd.DataFrame(vars(pairs[worst]) | {"confidence": confidence[worst]})
 
 
 def recurring_faces(errors: pd.DataFrame) -> pd.Series:

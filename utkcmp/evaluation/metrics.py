@@ -22,9 +22,8 @@ def pair_metrics(logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
 def area_under_roc(logits: np.ndarray, label: np.ndarray) -> float:
     """AUC: the probability that a positive pair has a higher logit than a negative one, ties half.
 
-    The Mann–Whitney statistic, which for millions of pairs takes a fifth of the time of
-    scikit-learn's ROC curve. Arguments as for ``pair_metrics``; NaN if one class is missing or a
-    logit is NaN.
+    The Mann–Whitney statistic: for millions of pairs, five times as fast as scikit-learn's curve.
+    Arguments as for ``pair_metrics``; NaN if one class is missing or a logit is NaN.
 
     >>> area_under_roc(np.array([2.0, -2.0, -2.0]), np.array([1, 0, 1]))
     0.75

@@ -67,20 +67,14 @@ def load_models(run: Run) -> dict[str, nn.Module]:
 
 
 def compare_ages(regressor: nn.Module, history: pd.DataFrame) -> models.AgeComparison:
-    """A trained regressor as a pair model, with its best epoch's validation error.
-
-    history: as in ``solver.Fitted``.
-    """
+    """A trained regressor as a pair model, with the lowest validation error in ``history``."""
     error = history.val_loss.min() ** 0.5 * float(regressor.age_std)  # RMSE, years
     return models.AgeComparison(regressor, error).eval()
 
 
 def make_ensemble(run: Run) -> nn.Module | None:
-    """Combine the ``MEMBERS`` in ``models/ensemble``, without training; None if one of them is
-    missing or has not been evaluated.
-
-    Its history is the concatenation of theirs.
-    """
+    """Combine the ``MEMBERS``, with their histories, in ``models/ensemble``, without training; None
+    if one of them is missing or has not been evaluated."""
     known = model_folders(run)
     if not set(MEMBERS) <= set(known) & set(run.read_results().model):
         return None
@@ -89,12 +83,10 @@ def make_ensemble(run: Run) -> nn.Module | None:
     ensemble = models.build_model("PairEnsemble", members=[one.config for one in members])
     for own, trained in zip(ensemble.members, members, strict=True):
         own.load_state_dict(trained.state_dict())
-    models.save_model(
-        ensemble.eval(),
-        run.model(FOLDERS[ENSEMBLE]),
-        settings={name: models.read_config(folder)["settings"] for name, folder in folders.items()},
-        history=pd.concat([models.read_history(folder) for folder in folders.values()]),
-    )
+    settings = {name: models.read_config(folder)["settings"] for name, folder in folders.items()}
+    history = pd.concat([models.read_history(folder) for folder in folders.values()])
+    place = run.model(FOLDERS[ENSEMBLE])
+    models.save_model(ensemble.eval(), place, settings=settings, history=history)
     return ensemble
 
 
@@ -121,26 +113,23 @@ def model_costs(run: Run, trained: dict[str, nn.Module], data: RunData) -> pd.Da
     """The cost of each model, by name: millions of weights, epochs and minutes of training, and
     test faces per second, measured now on this machine.
 
-    Epochs and minutes include the training of what a model is built on (the regressor whose
-    features it takes, the members of an ensemble); minutes include the pass over all faces that
-    computes frozen features, at the measured speed.
+    Epochs and minutes include the training of what a model is built on (its frozen regressor, an
+    ensemble's members), minutes also the pass over all faces for frozen features, at that speed.
     """
     folders, rows, faces, minutes = model_folders(run), {}, data.rows("test"), {}
     histories = {name: models.read_history(run.model(folder)) for name, folder in folders.items()}
     count = min(SPEED_FACES, len(faces)) // 2
     asked = Pairs(faces[:count], faces[count : 2 * count], np.zeros(count, np.int8))
     for name in folders:
-        images = data.images_for(trained[name])
-        models.pair_logits(trained[name], images, asked[:8])  # the first call is slower
+        model, images = trained[name], data.images_for(trained[name])
+        models.pair_logits(model, images, asked[:8])  # the first call is slower
         started = time.perf_counter()
-        models.pair_logits(trained[name], images, asked)
+        models.pair_logits(model, images, asked)
         speed = 2 * len(asked) / (time.perf_counter() - started)
-        frozen = isinstance(trained[name], models.SiameseResNetAge)  # its features come first
+        frozen = isinstance(model, models.SiameseResNetAge)  # its features come first
         minutes[name] = histories[name].seconds.sum() / 60 + frozen * len(data.ages) / speed / 60
-        rows[name] = {
-            "weights (millions)": sum(w.numel() for w in trained[name].parameters()) / 1e6,
-            "faces per second": speed,
-        }
+        size = sum(weight.numel() for weight in model.parameters()) / 1e6
+        rows[name] = {"weights (millions)": size, "faces per second": speed}
     for name, row in rows.items():
         needed = [one for one in needed_for(name) if one in rows]
         row["epochs"] = sum(len(histories[one]) for one in needed)
@@ -156,10 +145,8 @@ def needed_for(name: str) -> list[str]:
 
 
 def head_trainings(run: Run) -> pd.DataFrame:
-    """The head comparisons of notebook 07, one row per training; may be empty.
-
-    Columns: model, hidden_layers (as text), seed, auc (validation).
-    """
+    """The head comparisons of notebook 07, one row per training: model, hidden_layers (as text),
+    seed, auc (validation); may be empty."""
     found = sorted(run.tuning("").parent.glob("*_heads.csv"))
     columns = ["model", "hidden_layers", "seed", "auc"]
     tables = [read_table(path, columns)[columns] for path in found]
@@ -170,11 +157,10 @@ def choose_model(run: Run) -> str:
     """Choose the model that compares photos: its folder, also written to ``compare.json``.
 
     It is the one with the highest validation AUC of those that embed each face separately, since
-    only these can sort an album without evaluating every pair.
-    Raises FileNotFoundError if the run has no such model.
+    only these can sort an album without evaluating every pair. Raises FileNotFoundError if none.
     """
     folders, ranked = model_folders(run), by_validation(run.read_results())
-    for folder in [folders[n] for n in ranked if n in folders and n not in ABLATIONS]:
+    for folder in [folders[name] for name in ranked if name in folders]:
         if models.embeds_once(load_pair_model(run.model(folder))):
             write_json({"model": folder}, run.folder / CHOICE)
             return folder

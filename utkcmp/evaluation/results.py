@@ -31,9 +31,9 @@ def answers_to(trained: dict[str, nn.Module], data: RunData, pairs: Pairs) -> di
     }
 
 
-def age_table(trained: dict[str, nn.Module], data: RunData, split: str = "test") -> pd.DataFrame:
-    """``age_metrics`` on the faces of a split, one row for each model that predicts ages."""
-    rows, found = data.rows(split), {}
+def age_table(trained: dict[str, nn.Module], data: RunData) -> pd.DataFrame:
+    """``age_metrics`` on the test faces, one row for each model that predicts ages."""
+    rows, found = data.rows("test"), {}
     for name, model in trained.items():
         if isinstance(model, models.AgeComparison | models.RankingAgeRegressor):
             predicted = models.predict_ages(model.regressor, data.images_for(model), rows)
@@ -97,9 +97,8 @@ def evaluate_pairs(
 ) -> list[Evaluated]:
     """Evaluate a pair model on one split, by each protocol that applies.
 
-    ``sample``: fixed pairs shared by all models. ``all``: every pair of test faces at least one
-    year apart, for models that embed each face separately. seed: of its training, by default the
-    run's.
+    ``sample``: fixed pairs shared by all models. ``all``: every pair of test faces a year or more
+    apart, for models that embed each face separately. seed: of the training, by default the run's.
     """
     protocols = {"sample": data.pairs(split)}
     if split == "test" and models.embeds_once(model):
@@ -129,15 +128,11 @@ def results_table(evaluated: list[Evaluated]) -> pd.DataFrame:
 
 
 def mistakes(one: Evaluated, data: RunData, n: int = 8) -> pd.DataFrame:
-    """The n most confident wrong answers: left, right (image rows), ages, files, confidence.
-
-    Files are named only if ``show_faces`` is true.
-    """
+    """The n most confident wrong answers: left, right (image rows), ages, files (named only if
+    ``show_faces`` is true), answer, confidence."""
     wrong = np.flatnonzero((one.logits > 0) != (one.pairs.label == 1))
     worst = wrong[np.argsort(-np.abs(one.logits[wrong]), kind="stable")][:n]
-    table = one.pairs[worst].table(data.faces)
     files = shown_files(data.faces, data.params.show_faces)
-    for side in ("left", "right"):
-        table[f"{side}_file"] = files.to_numpy()[table[side]]
+    table = one.pairs[worst].table(data.faces.assign(file=files))
     table["answer"] = np.where(one.logits[worst] > 0, "left", "right")
     return table.drop(columns="label").assign(confidence=expit(np.abs(one.logits[worst])))

@@ -14,10 +14,9 @@ def saliency(
 ) -> np.ndarray:
     """Attribution of each answer to the pixels of both faces, float32 (K, 2, S, S), left first.
 
-    images: uint8 (N, 3, S, S); pairs: K pairs of rows. Integrated gradients of the logit from a
-    grey baseline in ``steps`` steps (Sundararajan et al. 2017, "Axiomatic Attribution for Deep
-    Networks", ICML), absolute values summed over colours; each pair's map sums to 1. The model must
-    be in evaluation mode.
+    model: in evaluation mode; images: uint8 (N, 3, S, S); pairs: K pairs of rows. Integrated
+    gradients of the logit from a grey baseline (Sundararajan et al. 2017, "Axiomatic Attribution
+    for Deep Networks", ICML), absolute values summed over colours; each pair's map sums to 1.
     """
     method, maps = IntegratedGradients(model), []
     for start in range(0, len(pairs), batch_size):

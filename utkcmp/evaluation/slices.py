@@ -32,23 +32,19 @@ def pair_slices(pairs: Pairs, faces: pd.DataFrame) -> Iterator[tuple[str, str, n
     pairs: rows of faces; faces: columns age (years), gender, ethnicity (codes, NaN if unknown; a
     pair with an unknown value is in no part of that slice).
     """
-    age = faces.age.to_numpy(int)
-    left, right = age[pairs.left], age[pairs.right]
-    for name, values, (edges, labels) in (
-        ("age gap (years)", np.abs(left - right), GAPS),
-        ("age of the younger", np.minimum(left, right), AGES),
-    ):
-        part = pd.cut(values, edges, labels=labels)
-        for label in labels:
+    age, (edges, labels) = faces.age.to_numpy(int), AGES
+    younger = pd.cut(np.minimum(age[pairs.left], age[pairs.right]), edges, labels=labels)
+    parts = {"age gap (years)": gap_parts(pairs, age), "age of the younger": younger}
+    for name, part in parts.items():
+        for label in part.categories:
             yield name, label, np.asarray(part == label)
     for name, names in (("gender", GENDERS), ("ethnicity", ETHNICITIES)):
         codes = faces[name].to_numpy(float)
         left, right = codes[pairs.left], codes[pairs.right]
         for code, label in enumerate(names):
             yield name, f"both {label.lower()}", (left == code) & (right == code)
-        differ = (left != right) & ~np.isnan(left) & ~np.isnan(right)
         yield name, "the same", left == right
-        yield name, "different", differ
+        yield name, "different", np.abs(left - right) > 0  # false where one is unknown
 
 
 def slice_table(
@@ -58,9 +54,8 @@ def slice_table(
 
     logits: (K,); pairs: rows of faces. One row per part, the first for all pairs: slice, part,
     faces, pairs, accuracy, auc, their ``_low`` and ``_high``; expected, the accuracy of all pairs
-    at this part's age gaps, so that a part is not blamed for narrow gaps; small (fewer than
-    FEW_FACES faces or FEW_PAIRS pairs, or most errors caused by fewer than FEW_TO_BLAME faces, so
-    that the interval itself is unreliable).
+    at this part's age gaps, so that a part is not blamed for narrow gaps; small, where fewer than
+    FEW_FACES faces, FEW_PAIRS pairs or FEW_TO_BLAME faces to blame make the interval unreliable.
     """
     age = faces.age.to_numpy(int)
     gaps = np.abs(age[pairs.left] - age[pairs.right])
