@@ -310,8 +310,3 @@ def test_a_quarter_of_the_faces_loses_a_rectangle_of_two_to_ten_per_cent():
     assert 1.5 < (high / wide).max() < 4.5 and 1.5 < (wide / high).max() < 4.5
     edges = gone.any(0)
     assert edges[0].any() and edges[-1].any() and edges[:, 0].any() and edges[:, -1].any()
-
-
-def test_an_unknown_augmentation_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="'mixup' is not known: expected one of none, flip, full"):
-        Augmentation("mixup")

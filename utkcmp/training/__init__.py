@@ -2,9 +2,7 @@
 
 import lazy_loader
 
-EXPERIMENTS = """
-STEADY architectures course_recipes faults hidden_layers ladder read_experiment
-"""
+EXPERIMENTS = "STEADY architectures course_recipes faults hidden_layers ladder read_experiment"
 VARIANTS = "faces_per_epoch fit_pretrained fit_regressor fit_variant frozen_features repeat "
 VARIANTS += "transfer_model"
 

@@ -2,10 +2,9 @@
 
 An *arm* is one way of training. All arms of an experiment see the same number of faces in as many
 steps, with the same seeds, and answer the same test pairs; each is compared with the arm from which
-it differs in one thing or, where the arm's name says so, in one group of things. Trainings are
-small (``ladder_faces`` faces of ``ladder_size`` pixels), so that each arm can be repeated with
-several seeds. Answers and history are kept in
-``experiments/trainings/``, from which a killed run resumes; weights are not kept.
+it differs in one thing or in the group of things that it is named after. Trainings are small
+(``ladder_faces`` faces of ``ladder_size`` pixels), so that they can be repeated with several seeds.
+``experiments/trainings/`` keeps answers and history, not weights; a killed run resumes from it.
 """
 
 import copy
@@ -35,7 +34,7 @@ from utkcmp.models.networks import build_model
 from utkcmp.models.storage import load_model
 from utkcmp.params import FACERES, LARGER, Params, load_files
 from utkcmp.run import PROJECT, Run, faceres_weights
-from utkcmp.training.settings import Settings
+from utkcmp.training.settings import STORED, Settings
 from utkcmp.training.solver import digest, model_digest
 from utkcmp.training.variants import fit_variant, frozen_features, transfer_model
 
@@ -46,6 +45,7 @@ OURS = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "schedule": "cos
 OURS = COURSE | OURS | {"augment": "full"}
 AGES, AVERAGE = {"age_weight": 0.2}, {"ema": 0.99}
 HIDDEN = [512, 256, 128]  # the course project's widest head
+WIDE = f"hidden layers {'-'.join(map(str, HIDDEN))}"
 DROPOUT = {"hidden_layers": HIDDEN, "use_dropout": True, "dropout_prob": 0.3}
 EVALUATIONS = 4  # per training, evenly spaced
 PRETRAINED_RATE = 0.2  # of the learning rate: at the full one the pretrained backbone diverges
@@ -62,11 +62,9 @@ SIAMESE, SIX = "Siamese", "six channels"
 RECIPES = {
     "SiameseResNet, no hidden layers": "siamese_resnet18",
     "ResNetClassifier, no hidden layers": "concat_resnet18",
-    "ResNetClassifier, hidden layers 512-256-128": "concat_resnet18_hidden",
-    "ResNetClassifier, hidden layers 512-256-128, less weight decay": (
-        "concat_resnet18_hidden_less_wd"
-    ),
-    "SiameseResNetAge, hidden layers 512-256-128": "siamese_age",
+    f"ResNetClassifier, {WIDE}": "concat_resnet18_hidden",
+    f"ResNetClassifier, {WIDE}, less weight decay": "concat_resnet18_hidden_less_wd",
+    f"SiameseResNetAge, {WIDE}": "siamese_age",
 }
 
 
@@ -74,9 +72,8 @@ RECIPES = {
 class Arm:
     """One way of training.
 
-    build: makes the network for a seed; changes: options of ``fit_variant``; against: the earlier
-    arm that it is compared with; broken: stop half-way and resume from the weights alone; passes:
-    of the network per face.
+    build: makes the network for a seed; changes: options of ``fit_variant``; against: the arm to
+    compare with; broken: resume half-way from the weights alone; passes: of the network per face.
     """
 
     build: Callable[[int], nn.Module]
@@ -118,16 +115,15 @@ def network(name: str = "SiameseResNet", **options) -> Callable[[int], nn.Module
 def train_arm(run: Run, arm: Arm, seed: int) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """Train an arm with one seed, or read the result of an identical training.
 
-    Returns the logits of the ``test`` and ``val`` pairs and, in ``training_mode``, of the first
-    validation pairs; and the history.
+    Returns logits, by ``test``, ``val`` and ``training_mode`` (first ``val`` pairs), and history.
     """
     torch.manual_seed(seed)
     model, val = arm.build(seed), arm.data.pairs("val")
     pairs = {"val": val, "test": arm.data.pairs("test")}
     changes = {k: v for k, v in arm.changes.items() if k != "features"}
     made_from = model_digest(model), digest(arm.data, *pairs.values())
-    known = {k: v for k, v in changes.items() if k in Settings.__dataclass_fields__}
-    settings = Settings.of(arm.data.params, **known | {"seed": seed}).stored()
+    known = {k: v for k, v in changes.items() if k in STORED} | {"seed": seed}
+    settings = Settings.of(arm.data.params, **known).stored()
     name = joblib.hash([made_from, changes, settings, arm.broken])
     folder = run.experiment(f"trainings/{name[:16]}")
     if (folder / ANSWERS).exists():
@@ -172,10 +168,9 @@ def compare_arms(run: Run, experiment: str, arms: dict[str, Arm], budget: Budget
 
     Writes ``experiments/<experiment>_histories.csv``, all epochs, and writes and returns
     ``experiments/<experiment>.csv``, one row per arm: arm, against ("" for the first), seeds, faces
-    and passes of the network (in each training), auc and auc_sd (mean and standard deviation over
-    seeds, on test pairs), difference, low, high and p (from ``seed_difference``; p corrected for
-    the number of differences by ``holm``), minutes (of all trainings) and aucs (of each seed, as
-    JSON).
+    and passes of the network (in each training), auc and auc_sd (over seeds, on test pairs),
+    difference, low, high and p (from ``seed_difference``; p corrected by ``holm``), minutes (of all
+    trainings) and aucs (of each seed, as JSON).
     """
     table = _compared(run, experiment, arms, budget)
     table["p"] = holm(table.p)
@@ -255,14 +250,13 @@ def architectures(run: Run, data: RunData) -> pd.DataFrame:
     """The Siamese network against the six-channel one, with the ladder's second recipe: on the same
     fixed pairs, and at equal compute, as a pair costs the Siamese network two passes."""
     small = data.at(data.params.ladder_size)
-    budget = Budget(small)
-    pairs, six = small.pairs("train"), network("ResNetClassifier")
+    budget, six = Budget(small), network("ResNetClassifier")
+    pairs = small.pairs("train")
+    once, twice = (OURS | budget.on(pairs, longer) for longer in (1, 2))
     arms = {
-        SIAMESE: Arm(network(), OURS | budget.on(pairs), small),
-        SIX: Arm(six, OURS | budget.on(pairs), small, SIAMESE, passes=0.5),
-        f"{SIX}, equal compute": Arm(
-            six, OURS | budget.on(pairs, longer=2), small, SIAMESE, passes=0.5
-        ),
+        SIAMESE: Arm(network(), once, small),
+        SIX: Arm(six, once, small, SIAMESE, passes=0.5),
+        f"{SIX}, equal compute": Arm(six, twice, small, SIAMESE, passes=0.5),
     }
     return compare_arms(run, "architectures", arms, budget)
 
@@ -273,7 +267,7 @@ def hidden_layers(run: Run, data: RunData) -> pd.DataFrame:
     budget, arms = Budget(small), {}
     changes = OURS | budget.on(small.pairs("train"))
     for name, model, passes in ((SIAMESE, "SiameseResNet", 1), (SIX, "ResNetClassifier", 0.5)):
-        wide = f"{name}, hidden layers {'-'.join(map(str, HIDDEN))}"
+        wide = f"{name}, {WIDE}"
         arms[name] = Arm(network(model), changes, small, passes=passes)
         arms[wide] = Arm(network(model, hidden_layers=HIDDEN), changes, small, name, passes=passes)
     return compare_arms(run, "hidden_layers", arms, budget)
@@ -284,7 +278,8 @@ def course_recipes(run: Run, data: RunData) -> pd.DataFrame:
     faces and their number; see ``compare_arms``. The frozen one uses the run's age regressor."""
     regressor = load_model(run.model(f"age_regressor_{data.params.backbone}"))
     small, images = data.at(data.params.ladder_size), data.at(regressor.image_size)
-    features, arms = frozen_features(_transfer(regressor, data, data.params.seed), images), {}
+    transfer, arms = _transfer(regressor, data), {}
+    features = frozen_features(transfer(data.params.seed), images)
     for name, file in RECIPES.items():
         given, model = load_files([PROJECT / f"params/{file}.yaml"]), name.split(",")[0]
         frozen = model == "SiameseResNetAge"
@@ -293,7 +288,7 @@ def course_recipes(run: Run, data: RunData) -> pd.DataFrame:
         changes = COURSE | {key: given[key] for key in given.keys() & COURSE.keys()} | spent
         if frozen:
             changes |= {"features": features}
-            arms[name] = Arm(lambda seed: _transfer(regressor, data, seed), changes, images)
+            arms[name] = Arm(transfer, changes, images)
         else:
             passes = 0.5 if model == "ResNetClassifier" else 1
             build = network(model, hidden_layers=given["hidden_layers"])
@@ -306,12 +301,11 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
 
     The sound baselines use the ladder's second recipe, on frozen features without augmentation; the
     resumed training and its baseline have a constant learning rate, since a new schedule would be a
-    second difference. Uses the run's age regressor, whose frozen features the transfer arms share,
-    and its Siamese model, to compare samples of pairs with all pairs. trials: by model, the epochs
-    of a search, as from ``tuning.read_epochs``. Writes and returns ``experiments/faults.csv``, one
-    row per fault: fault, measure, sound, faulty, difference, low, high (95%, or the range of
-    samples; NaN where nothing is random), p (as in ``compare_arms``) and seeds. Raises
-    ValueError if one of the two models is missing.
+    second difference. Uses the run's age regressor, for the transfer arms, and its Siamese model,
+    to compare samples of pairs with all pairs. trials: by model, the epochs of a search, as from
+    ``tuning.read_epochs``. Writes and returns ``experiments/faults.csv``, one row per fault: fault,
+    measure, sound, faulty, difference, low, high (95%, or the range of samples; NaN where nothing
+    is random), p (as in ``compare_arms``) and seeds. Raises ValueError if a model is missing.
     """
     regressor = load_model(run.model(f"age_regressor_{data.params.backbone}"))
     siamese = load_model(run.model("siamese"))
@@ -323,16 +317,14 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
         OURS | budget.on(some.pairs("train")) for some in (small, images, plain, clean)
     )
     steady = fixed | {"schedule": "constant"}
-    features = frozen_features(_transfer(regressor, data, data.params.seed), images)
     drifting |= {"augment": "none"}
-    frozen = drifting | {"features": features}
+    transfer, mistaken = (_transfer(regressor, data, blind) for blind in (False, True))
+    frozen = drifting | {"features": frozen_features(transfer(data.params.seed), images)}
     sound, dropout = "frozen backbone", "dropout in the head"
     copies = "plain split, without the copies"
     arms = {
-        sound: Arm(lambda seed: _transfer(regressor, data, seed), frozen, images),
-        "left face twice": Arm(
-            lambda seed: _transfer(regressor, data, seed, blind=True), frozen, images, sound
-        ),
+        sound: Arm(transfer, frozen, images),
+        "left face twice": Arm(mistaken, frozen, images, sound),
         "frozen backbone in training mode": Arm(
             lambda _: _drifting(regressor), drifting, images, sound
         ),
@@ -358,10 +350,10 @@ def faults(run: Run, data: RunData, trials: dict[str, pd.DataFrame]) -> pd.DataF
     return result
 
 
-def _transfer(regressor: nn.Module, data: RunData, seed: int, blind: bool = False) -> nn.Module:
+def _transfer(regressor: nn.Module, data: RunData, blind: bool = False) -> Callable:
     plain = {"hidden_layers": HIDDEN, "use_dropout": False, "symmetric": False, "mirror": False}
-    params = data.params.model_copy(update=plain | {"seed": seed})
-    return transfer_model(regressor, params, blind)
+    params = data.params.model_copy(update=plain)
+    return lambda seed: transfer_model(regressor, params.model_copy(update={"seed": seed}), blind)
 
 
 def _drifting(regressor: nn.Module) -> nn.Module:
@@ -393,18 +385,14 @@ def _without_leaks(plain: RunData) -> RunData:
 def _training_mode_row(answers: list[dict[str, np.ndarray]], pairs: Pairs) -> list:
     sound = np.stack([one["val"][: len(pairs)] for one in answers])
     faulty = np.stack([one["training_mode"] for one in answers])
-    row: list = ["validation in training mode", "validation AUC that chooses"]
-    for logits in (sound, faulty):
-        row.append(np.mean([area_under_roc(one, pairs.label) for one in logits]))
+    aucs = [[area_under_roc(one, pairs.label) for one in logits] for logits in (sound, faulty)]
+    row = ["validation in training mode", "validation AUC that chooses", *np.mean(aucs, axis=1)]
     return [*row, *seed_difference(faulty, sound, pairs).values(), len(answers)]
 
 
 def _one_checkpoint_row(model: str, epochs: pd.DataFrame, orders: int = 2000) -> list:
-    """What a search returns if all trials save to one file, simulated for trials in random order.
-
-    Each trial overwrites the file whenever its own loss is its lowest so far, so the file holds the
-    last trial's best epoch, whichever trial is called the best.
-    """
+    """What a search returns if all trials save to one file, simulated for trials in random order:
+    the file holds the last trial's best epoch, whichever trial is called the best."""
     aucs = epochs.loc[epochs.groupby("trial").loss.idxmin()].sort_values("loss").auc
     sound, faulty = aucs.iloc[0], aucs.mean()
     drawn = np.random.default_rng(0).choice(aucs.to_numpy(), orders)

@@ -58,9 +58,8 @@ def warm_cosine(step: int, steps: int) -> float:
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of a model's weights and buffers.
 
-    After n steps the decay is at most (1 + n) / (10 + n), as in TensorFlow's
-    ExponentialMovingAverage, so that the initial weights are soon forgotten. Counters, such as
-    batch normalisation's, are copied.
+    After n steps the decay is at most (1 + n) / (10 + n), as in TensorFlow, so that the initial
+    weights are soon forgotten. Counters, such as batch normalisation's, are copied.
     """
 
     def blend(averaged, current, steps):
@@ -278,8 +277,7 @@ class Progress(L.Callback):
             loss = f"training loss {row['train_loss']:.3f}"
             print(f"{epoch}, {loss}{self.validated}", file=sys.stderr, flush=True)
 
-    def on_train_end(self, trainer, task):
-        self.on_train_epoch_start(trainer, task)
+    on_train_end = on_train_epoch_start
 
     def teardown(self, trainer, task, stage):
         if hasattr(self, "bar"):

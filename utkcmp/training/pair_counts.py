@@ -1,11 +1,7 @@
-"""How many training pairs are enough? A head on frozen features, trained on lists of pairs.
-
-Features are computed once, so that a training takes seconds and can be repeated with other seeds.
-"""
+"""How many training pairs are enough? A head on frozen features, trained on lists of pairs."""
 
 import copy
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -32,12 +28,11 @@ def fit_pair_counts(
 
     regressor: the trained age regressor; features: as from ``frozen_features``. Counts are limited
     to the pairs that exist. Each of ``head_seeds`` seeds decides which pairs are drawn, their order
-    and the initial weights. All trainings take the same number of steps, EPOCHS times
-    the batches of the largest count (or more, with ``steps_per_epoch``), without early stopping.
-    Writes and returns ``repeats/transfer_pairs.csv``, one row per training: pairs (text, a count or
-    ``EVERY_PAIR``), seed, val_auc (of the epoch with the best validation loss). Rows made with the
-    same settings and data are reused, so an interrupted call resumes; the trained heads are not
-    kept.
+    and the initial weights. All trainings take as many steps, EPOCHS times the batches of the
+    largest count (or more, with ``steps_per_epoch``), without early stopping. Writes and returns
+    ``repeats/transfer_pairs.csv``, one row per training: pairs (text, a count or ``EVERY_PAIR``),
+    seed, val_auc (of the epoch with the best validation loss). Rows made with the same settings and
+    data are reused, so an interrupted call resumes; the trained heads are not kept.
     """
     p = data.params
     rows, val = data.rows("train"), data.pairs("val")
@@ -69,15 +64,8 @@ def fit_pair_counts(
             again = np.arange(max(steps * p.batch_size, len(train))) % len(train)
             model = transfer_model(regressor, p.model_copy(update={"seed": seed}))
             model.regressor = nn.Identity()  # so that checkpoints hold the head alone
-            fitted = fit(
-                model,
-                data,
-                replace(settings, seed=seed),
-                train=train[again],
-                val=val,
-                folder=folder,
-                features=features,
-            )
+            given = {"train": train[again], "val": val, "folder": folder, "features": features}
+            fitted = fit(model, data, settings.model_copy(update={"seed": seed}), **given)
             found.append({"pairs": pairs, "seed": seed, "val_auc": fitted.best.val_auc})
             write_csv(pd.DataFrame(found), path)
     shutil.rmtree(folder, ignore_errors=True)
@@ -88,8 +76,7 @@ def pair_count_gains(table: pd.DataFrame) -> pd.DataFrame:
     """Validation AUC of each number of pairs minus that of the fewest, paired by seed.
 
     table: as from ``fit_pair_counts``. Returns pairs, fewest, seeds, auc and auc_fewest (means),
-    difference, low, high. The 95% t interval covers what a seed decides, not the choice of faces;
-    NaN for a single seed.
+    difference, low, high (a 95% t interval over what a seed decides, NaN for a single one).
 
     >>> aucs = {"pairs": ["50", "all"] * 2, "seed": [1, 1, 2, 2], "val_auc": [0.7, 0.8, 0.7, 0.9]}
     >>> pair_count_gains(pd.DataFrame(aucs))[["pairs", "seeds", "difference"]].round(2).values

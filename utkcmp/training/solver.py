@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from utkcmp.data.pairs import Pairs
 from utkcmp.files import read_json
-from utkcmp.models.inference import embeds_once, pick_device
-from utkcmp.models.networks import ResNetAgeRegressor, resized_copy
+from utkcmp.models.inference import pick_device
+from utkcmp.models.networks import FaceByFace, ResNetAgeRegressor, resized_copy
 from utkcmp.models.storage import load_model, read_history, save_model
 from utkcmp.training.settings import DivergedError, Settings
 
@@ -68,15 +68,12 @@ def fit(
 
     On a CPU the same arguments give bitwise the same weights, interrupted or not, on the same
     machine with the same number of threads. On a GPU they do not: some kernels sum in a varying
-    order and cuDNN chooses algorithms at run time, differences that bf16 amplifies. Lightning's
-    ``deterministic`` is not set, as it costs speed and some operations have no deterministic
-    kernel.
+    order and cuDNN chooses algorithms at run time, differences that bf16 amplifies.
 
     Raises DivergedError if the loss is no longer finite (the folder then holds the best weights so
     far) and ValueError instead of training the finished model of ``folder`` further.
     """
-    by_age = isinstance(model, ResNetAgeRegressor)
-    if isinstance(train, np.ndarray) and not by_age and not embeds_once(model):
+    if isinstance(train, np.ndarray) and not isinstance(model, ResNetAgeRegressor | FaceByFace):
         raise ValueError(
             f"{model.config['model']} sees two faces at once and cannot be trained on all pairs of "
             "a batch: set pairing to 'list'"
@@ -84,7 +81,7 @@ def fit(
     from utkcmp.training.lightning_module import Task, train_here, train_in_processes
 
     folder, device = Path(folder), pick_device(settings.device)
-    settings = replace(settings, precision=pick_precision(settings.precision, device))
+    settings = settings.model_copy(update={"precision": pick_precision(settings.precision, device)})
     model = resized_copy(model, data.images.shape[-1])
     made = settings.stored() | {"start": model_digest(model), "data": digest(data, train, val)}
     before = _settings(folder / "config.json")
@@ -122,10 +119,7 @@ def fit(
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """Resolve ``auto``: bf16 if the device has bf16 instructions, else 32 bits.
-
-    Emulated bf16 takes several times as long as 32 bits.
-    """
+    """Resolve ``auto``: bf16 if the device has its instructions (emulated, it is slow), else 32."""
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -32,11 +32,10 @@ def write_boards(folder: Path, fitted, data, val: Pairs | np.ndarray, settings) 
         inputs = to_float(data.images[:2])
         if isinstance(val, Pairs):
             logits = pair_logits(model, data.images, val)
-            title = model.config["model"]
-            writer.add_figure("roc", roc_curves({title: (val.label, logits)}), step)
-            some, ages = val[:TILES], data.ages.numpy().astype(int)
-            table = pd.DataFrame({"left": some.left, "right": some.right})
-            table["left_age"], table["right_age"] = ages[some.left], ages[some.right]
+            curves = roc_curves({model.config["model"]: (val.label, logits)})
+            writer.add_figure("roc", curves, step)
+            faces = pd.DataFrame({"age": data.ages.numpy().astype(int), "file": ""})
+            table = val[:TILES].table(faces)
             table["answer"] = np.where(logits[:TILES] > 0, "left", "right")
             table["confidence"] = expit(np.abs(logits[:TILES]))
             images = data.images.numpy() if settings.show_faces else StandIns(data.ages)

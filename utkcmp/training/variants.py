@@ -29,9 +29,8 @@ def fit_variant(
 ) -> Fitted:
     """Train a model with the run's parameters and ``changes`` of any of them.
 
-    name: the folder below ``models/``. data: faces and parameters. model: a name, to build from the
-    parameters, or a built model. train: by default as ``pairing`` says. features: as for ``fit``.
-    boards: write for TensorBoard.
+    name: the folder below ``models/``. model: a name, to build from the parameters in ``data``, or
+    a model. train: by default as ``pairing`` says. features: see ``fit``. boards: for TensorBoard.
     """
     check_names(changes)
     p = check(data.params.model_dump() | changes)
@@ -41,17 +40,9 @@ def fit_variant(
     if train is None:
         by_faces = p.pairing == "batch" and embeds_once(model)
         train = data.rows("train") if by_faces else data.pairs("train")
-    by_age = isinstance(model, ResNetAgeRegressor)
-    return fit(
-        model,
-        data,
-        Settings.of(p),
-        train=train,
-        val=data.rows("val") if by_age else data.pairs("val"),
-        folder=run.model(name),
-        tensorboard=run.tensorboard(name) if boards else None,
-        features=features,
-    )
+    val = data.rows("val") if isinstance(model, ResNetAgeRegressor) else data.pairs("val")
+    kept = {"folder": run.model(name), "tensorboard": run.tensorboard(name) if boards else None}
+    return fit(model, data, Settings.of(p), train=train, val=val, features=features, **kept)
 
 
 def fit_pretrained(run: Run, data: RunData) -> Fitted:
@@ -62,10 +53,7 @@ def fit_pretrained(run: Run, data: RunData) -> Fitted:
 
 
 def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
-    """Train (or read) the run's age regressor, in ``models/age_regressor_<backbone>``.
-
-    The transfer model is built on its features.
-    """
+    """Train (or read) the run's age regressor, in ``models/age_regressor_<backbone>``."""
     p, name, rows = data.params, f"age_regressor_{backbone}", data.rows("train")
     torch.manual_seed(p.seed)
     options = {"backbone": backbone, "weights": p.weights_of(backbone)}
@@ -79,8 +67,7 @@ def fit_regressor(data: RunData, run: Run, backbone: str) -> Fitted:
 def transfer_model(regressor: nn.Module, params: Params, blind: bool = False) -> nn.Module:
     """A ``SiameseResNetAge`` with the weights of an age regressor and a new head.
 
-    regressor: a trained one, or that of the peer (``evaluation.load_peer``). blind: feed the left
-    face in twice.
+    regressor: a trained one or the peer's (``evaluation.load_peer``). blind: the left face twice.
     """
     torch.manual_seed(params.seed)
     same = {name: regressor.config["options"][name] for name in ("backbone", "age_loss")}
@@ -90,10 +77,8 @@ def transfer_model(regressor: nn.Module, params: Params, blind: bool = False) ->
 
 
 def frozen_features(model: nn.Module, data: RunData) -> Tensor:
-    """A frozen model's features of all faces, float32 (N, D) on the CPU.
-
-    Leaves the model on the CPU in evaluation mode.
-    """
+    """A frozen model's features of all faces, float32 (N, D), on the CPU, where it leaves the model
+    in evaluation mode."""
     device = pick_device(data.params.device)
     model.eval().to(device, memory_format=torch.channels_last)
     features = apply_rows(model.embed, data.images, np.arange(len(data.images)))
