@@ -76,12 +76,12 @@ def test_who_is_served_worse_is_named_but_not_from_small_cells():
             part("age of the younger", "20s", 0.80, 0.85),
             part("gender", "both female", 0.80, 0.86),
             part("gender", "both male", 0.85, 0.86),
-            part("ethnicity", "both asian", 0.50, 0.86, small=True),
+            part("ethnicity", "both Asian", 0.50, 0.86, small=True),
         ]
     )
     text = sentences.describe_slices(table)
     assert "in their 20s" in text and "both female (80.0%, expected 86.0%)" in text
-    assert "both male" not in text and "asian" not in text
+    assert "both male" not in text and "Asian" not in text
     fine = sentences.describe_slices(pd.DataFrame([part("gender", "both male", 0.85, 0.86)]))
     assert "is clearly below its expected" in fine
 

@@ -42,7 +42,7 @@ def pair_slices(pairs: Pairs, faces: pd.DataFrame) -> Iterator[tuple[str, str, n
         codes = faces[name].to_numpy(float)
         left, right = codes[pairs.left], codes[pairs.right]
         for code, label in enumerate(names):
-            yield name, f"both {label.lower()}", (left == code) & (right == code)
+            yield name, f"both {label}", (left == code) & (right == code)
         yield name, "the same", left == right
         yield name, "different", np.abs(left - right) > 0  # false where one is unknown
 
