@@ -3,7 +3,6 @@ import pandas as pd
 import pytest
 
 from utkcmp.report import sentences
-from utkcmp.tuning.tuner import head_differences
 
 
 def results(**auc):
@@ -80,7 +79,7 @@ def test_who_is_served_worse_is_named_but_not_from_small_cells():
         ]
     )
     text = sentences.describe_slices(table)
-    assert "in their 20s" in text and "both female (80.0%, expected 86.0%)" in text
+    assert "in their 20s" in text and "gender: both female (80.0%, expected 86.0%)" in text
     assert "both male" not in text and "Asian" not in text
     fine = sentences.describe_slices(pd.DataFrame([part("gender", "both male", 0.85, 0.86)]))
     assert "is clearly below its expected" in fine
@@ -100,7 +99,7 @@ def ranked(clear):
 @pytest.mark.parametrize("clear, says", [(True, ": more than the"), (False, ": no more than the")])
 def test_one_training_each_never_makes_a_difference_clear(clear, says):
     said = sentences.describe_difference(ranked(clear), "B", "A")
-    assert says in said and "Each was trained once" in said and "clear" not in said
+    assert says in said and "chance in training is not covered" in said and "clear" not in said
     every = sentences.describe_differences(ranked(clear))
     assert f"{int(clear)} of 1 differences are larger than the choice" in every
     assert ("A and B" in every) != clear
@@ -120,7 +119,7 @@ def test_words_are_as_strong_as_the_evidence(p, seeds, expect, verdict):
     row = pd.Series({"difference": 0.02, "low": 0.01, "high": 0.03, "p": p, "seeds": seeds})
     said = sentences.describe_evidence(row)
     assert expect in said and ("clearly" in said) == (verdict == "Yes")
-    assert "AUC +0.020 (95% interval +0.010 to +0.030)" in said
+    assert "difference in AUC +0.020 (95% interval +0.010 to +0.030)" in said
     worse = row * [-1, 1, 1, 1, 1]
     assert (", lower" in sentences.describe_evidence(worse)) == (p < 0.05 and seeds < 3)
     assert sentences.verdict(row) == verdict == sentences.verdict(worse, -1)
@@ -132,14 +131,15 @@ def test_an_experiment_names_each_arm_and_what_it_is_held_against():
     table = table.assign(difference=[np.nan, 0.02], low=[np.nan, 0.01], high=[np.nan, 0.03])
     table["p"] = [np.nan, 0.001]
     said = sentences.describe_experiment(table)
-    assert said.startswith("- **b** compared with a: AUC +0.020 (95% interval +0.010 to +0.030)")
+    expected = "- **B** compared with a: difference in AUC +0.020 (95% interval +0.010 to +0.030)"
+    assert said.startswith(expected)
     assert said.count("\n") == 0
     assert "a 0.800; b 0.820" in sentences.describe_siamese_or_concat(table)
 
 
 def test_calibration_that_gets_worse_is_said():
     said = sentences.describe_calibration(0.01, 0.05, 1.2)
-    assert "it raises the expected calibration error from 0.010 to 0.050" in said
+    assert "the temperature raises the expected calibration error from 0.010 to 0.050" in said
 
 
 def test_the_course_projects_claims_hold_or_not_by_the_evidence():
@@ -147,29 +147,30 @@ def test_the_course_projects_claims_hold_or_not_by_the_evidence():
         one = {"arm": "six channels", "against": "Siamese", "difference": difference, "p": p}
         return pd.DataFrame([one | {"low": difference, "high": difference, "seeds": 3}])
 
-    arms = pd.concat([row(np.nan, np.nan), row(-0.1, 0.001)])
+    arms = pd.concat([row(np.nan, np.nan), row(-0.1, 0.001), row(-0.05, 0.001)])
     widths = row(0.02, 0.001)
-    heads = head_differences(pd.DataFrame(columns=["model", "hidden_layers", "seed", "auc"]))
+    heads = pd.DataFrame({"model": "SiameseResNetAge", "low": [0.01, -0.1], "high": [0.02, 0.1]})
     models = ranked(True).assign(better="SiameseResNet", other="SiameseResNetAge")
     said = sentences.describe_claims(arms, widths, heads, models)
-    assert "*Siamese beats six channels*: yes (AUC −0.100" in said
-    assert "*No hidden layers are best*: Siamese: no (AUC +0.020" in said
-    assert "*Transfer is worst*: not shown" in said and "nothing to compare" in said
-    unclear = sentences.describe_claims(arms.assign(p=0.3), widths.assign(p=0.3), heads, models)
-    assert unclear.count("not shown") == 3 and "\n" not in unclear
+    assert "*Siamese beats six channels*: yes (six channels minus Siamese" in said
+    assert "*Heads without hidden layers are best*: Siamese, no (with minus without" in said
+    assert "hidden layers help*: yes" in said and "*Transfer is worst*: not shown" in said
+    arms["p"] = [np.nan, 0.001, 0.3]  # the two arms disagree
+    unclear = sentences.describe_claims(arms, widths.assign(p=0.3), heads[:0], models)
+    assert unclear.count("not shown") == 4 and "\n" not in unclear
 
 
 def test_more_pairs_help_only_beyond_the_spread_of_seeds():
     gains = pd.DataFrame({"pairs": ["500", "all"], "fewest": "100", "difference": [0.01, 0.03]})
     said = sentences.describe_pair_counts(gains.assign(low=0.005, high=0.05))
-    assert "over 100 pairs is +0.030 (+0.005 to +0.050), with every pair of each batch." in said
+    assert "validation AUC is +0.030 (+0.005 to +0.050), with every pair of each batch." in said
     assert "no clear gain" in sentences.describe_pair_counts(gains.assign(low=np.nan, high=np.nan))
 
 
 def test_the_confident_half_is_compared_with_all():
     curve = pd.DataFrame({"coverage": [0.25, 0.5, 1], "accuracy": [1, 0.95, 0.9]})
     said = sentences.describe_coverage("m", curve)
-    assert "correct on 95.0% of the 50% of the pairs" in said and "90.0% of all" in said
+    assert "On the 50% of the pairs" in said and "95.0%; on all pairs, in 90.0%" in said
 
 
 def test_a_face_that_comes_again_is_named():

@@ -26,7 +26,7 @@ def heads(plain, hidden):
 
 def test_hidden_layers_pay_or_not_by_what_the_seeds_say():
     for plain, hidden, expect in (
-        ([0.80, 0.81, 0.82], [0.90, 0.91, 0.93], "better than without: `[64, 32]`"),
+        ([0.80, 0.81, 0.82], [0.90, 0.91, 0.93], "these are better: `[64, 32]`"),
         ([0.90, 0.91, 0.93], [0.80, 0.81, 0.82], "every head with hidden layers is worse"),
         ([0.80, 0.90, 0.85], [0.85, 0.84, 0.88], "hidden layers make no clear difference"),
     ):
@@ -40,8 +40,8 @@ def test_what_was_reproduced_is_sorted_by_our_interval():
     usual = results(A=0.9, B=0.95, C=0.8, D=0.7).set_index("model")
     table = results(A=0.91, B=0.9, C=0.9).set_index("model")
     got = sentences.describe_reproduced(table, usual, drawn=False)
-    assert "within our interval: A (0.910, reported 0.900)" in got
-    assert "below it: C" in got and "above it: B" in got and "D (" not in got
+    assert "within our interval: A (0.910, reported 0.900)" in got and "D (" not in got
+    assert "below our interval: C" in got and "above our interval: B" in got
     assert "drawings" in sentences.describe_reproduced(table, usual, drawn=True)
 
 
@@ -52,9 +52,10 @@ def test_the_fault_alone_is_what_transfer_is_judged_by():
     row = {"fault": "left face twice", "sound": 0.91, "faulty": 0.75, "difference": -0.16}
     faults = pd.DataFrame([row | {"low": -0.2, "high": -0.12, "p": 0.001, "seeds": 3}])
     got = sentences.describe_transfer(table, ranked, faults)
-    assert "from 0.910 to 0.750 (AUC −0.160 (95% interval −0.200 to −0.120), clearly lower)" in got
+    evidence = "difference in AUC −0.160 (95% interval −0.200 to −0.120), clearly lower."
+    assert f"the AUC is 0.750 instead of 0.910: {evidence}" in got
     told = sentences.describe_faults(faults)
-    assert told.startswith("- **left face twice**: from 0.910 to 0.750. AUC −0.160")
+    assert told == f"- **Left face twice**: 0.750 instead of 0.910; {evidence}"
     assert "no claim about transfer" in got
     without = sentences.describe_transfer(table, ranked, pd.DataFrame())
     assert without.endswith("reported 0.900.")

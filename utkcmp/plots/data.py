@@ -43,7 +43,7 @@ def ages_by_group(faces: pd.DataFrame) -> Figure:
     sns.boxplot(**_by_gender(faces), **look, y="ethnicity", order=counts.index, ax=axis)
     names = [f"{name} ({count:,} faces)" for name, count in counts.items()]
     axis.set_yticks(range(len(counts)), names)
-    axis.set(xlabel="age (years)", ylabel="", title="Ages by ethnicity and gender in the label")
+    axis.set(xlabel="age (years)", ylabel="", title="Ages by labelled ethnicity and gender")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -86,7 +86,7 @@ def split_shares(table: pd.DataFrame, wanted: dict[str, float]) -> Figure:
     names = [f"{start}{end}" for start, end in zip(table.index, ends, strict=True)]
     axis.set_xticks(place, names)
     axis.set(xlabel="age (years)", ylabel="share of these faces", ylim=(0, 1))
-    axis.set_title("How each age is divided")
+    axis.set_title("How the faces of each age are divided")
     axis.grid(axis="x", visible=False)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -125,6 +125,6 @@ def gap_difficulty(gaps: dict[str, np.ndarray], errors: dict[int, np.ndarray]) -
         axes[1].plot(np.arange(1, len(right) + 1), right, color=colour, label=f"± {error} years")
     axes[1].axhline(0.5, color=MUTED, linestyle=":", label="coin flip")
     axes[1].set(xlabel="age gap of the pair (years)", ylabel="correct answers (share)")
-    axes[1].set(ylim=(0.47, 1.02), title="What an error in years does")
-    axes[1].legend(loc="center right", title="error on each age")
+    axes[1].set(ylim=(0.47, 1.02), title="Effect of errors in age")
+    axes[1].legend(loc="center right", title="SD of each age's error")
     return figure

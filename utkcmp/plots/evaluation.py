@@ -18,7 +18,7 @@ def roc_curves(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
         axis.plot(*roc_curve(label, logits)[:2], label=area)
     axis.plot([0, 1], [0, 1], color=MUTED, linestyle=":", label="coin flip: 0.500")
     axis.set(xlabel="false positive rate (right face older, answer left)", aspect="equal")
-    axis.set(ylabel="true positive rate (left face older)", title="ROC curve, area in the legend")
+    axis.set(ylabel="true positive rate (left face older)", title="ROC curves, areas in the legend")
     beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
     axis.legend(**beside if len(answers) > 2 else {"loc": "lower right"})
     return figure
@@ -56,7 +56,8 @@ def predicted_ages(true: np.ndarray, predicted: np.ndarray) -> Figure:
     limits = [0, max(true.max(), predicted.max()) + 3]
     axis.plot(limits, limits, color=LEFT, linestyle=":", label="no error")
     axis.axhline(np.median(true), color=MUTED, linestyle="--", label="median age")
-    axis.set(xlabel="age in the label (years)", ylabel="predicted age (years)", title="Ages")
+    axis.set(xlabel="labelled age (years)", ylabel="predicted age (years)")
+    axis.set_title("Predicted and labelled ages")
     axis.legend()
     return figure
 
@@ -90,7 +91,7 @@ def slice_intervals(table: pd.DataFrame) -> Figure:
         axis.set_title(name, fontsize=10)
         axis.axvline(whole.accuracy, color=MUTED, linestyle=":")
     axes[-1, 0].set_xlabel(
-        "accuracy (bar: expected from the age gaps; dotted: all pairs; hollow: few faces or pairs)"
+        "accuracy (vertical mark: expected from age gaps; dotted: all pairs; hollow: small group)"
     )
     return figure
 
@@ -119,7 +120,7 @@ def calibration_curves(tables: dict[str, pd.DataFrame]) -> Figure:
         around = [table.accuracy - table.accuracy_low, table.accuracy_high - table.accuracy]
         style = {"fmt": "o", "color": colour, "capsize": 2, "label": name}
         axis.errorbar(table.confidence, table.accuracy, around, **style)
-    axis.plot([0.5, 1], [0.5, 1], color=MUTED, linestyle=":", label="expected")
+    axis.plot([0.5, 1], [0.5, 1], color=MUTED, linestyle=":", label="perfect calibration")
     axis.set(xlabel="confidence of the answer", ylabel="accuracy", title="Calibration")
     axis.legend()
     return figure

@@ -27,7 +27,7 @@ def tuning_slices(trials: pd.DataFrame) -> Figure:
         axis.set(xlabel=name, ylabel="AUC")
         axis.get_legend().remove()
     axes[0, 0].legend(fontsize=9)
-    figure.suptitle("Trials: each parameter against the validation AUC", x=0.01, ha="left")
+    figure.suptitle("Trials: validation AUC against each parameter", x=0.01, ha="left")
     return figure
 
 
@@ -64,7 +64,7 @@ def importance_bars(importance: dict[str, pd.DataFrame]) -> Figure:
         chance = axis.plot(table.chance, table.index, "|", color=LEFT, ms=18, mew=2)
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-        axis.set(xlabel="share of the forest's gain", title=whose)
+        axis.set(xlabel="importance (share of the total)", title=whose)
     labels = ["importance", "95th percentile by chance"]
     figure.legend([share, *chance], labels, loc="outside lower center", ncols=2)
     return figure

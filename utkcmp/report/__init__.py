@@ -3,7 +3,7 @@
 import lazy_loader
 
 FROM_SENTENCES = """
-FACERES_ORIGIN describe_ages_compared describe_calibration describe_ceiling describe_chosen
+FACERES_ORIGIN counted describe_ages_compared describe_calibration describe_ceiling describe_chosen
 describe_claims describe_coverage describe_difference describe_differences describe_evidence
 describe_experiment describe_faults describe_gaps describe_heads describe_history
 describe_importance describe_mistakes describe_pair_counts describe_path describe_rates

@@ -30,7 +30,7 @@ def beside_reported(measured: pd.DataFrame, every_seed: pd.DataFrame) -> pd.Data
     table["reported accuracy"], table["reported AUC"] = reported.accuracy, reported.auc
     every_seed = every_seed.query("split == 'test' and protocol == 'sample'")
     seeds = every_seed.groupby("model").auc.agg(["mean", "std", "count"]).query("count > 1")
-    table["mean AUC of seeds"], table["deviation"] = seeds["mean"], seeds["std"]
+    table["mean AUC over seeds"], table["SD over seeds"] = seeds["mean"], seeds["std"]
     return table.dropna(axis=1, how="all")
 
 

@@ -41,6 +41,15 @@ def signed(value: float, form: str = ".3f") -> str:
     return (text if float(text) else text[1:]).replace("-", "−")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun in the singular or plural.
+
+    >>> counted(1, "face"), counted(2000, "face")
+    ('1 face', '2,000 faces')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def listed(names) -> str:
     *most, last = [f"`{name}`" for name in names]
     return f"{', '.join(most)} and {last}" if most else last
@@ -88,10 +97,10 @@ def describe_mistakes(worst: pd.DataFrame) -> str:
     count = pd.concat([worst.left, worst.right]).value_counts().gt(1).sum()
     again = {0: "no face appears", 1: "one face appears"}.get(count, f"{count} faces appear")
     return (
-        f"The highest confidence of these {len(worst)} wrong answers is "
+        f"The highest confidence of these {counted(len(worst), 'wrong answer')} is "
         f"{f'{most:.0%}' if most < 0.995 else 'over 99%'}. The median gap of their labels is "
-        f"{gap:g} year{'s' * (gap != 1)}; {again} in more than one. Notebook 08 asks whether such "
-        "labels are wrong."
+        f"{gap:g} {'year' if gap == 1 else 'years'}; {again} in more than one. Notebook 08 asks "
+        "whether such labels are wrong."
     )
 
 
@@ -99,10 +108,10 @@ def describe_symmetry(share: float, symmetric: bool) -> str:
     """The effect of swapping faces. share: of pairs whose answer changes; symmetric: as in Params.
 
     >>> describe_symmetry(0.022, symmetric=False)
-    'In 2.2% of the pairs, the answer changes when the faces are swapped; nothing prevents it.'
+    'In 2.2% of the pairs, a swap changes which face is called older; nothing prevents this.'
     """
-    why = "each answer combines both orders" if symmetric else "nothing prevents it"
-    return f"In {share:.1%} of the pairs, the answer changes when the faces are swapped; {why}."
+    why = "each answer combines both orders" if symmetric else "nothing prevents this"
+    return f"In {share:.1%} of the pairs, a swap changes which face is called older; {why}."
 
 
 def describe_evidence(row) -> str:
@@ -110,7 +119,8 @@ def describe_evidence(row) -> str:
 
     row: difference, low, high, p (corrected) and seeds of an experiment.
     """
-    text = f"AUC {signed(row.difference)} (95% interval {signed(row.low)} to {signed(row.high)})"
+    ends = f"95% interval {signed(row.low)} to {signed(row.high)}"
+    text = f"difference in AUC {signed(row.difference)} ({ends})"
     if not row.p < 0.05:
         return f"{text}, no clear difference"
     kind = "higher" if row.difference > 0 else "lower"
@@ -130,7 +140,7 @@ def verdict(row, sign: int = 1) -> str:
 def describe_experiment(table: pd.DataFrame) -> str:
     """The differences between an experiment's arms. table: from ``experiments.compare_arms``."""
     return "\n".join(
-        f"- **{row.arm}** compared with {row.against}: {describe_evidence(row)}."
+        f"- **{capital(row.arm)}** compared with {row.against}: {describe_evidence(row)}."
         for row in table.dropna(subset="difference").itertuples()
     )
 
@@ -142,7 +152,7 @@ def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
     return (
         f"In this run, the AUC of {row.better} is {row.auc:.3f} higher than that of {row.other} "
         f"(paired 95% interval {signed(row.auc_low)} to {signed(row.auc_high)}): {explained} the "
-        "choice of test faces can explain, after correction. Each was trained once."
+        "choice of test faces can explain, after correction (chance in training is not covered)."
     )
 
 
@@ -152,8 +162,8 @@ def describe_differences(table: pd.DataFrame) -> str:
     named = f": {'; '.join(open_)}" if 0 < len(open_) < 5 else ""
     return (
         f"After correction, {table.clear.sum()} of {len(table)} differences are larger than the "
-        f"choice of test faces can explain; {len(open_)} are not{named}. Each model was trained "
-        "once here, so chance in training may explain any of them."
+        f"choice of test faces can explain, and {len(open_)} no larger{named}. Chance in training "
+        "is not covered and may explain any of them."
     )
 
 
@@ -163,7 +173,7 @@ def describe_chosen(results: pd.DataFrame) -> str:
     test = test.sort_values("auc", ascending=False).set_index("model")
     able = [name for name in by_validation(results) if name in test.index]
     own, top = test.loc[able[0]], test.iloc[0]
-    higher = f" The highest test AUC: {top.name}, {interval(top, 'auc')}."
+    higher = f" The highest test AUC is that of {top.name}: {interval(top, 'auc')}."
     return (
         f"Of {len(able)} models, **{able[0]}** was chosen on validation pairs: on test faces its "
         f"accuracy is {interval(own, 'accuracy')} and its AUC {interval(own, 'auc')}."
@@ -176,7 +186,7 @@ def describe_siamese_or_concat(table: pd.DataFrame) -> str:
     reached = "; ".join(f"{row.arm} {row.auc:.3f}" for row in table.itertuples())
     return (
         f"With one recipe and pairs from one list, the mean test AUCs over "
-        f"{table.seeds.iloc[0]} seeds are: {reached}.\n\n{describe_experiment(table)}"
+        f"{counted(table.seeds.iloc[0], 'seed')} are: {reached}.\n\n{describe_experiment(table)}"
     )
 
 
@@ -191,8 +201,8 @@ def describe_transfer(usual: pd.DataFrame, ranked: pd.DataFrame, faults: pd.Data
     for row in faults.itertuples():
         if row.fault == "left face twice":
             text += (
-                " for a model that saw the left face twice. That fault alone changes the AUC from "
-                f"{row.sound:.3f} to {row.faulty:.3f} ({describe_evidence(row)})"
+                " for a model that saw the left face twice. With that fault alone, the AUC is "
+                f"{row.faulty:.3f} instead of {row.sound:.3f}: {describe_evidence(row)}"
             )
     return f"{text}."
 
@@ -200,7 +210,8 @@ def describe_transfer(usual: pd.DataFrame, ranked: pd.DataFrame, faults: pd.Data
 def describe_faults(faults: pd.DataFrame) -> str:
     """The cost of each fault that was trained. faults: of ``training.faults``."""
     return "\n".join(
-        f"- **{row.fault}**: from {row.sound:.3f} to {row.faulty:.3f}. {describe_evidence(row)}."
+        f"- **{capital(row.fault)}**: {row.faulty:.3f} instead of {row.sound:.3f}; "
+        f"{describe_evidence(row)}."
         for row in faults.dropna(subset="seeds").itertuples()
     )
 
@@ -212,16 +223,27 @@ def describe_claims(architectures, widths, heads, ranked) -> str:
     ``tuning.head_differences``; ranked: of ``paired_differences``.
     """
     plain = "; ".join(
-        f"{row.against}: {verdict(row, -1).lower()} ({describe_evidence(row)})"
+        f"{row.against}, {verdict(row, -1).lower()} (with minus without: {describe_evidence(row)})"
         for row in widths.dropna(subset="difference").itertuples()
     )
-    six, frozen = architectures.iloc[1], flat(describe_heads(heads))
+    same, equal = (row for row in architectures.dropna(subset="difference").itertuples())
+    both = {verdict(row, -1).lower() for row in (same, equal)}
+    frozen, told = heads[heads.model == "SiameseResNetAge"], "not shown"
+    if len(frozen) and (frozen.low.gt(0).any() or frozen.high.lt(0).all()):
+        told = "yes" if frozen.low.gt(0).any() else "no"
     return (
-        f"*Siamese beats six channels*: {verdict(six, -1).lower()} ({describe_evidence(six)}). *No "
-        f"hidden layers are best*: {plain}. *On frozen age features, hidden layers are better*: "
-        f"{frozen} *Transfer is worst*: not shown, as its model never saw the right face. "
+        f"*Siamese beats six channels*: {both.pop() if len(both) == 1 else 'not shown'} (six "
+        f"channels minus Siamese on the same pairs: {describe_evidence(same)}; with as many "
+        f"passes: {describe_evidence(equal)}). *Heads without hidden layers are best*: {plain}. "
+        f"*On frozen age features, hidden layers help*: {told}, over seeds alone. *Transfer is "
+        "worst*: not shown, as the course project's transfer model never saw the right face. "
         f"{describe_difference(ranked, 'SiameseResNetAge', 'SiameseResNet')}"
     )
+
+
+def capital(text: str) -> str:
+    """``text`` with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
 
 
 def flat(lines: str) -> str:
@@ -234,7 +256,7 @@ def describe_pair_counts(gains: pd.DataFrame) -> str:
     best = gains.loc[gains.difference.idxmax()]
     pairs = "every pair of each batch" if best.pairs == "all" else f"{int(best.pairs):,} pairs"
     return (
-        f"The largest gain in validation AUC over {int(best.fewest):,} pairs is "
+        f"Compared with {int(best.fewest):,} pairs, the largest gain in validation AUC is "
         f"{with_interval(best.difference, best.low, best.high, signed)}, with {pairs}"
         f"{'' if best.low > 0 else ': no clear gain'}."
     )
@@ -244,8 +266,8 @@ def describe_coverage(name: str, curve: pd.DataFrame) -> str:
     """The accuracy on the more confident half of the pairs. curve: of ``coverage_curve``."""
     half = curve.loc[(curve.coverage - 0.5).abs().idxmin()]
     return (
-        f"{name} is correct on {half.accuracy:.1%} of the {half.coverage:.0%} of the pairs that it "
-        f"is most confident about, and on {curve.accuracy.iloc[-1]:.1%} of all."
+        f"On the {half.coverage:.0%} of the pairs about which it is most confident, {name} is "
+        f"correct in {half.accuracy:.1%}; on all pairs, in {curve.accuracy.iloc[-1]:.1%}."
     )
 
 
@@ -262,17 +284,17 @@ def describe_heads(differences: pd.DataFrame) -> str:
         first, better = rows.loc[rows.difference.idxmax()], rows.low > 0
         verdict = "Over seeds alone, hidden layers make no clear difference"
         if rows.low.isna().any():
-            verdict = "One seed cannot separate heads from chance: no verdict"
+            verdict = "With one seed, heads cannot be told from chance: no verdict"
         elif (rows.high < 0).all():
             verdict = "Over seeds alone, every head with hidden layers is worse"
         elif better.any():
-            verdict = f"Over seeds alone, better than without: {listed(rows.hidden_layers[better])}"
+            verdict = f"Over seeds alone, these are better: {listed(rows.hidden_layers[better])}"
         lines.append(
             f"- **{name}**: the best head with hidden layers, {first.hidden_layers}, has a mean "
             f"AUC of {first.auc:.3f}, and a head without them {first.auc_without:.3f} "
-            f"({first.seeds} seeds). {verdict}."
+            f"({counted(first.seeds, 'seed')}). {verdict}."
         )
-    none = "No head was trained without hidden layers, so there is nothing to compare with."
+    none = "- No head was trained without hidden layers, so there is nothing to compare with."
     return "\n".join(lines) or none
 
 
@@ -284,13 +306,12 @@ def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -
             "This run's faces are drawings, so nothing can be reproduced here: the reported "
             "figures are beside ours only to show where those for real faces will be."
         )
-    kinds: dict[str, list[str]] = {"within our interval": [], "below it": [], "above it": []}
+    kinds: dict[str, list[str]] = {"within": [], "below": [], "above": []}
     for name, there in usual.auc[usual.index.isin(table.index)].items():
         row = table.loc[name]
-        kind = "below it" if there < row.auc_low else "within our interval"
-        kind = "above it" if there > row.auc_high else kind
+        kind = "below" if there < row.auc_low else "above" if there > row.auc_high else "within"
         kinds[kind].append(f"{name} ({row.auc:.3f}, reported {there:.3f})")
-    said = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+    said = [f"{kind} our interval: {', '.join(names)}" for kind, names in kinds.items() if names]
     return (
         f"The reported AUC is {'; '.join(said)}. Our split keeps copies of a picture together, our "
         "transfer model sees both faces, and images, budget and parameters are this run's own."
@@ -300,8 +321,8 @@ def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -
 def describe_slices(table: pd.DataFrame) -> str:
     """Groups less accurate than their age gaps explain. table: from ``slice_table``."""
     table, text = table[~table.small], ""
-    ages = table[table.slice == "age of the younger"]
-    if (ages.accuracy < ages.expected).any():
+    ages = table[(table.slice == "age of the younger") & (table.accuracy_high < table.expected)]
+    if len(ages):
         low = ages.loc[(ages.accuracy - ages.expected).idxmin()]
         age = f"in their {low.part}" if low.part.endswith("s") else f"aged {low.part}"
         text = (
@@ -309,7 +330,7 @@ def describe_slices(table: pd.DataFrame) -> str:
             f"explain: {low.accuracy:.1%}, where {low.expected:.1%} is expected. "
         )
     worse = [
-        f"{row.slice} {row.part} ({row.accuracy:.1%}, expected {row.expected:.1%})"
+        f"{row.slice}: {row.part} ({row.accuracy:.1%}, expected {row.expected:.1%})"
         for row in table[table.slice.isin(["gender", "ethnicity"])].itertuples()
         if row.accuracy_high < row.expected
     ]
@@ -324,8 +345,8 @@ def describe_calibration(before: float, after: float, temperature: float) -> str
     kind = kind if abs(temperature - 1) > 0.05 else "neither over- nor underconfident"
     return (
         f"The temperature fitted on validation pairs is {temperature:.2f}: the model is {kind} "
-        f"there. On test pairs, it {'lowers' if after < before else 'raises'} the expected "
-        f"calibration error from {before:.3f} to {after:.3f}."
+        f"there. On test pairs, the temperature {'lowers' if after < before else 'raises'} the "
+        f"expected calibration error from {before:.3f} to {after:.3f}."
     )
 
 
@@ -340,9 +361,10 @@ def describe_ceiling(gaps: np.ndarray, name: str, correct: np.ndarray, ceiling) 
     reached = correct.mean()
     way = (reached - 0.5) / (allowed.knows - 0.5)
     return (
-        f"Knowing every true age would give an accuracy of **{allowed.knows:.1%}** on these pairs; "
-        f"a second set of labels would agree with the first on {allowed.relabelled:.1%}. {name} "
-        f"reaches {reached:.1%}, {way:.0%} of the way there from a coin flip."
+        "Under the assumptions above, knowing every true age would give an accuracy of about "
+        f"**{allowed.knows:.1%}** on these pairs. {name} reaches {reached:.1%}, {way:.0%} of the "
+        "way there from a coin flip. A second set of labels would agree with the first on "
+        f"{allowed.relabelled:.1%}."
     )
 
 
@@ -351,7 +373,7 @@ def describe_importance(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
     sentences = []
     for whose, table in (("our trials", ours), ("the course project's trials", reported)):
         clear = list(table.index[table.importance > table.chance])
-        said = "no parameter matters more than with shuffled AUCs"
+        said = "no parameter exceeds the level reached with shuffled AUCs"
         if table.empty:
             said = "there are too few results for a random forest"
         elif clear:
@@ -368,11 +390,11 @@ def describe_retrained(table: pd.DataFrame) -> str:
     lower = table[table.retrained < table.trial]
     shorter = lower["pairs, retrained"] < lower["pairs, trial"]
     reasons = {
-        "although trained on no fewer pairs: the best of several trials is partly luck": ~shorter,
-        "but was trained on fewer pairs, so `best_epochs` is too small to tell": shorter,
+        "although on no fewer pairs: the best of several trials may be partly luck": ~shorter,
+        "but on fewer pairs, so `best_epochs` is too small to tell": shorter,
     }
     said = [
-        f"Retrained, {listed(lower.index[some])} falls short of its trial's AUC {why}."
+        f"Retraining gives a lower AUC than the trial for {listed(lower.index[some])}, {why}."
         for why, some in reasons.items()
         if some.any()
     ]
@@ -400,7 +422,7 @@ def describe_path(row: dict) -> str:
         f"Of {row['faces']} test faces pasted into photos, {row['found']:.0%} are found. The "
         f"accuracy on their {row['pairs']:,} pairs is {row['direct']:.1%} from the crops and "
         f"{row['through']:.1%} from the photos: a change of {signed(apart, '.1f')} percentage "
-        f"points (95% interval {ends}){'' if clear else ', no clear loss'}."
+        f"points (95% interval {ends}){'' if clear else ', no clear change'}."
     )
 
 
@@ -413,11 +435,11 @@ def describe_robustness(table: pd.DataFrame) -> str:
     worst, lost = known.loc[known.accuracy.idxmin()], table.loc[table.found.idxmin()]
     text = (
         f"On unchanged photos, {plain.accuracy:.1%} of the answers are correct. The accuracy is "
-        f"lowest with {worst.change}: {worst.accuracy:.1%} at {worst.level:g} ({worst.unit})."
+        f"lowest, {worst.accuracy:.1%}, for {worst.change} at {worst.level:g} ({worst.unit})."
     )
     if lost.found < plain.found:
         text += (
-            f" Detection is worst with {lost.change}: {lost.found:.0%} of the faces are found at "
-            f"{lost.level:g} ({lost.unit}); the others get no answer."
+            f" Detection is worst for {lost.change} at {lost.level:g} ({lost.unit}): "
+            f"{lost.found:.0%} of the faces are found; the others get no answer."
         )
     return text

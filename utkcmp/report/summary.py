@@ -137,7 +137,7 @@ def learned(run: Run) -> list[str]:
         heads = sentences.describe_heads(tuning.head_differences(evaluation.head_trainings(run)))
         hidden = sentences.flat(f"{sentences.describe_experiment(widths)}\n{heads}")
         said.append(f"Hidden layers or none? {hidden}")
-    return [*said, ages[0].upper() + ages[1:]]
+    return [*said, sentences.capital(ages)]
 
 
 def read_slices(run: Run) -> pd.DataFrame:

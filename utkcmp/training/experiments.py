@@ -386,7 +386,11 @@ def _training_mode_row(answers: list[dict[str, np.ndarray]], pairs: Pairs) -> li
     sound = np.stack([one["val"][: len(pairs)] for one in answers])
     faulty = np.stack([one["training_mode"] for one in answers])
     aucs = [[area_under_roc(one, pairs.label) for one in logits] for logits in (sound, faulty)]
-    row = ["validation in training mode", "validation AUC that chooses", *np.mean(aucs, axis=1)]
+    row = [
+        "validation in training mode",
+        "validation AUC used for the choice",
+        *np.mean(aucs, axis=1),
+    ]
     return [*row, *seed_difference(faulty, sound, pairs).values(), len(answers)]
 
 
