@@ -47,7 +47,7 @@ def test_validation_chooses_and_test_is_only_told():
     assert text.startswith(
         "Of 2 models, **B** was chosen on validation pairs: on test faces its accuracy"
     )
-    assert "its AUC 0.930 (0.910 to 0.950). The highest test AUC: A, 0.950" in text
+    assert "its AUC 0.930 (0.910 to 0.950). The highest test AUC is that of A: 0.950" in text
     both = pd.concat([test, chosen.assign(auc=[0.94, 0.9])])
     assert sentences.describe_chosen(both).count("AUC") == 1
 
