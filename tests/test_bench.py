@@ -30,7 +30,7 @@ def test_the_rows_are_measured_printed_and_kept(tiny, outputs, monkeypatch, caps
     assert lines[-2].endswith("holds") and lines[-1].endswith("FALLS SHORT")
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert "| memory | 441 MB | 1000 MB | 0.441 | at most 1 |" in text
+    assert "| memory | 441 MB | 1,000 MB | 0.441 | at most 1 |" in text
     assert "| time | 2 s | 1 s | 2 | at most 1: **falls short** |" in text
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from utkcmp.evaluation.registry import by_validation
 
 NOTHING = "–"  # for what is missing in a table
+SURE = 0.99  # a confidence is never rounded up beyond
 ENOUGH_SEEDS = 3  # needed to call a difference clear
 FACERES_ORIGIN = (
     "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
@@ -93,12 +94,13 @@ def describe_mistakes(worst: pd.DataFrame) -> str:
     """The most confident mistakes. worst: from ``mistakes``."""
     if not len(worst):
         return "No test pair was answered wrongly."
-    gap, most = float((worst.left_age - worst.right_age).abs().median()), worst.confidence.max()
+    gap = (worst.left_age - worst.right_age).abs().median()
+    most = float(worst.confidence.max())
     count = pd.concat([worst.left, worst.right]).value_counts().gt(1).sum()
     again = {0: "no face appears", 1: "one face appears"}.get(count, f"{count} faces appear")
     return (
         f"The highest confidence of these {counted(len(worst), 'wrong answer')} is "
-        f"{f'{most:.0%}' if most < 0.995 else 'over 99%'}. The median gap of their labels is "
+        f"{'over ' * (most > SURE)}{min(most, SURE):.0%}. The median gap of their labels is "
         f"{gap:g} {'year' if gap == 1 else 'years'}; {again} in more than one. Notebook 08 asks "
         "whether such labels are wrong."
     )
@@ -235,8 +237,8 @@ def describe_claims(architectures, widths, heads, ranked) -> str:
         f"*Siamese beats six channels*: {both.pop() if len(both) == 1 else 'not shown'} (six "
         f"channels minus Siamese on the same pairs: {describe_evidence(same)}; with as many "
         f"passes: {describe_evidence(equal)}). *Heads without hidden layers are best*: {plain}. "
-        f"*On frozen age features, hidden layers help*: {told}, over seeds alone. *Transfer is "
-        "worst*: not shown, as the course project's transfer model never saw the right face. "
+        f"*On frozen age features, hidden layers help*: {told} (over seeds alone, uncorrected). "
+        "*Transfer is worst*: not shown, as the course project's model never saw the right face. "
         f"{describe_difference(ranked, 'SiameseResNetAge', 'SiameseResNet')}"
     )
 
@@ -256,7 +258,7 @@ def describe_pair_counts(gains: pd.DataFrame) -> str:
     best = gains.loc[gains.difference.idxmax()]
     pairs = "every pair of each batch" if best.pairs == "all" else f"{int(best.pairs):,} pairs"
     return (
-        f"Compared with {int(best.fewest):,} pairs, the largest gain in validation AUC is "
+        f"Compared with {int(best.fewest):,} pairs, the largest change in validation AUC is "
         f"{with_interval(best.difference, best.low, best.high, signed)}, with {pairs}"
         f"{'' if best.low > 0 else ': no clear gain'}."
     )
