@@ -29,6 +29,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def percent(share: float) -> str:
+    """A confidence as text, never rounded up.
+
+    >>> percent(0.599), percent(0.9996)
+    ('59%', 'over 99%')
+    """
+    return "over 99%" if 0.99 < share < 1 else f"{int(100 * share + 1e-9)}%"
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside ``path`` that replaces it only if the block succeeds.

@@ -27,6 +27,13 @@ def test_large_numbers_have_fewer_decimals():
     assert shown.seconds.tolist() == ["0.024", "−2.500", "24.1", "3,870"]
 
 
+def test_differences_and_p_values_have_their_own_forms():
+    rows = {"difference": [3863.6, -0.1], "low": np.nan, "high": np.nan, "p": [1e-9, 0.0412]}
+    shown = shown_table(pd.DataFrame(rows)).data
+    assert shown["difference"].tolist() == ["+3864", "−0.100"]
+    assert shown["p (Holm)"].tolist() == ["<\xa00.001", "0.041"]
+
+
 def test_a_row_without_a_name_keeps_its_index():
     assert ">red<" in shown_table(pd.DataFrame({"mean": [0.5]}, index=["red"])).to_html()
 

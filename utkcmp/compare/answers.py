@@ -13,6 +13,7 @@ from scipy.special import expit
 from utkcmp.compare import BAND
 from utkcmp.compare.photos import NoAnswerError, Photo, PhotoError, Seen, faces_in, name_of
 from utkcmp.compare.predictor import BATCH, Predictor, find_model
+from utkcmp.files import percent
 from utkcmp.processes import in_processes
 
 TOO_CLOSE = "too close to call"
@@ -52,7 +53,7 @@ class Comparison:
 
     def __str__(self) -> str:
         side = "left" if self.probability > 0.5 else "right"
-        notes = [_percent(self.confidence)] + ([] if self.calibrated else ["not calibrated"])
+        notes = [percent(self.confidence)] + ([] if self.calibrated else ["not calibrated"])
         for name, seen in (("left", self.left), ("right", self.right)):
             if seen.turned:
                 notes.append(f"{name} photo turned by {seen.turned} degrees clockwise")
@@ -113,7 +114,7 @@ class Order:
 
     def share(self, place: int) -> str:
         """The probability that a face is older than the one before it, as text."""
-        return _percent(self.steps[place - 1]) if place else ""
+        return percent(self.steps[place - 1]) if place else ""
 
     def as_dict(self) -> dict:
         return {
@@ -124,11 +125,6 @@ class Order:
             "band": self.band,
             "skipped": [str(error) for error in self.skipped],
         }
-
-
-def _percent(share: float) -> str:
-    """A share as text, never rounded up: 59.9% is below 60%, and 99.9% is not certain."""
-    return "over 99%" if 0.99 < share < 1 else f"{int(100 * share + 1e-9)}%"
 
 
 def compare(

@@ -6,6 +6,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from utkcmp.files import percent
+
 LEFT, RIGHT = "#c2571a", "#2a6f97"  # left face, right face; also reference and model
 MUTED = "#8a8f98"
 DRAWN = "Drawn faces of the same ages: the photographs are not shown."
@@ -94,6 +96,6 @@ def pair_tiles(images, pairs: pd.DataFrame, *, drawn: bool = False) -> Figure:
             axis.text(start + 0.5, y - 0.04, years, ha="center", va="bottom", **look)
         text = getattr(pair, "caption", f"label {int(pair.left_age > pair.right_age)}")
         if hasattr(pair, "answer"):
-            text = f"answer: {pair.answer} ({pair.confidence:.0%})"
+            text = f"answer: {pair.answer} ({percent(pair.confidence)})"
         axis.text(x + 1.03, y + 1.04, text, fontsize=9, ha="center", va="top")
     return figure

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from utkcmp.evaluation.registry import by_validation
+from utkcmp.files import percent
 
 NOTHING = "–"  # for what is missing in a table
-SURE = 0.99  # a confidence is never rounded up beyond
 ENOUGH_SEEDS = 3  # needed to call a difference clear
 FACERES_ORIGIN = (
     "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
@@ -95,12 +95,11 @@ def describe_mistakes(worst: pd.DataFrame) -> str:
     if not len(worst):
         return "No test pair was answered wrongly."
     gap = (worst.left_age - worst.right_age).abs().median()
-    most = float(worst.confidence.max())
     count = pd.concat([worst.left, worst.right]).value_counts().gt(1).sum()
     again = {0: "no face appears", 1: "one face appears"}.get(count, f"{count} faces appear")
     return (
         f"The highest confidence of these {counted(len(worst), 'wrong answer')} is "
-        f"{'over ' * (most > SURE)}{min(most, SURE):.0%}. The median gap of their labels is "
+        f"{percent(worst.confidence.max())}. The median gap of their labels is "
         f"{gap:g} {'year' if gap == 1 else 'years'}; {again} in more than one. Notebook 08 asks "
         "whether such labels are wrong."
     )

@@ -25,7 +25,7 @@ def shown_table(table: pd.DataFrame) -> Styler:
         signs = name == "difference"
         low, high = ("low", "high") if signs else (f"{name}_low", f"{name}_high")
         if low in table:
-            form, some = signed if signs else _number, table[[name, low, high]]
+            form, some = _signed if signs else _number, table[[name, low, high]]
             said = [with_interval(*row, form) for row in some.itertuples(index=False)]
             shown[name] = [one.replace(" to ", "\xa0to\xa0") for one in said]
         elif not name.endswith(("low", "high")):
@@ -48,8 +48,19 @@ def shown_trials(trials: pd.DataFrame) -> Styler:
 
 
 def _number(value: float) -> str:
-    decimals = 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-    return f"{value:,.{decimals}f}".replace("-", "−")
+    return f"{value:,.{_decimals(value)}f}".replace("-", "−")
+
+
+def _signed(value: float) -> str:
+    return signed(value, f".{_decimals(value)}f")
+
+
+def _decimals(value: float) -> int:
+    return 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+
+
+def _p_value(value: float) -> str:
+    return _number(value) if value >= 0.0005 else "<\xa00.001"
 
 
 def _texts(column: pd.Series) -> list[str]:
@@ -61,5 +72,6 @@ def _texts(column: pd.Series) -> list[str]:
         and (column.max() > 1 or column.name == "seeds")
     )
     form = "{:,.0f}".format if whole else _number if numbers else str
+    form = _p_value if column.name == "p" else form
     missing = column.isna()  # a list counts as one value
     return [NOTHING if none else form(value) for value, none in zip(column, missing, strict=True)]
