@@ -94,6 +94,8 @@ def book(tmp_path_factory):
         printed("UserWarning: beware", "stderr"),
         shown(**widget),
         shown(text="<Figure size 640x480 with 1 Axes>"),
+        shown(html="", text="<IPython.core.display.HTML object>"),
+        shown(html="<table id='T_1'><tr><th>styled</th></tr></table>"),
         shown(text="[<matplotlib.lines.Line2D at 0x7f00>]"),
         new_code_cell("x", outputs=[error]),
         shown(md="| a | b |\n|---|--:|\n| x | 1 |"),
@@ -146,8 +148,17 @@ def test_every_hostile_name_is_text_in_its_table(book):
 
 def test_no_debris_on_the_pages(book):
     text = book[1]["02_split"].select_one("article").get_text()
-    for debris in ("beware", "FloatProgress", "<Figure", "0x7f", "Traceback", "NBVAL"):
+    for debris in ("beware", "FloatProgress", "<Figure", "0x7f", "Traceback", "NBVAL", "IPython"):
         assert debris not in text
+    assert len(book[1]["02_split"].select("article .cell_output")) == 5  # none of an ended display
+
+
+def test_every_table_has_a_class_that_the_dark_theme_knows(book):
+    tables = book[1]["02_split"].select("article table")
+    assert "styled" in tables[0].text and all(one.get("class") for one in tables)
+
+
+def test_a_markdown_table_is_a_table(book):
     assert [cell.text for cell in book[1]["02_split"].select("article td")] == ["x", "1"]
 
 

@@ -117,6 +117,8 @@ def _is_result(output: nbformat.NotebookNode) -> bool:
     data = output.get("data", {})
     if output.output_type == "error" or any("jupyter.widget" in kind for kind in data):
         return False
+    if not data.get("text/html", "table").strip():  # a display that has ended
+        return False
     return set(data) != {"text/plain"} or not _DEBRIS.match(data["text/plain"])
 
 
@@ -126,7 +128,9 @@ def _make_safe(data: dict[str, str]) -> None:
         html = re.sub(r"(?s)<style[^<]*</style>", "", data["text/html"])
         styles = CSSSanitizer(allowed_css_properties=TABLE_STYLES)
         cleaner = Cleaner(tags=TABLE_TAGS, attributes=TABLE_ATTRIBUTES, css_sanitizer=styles)
-        data["text/html"] = cleaner.clean(html)
+        # MyST-NB's dark theme knows only tables of this class.
+        html = cleaner.clean(html).replace("<table>", '<table class="dataframe">')
+        data["text/html"] = html
     if "text/markdown" in data:  # code between backquotes is text anyway
         parts = re.split(r"(`+.+?`+)", data["text/markdown"], flags=re.S)
         parts[::2] = [part.replace("<", r"\<").replace("![", r"!\[") for part in parts[::2]]
