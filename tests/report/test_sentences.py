@@ -155,6 +155,8 @@ def test_the_course_projects_claims_hold_or_not_by_the_evidence():
     assert "*Siamese beats six channels*: yes (six channels minus Siamese" in said
     assert "*Heads without hidden layers are best*: Siamese, no (with minus without" in said
     assert "hidden layers help*: yes" in said and "*Transfer is worst*: not shown" in said
+    worse = sentences.describe_claims(arms, widths, heads.assign(low=-0.2, high=-0.1), models)
+    assert "hidden layers help*: no (" in worse
     arms["p"] = [np.nan, 0.001, 0.3]  # the two arms disagree
     unclear = sentences.describe_claims(arms, widths.assign(p=0.3), heads[:0], models)
     assert unclear.count("not shown") == 4 and "\n" not in unclear

@@ -227,11 +227,11 @@ def describe_claims(architectures, widths, heads, ranked) -> str:
         f"{row.against}, {verdict(row, -1).lower()} (with minus without: {describe_evidence(row)})"
         for row in widths.dropna(subset="difference").itertuples()
     )
-    same, equal = (row for row in architectures.dropna(subset="difference").itertuples())
+    same, equal = architectures.dropna(subset="difference").itertuples()
     both = {verdict(row, -1).lower() for row in (same, equal)}
-    frozen, told = heads[heads.model == "SiameseResNetAge"], "not shown"
-    if len(frozen) and (frozen.low.gt(0).any() or frozen.high.lt(0).all()):
-        told = "yes" if frozen.low.gt(0).any() else "no"
+    frozen = heads[heads.model == "SiameseResNetAge"]
+    worse = len(frozen) > 0 and (frozen.high < 0).all()
+    told = "yes" if (frozen.low > 0).any() else "no" if worse else "not shown"
     return (
         f"*Siamese beats six channels*: {both.pop() if len(both) == 1 else 'not shown'} (six "
         f"channels minus Siamese on the same pairs: {describe_evidence(same)}; with as many "
