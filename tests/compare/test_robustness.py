@@ -112,4 +112,6 @@ def test_the_table_has_a_row_a_level(monkeypatch):
     plain = table[table.level.isna()]
     assert plain.accuracy.nunique() == 1 and (table.found == 1).all()
     worst = table.loc[table.accuracy.idxmin()]
-    assert f"lowest, {worst.accuracy:.1%}, for {worst.change} at" in describe_robustness(table)
+    said = describe_robustness(table)
+    assert f"lowest, {worst.accuracy:.1%} (95% interval {worst.accuracy_low:.1%} to" in said
+    assert f"{worst.pairs} pairs), for {worst.change} at" in said

@@ -101,19 +101,6 @@ def test_differences_of_heads_are_paired_by_seed():
     assert (got.seeds, got.hidden_layers) == (3, "[8, 4]")
 
 
-@pytest.mark.parametrize(
-    ("gains", "said"),
-    [
-        ([0.01, 0.02, 0.015], "these are better"),
-        ([-0.01, -0.02, -0.015], "every head with hidden layers is worse"),
-        ([-0.01, 0.02, -0.015], "hidden layers make no clear difference"),
-        ([0.01], "no verdict"),
-    ],
-)
-def test_the_verdict_on_heads_follows_the_intervals(gains, said):
-    assert said in describe_heads(head_differences(heads_table(gains)))
-
-
 def test_only_what_matters_is_important():
     rng = np.random.default_rng(0)
     n = 40
@@ -144,7 +131,7 @@ def test_a_best_trial_that_does_not_hold_is_said_so():
     table = table.assign(**{"pairs, trial": 100, "pairs, retrained": 100})
     assert "lower AUC than the trial for `b`, although" in describe_retrained(table)
     assert "partly luck" in describe_retrained(table)
-    assert "Each reaches at least" in describe_retrained(table[:1])
+    assert "Each retrained model reaches at least" in describe_retrained(table[:1])
     shorter = describe_retrained(table.assign(**{"pairs, retrained": 99}))
     assert "lower AUC than the trial for `b`, but on fewer pairs" in shorter
     assert "partly luck" not in shorter

@@ -151,4 +151,4 @@ def _print(answer, options: argparse.Namespace, predictor) -> None:
             text = text.replace("≈", "~")
         print(text)
         if drawn:
-            print("note: this model has seen only drawn faces and knows nothing about people")
+            print("note: trained on drawn faces, this model says nothing about people")

@@ -80,7 +80,7 @@ def alignment_figure(seen: Seen, frame: np.ndarray = POINTS, show_faces: bool = 
     axes[1].set_title("2. eyes, nose and mouth")
     _show(axes[2], seen.crop, show_faces)
     axes[2].plot(*(frame * seen.crop.width / CROP).T, "+", color=RIGHT, markersize=9)
-    axes[2].set_title("3. aligned; +: places of training faces")
+    axes[2].set_title("3. aligned; +: positions in the frame")
     return figure
 
 

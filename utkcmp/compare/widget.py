@@ -11,7 +11,7 @@ from utkcmp.compare.answers import compare, load
 from utkcmp.compare.figures import comparison_figure
 from utkcmp.compare.predictor import Predictor
 
-DRAWN = "This model has seen only drawn faces and knows nothing about people."
+DRAWN = "Trained on drawn faces, this model says nothing about people."
 
 
 def answer_html(left: io.BytesIO, right: io.BytesIO, predictor: Predictor) -> str:

