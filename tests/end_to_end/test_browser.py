@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(
     not CHROMIUM and "NEED_CHROMIUM" not in os.environ, reason="no Chromium on this machine"
 )
 WIDTHS = {"wide": 1280, "phone": 390}
-ON_PHONE = ("index", "methods", "08_comparison")  # asked by axe a second time
+SOME = ("index", "methods", "08_comparison")  # pages that axe checks each time
 OPEN_ALL = "document.querySelectorAll('details').forEach(one => { one.open = true })"
 SCROLLS = """[...document.querySelectorAll('article table')].filter(one => {
     let box = one.parentElement
@@ -86,15 +86,23 @@ def test_the_search_finds_what_a_notebook_says(book, tab):
     assert any("methods.html" in link for link in found)
 
 
-@pytest.mark.parametrize("tab", [("wide", "light"), ("phone", "dark")], indirect=True, ids="-".join)
-def test_axe_finds_nothing_serious(book, tab):
+@pytest.mark.parametrize(
+    ("tab", "checked"),
+    [
+        (("wide", "light"), SOME),
+        (("phone", "dark"), SOME),
+        pytest.param(("wide", "light"), None, marks=pytest.mark.slow, id="every page"),
+    ],
+    indirect=["tab"],
+)
+def test_axe_finds_nothing_serious(book, tab, checked):
     from axe_playwright_python.sync_playwright import Axe
 
     found = []
     for page in pages(book):
         tab.goto(page.as_uri())
         tab.evaluate(OPEN_ALL)
-        if tab.viewport_size["width"] == WIDTHS["wide"] or page.stem in ON_PHONE:
+        if checked is None or page.stem in checked:
             result = Axe().run(tab).response
             assert len(result["passes"]) > 10  # it has looked
             for one in result["violations"]:

@@ -21,7 +21,6 @@ from utkcmp.tuning import cluster
 from utkcmp.tuning.cluster import _start, ray_session
 from utkcmp.tuning.tuner import (
     COLUMNS,
-    SEARCHED,
     beside_trials,
     compare_all_heads,
     compare_heads,
@@ -205,22 +204,18 @@ def test_a_killed_search_leaves_no_process_and_repeats_no_trial(run, outputs, se
 
 
 def test_searches_of_one_session(run, second_node):
-    """The same trials again, failures with reasons from another searcher, heads, the best."""
+    """Trials, heads, failures with reasons from another searcher, the best retrained."""
     p = Params(**parameters(num_samples=2, tune_data_size=60, search_space=NARROW))
     model = "SiameseResNetAge"
     trials = search(model, run, p)
     heads = compare_heads(model, run, p)
     kept = read_trials(run.tuning(model))
     pd.testing.assert_frame_equal(search(model, run, p), kept)  # read, not run
-    run.tuning(model).unlink()
-    again = search(model, run, p)
     diverging = NARROW | {"lr": [1e29, 1e30], "hidden_layers": [[8]]}
     changed = {"search_space": diverging, "searcher": "bayesian", "num_samples": 1}
     failed = search(model, run, p.model_copy(update=changed))
 
     assert list(trials.columns) == COLUMNS and trials.loss.is_monotonic_increasing
-    drawn = [set(map(str, table[SEARCHED].to_numpy().tolist())) for table in (trials, again)]
-    assert drawn[0] == drawn[1]
 
     why = failed.status.str.match(r"failed: .*(loss is (nan|inf)|diverged|NaN|parameter lr)")
     assert all(why), failed.status

@@ -98,6 +98,23 @@ def test_every_choice_of_hidden_layers_is_drawn():
         assert all(point.keys() == space.keys() for point in points)
 
 
+@pytest.mark.parametrize("name", ["random", "bayesian"])
+def test_a_search_of_the_same_seed_draws_the_same_trials(name):
+    from ray import tune
+
+    def drawn(seed):
+        space, p = search_space(), Params(searcher=name, seed=seed)
+        algorithm = _tune_config(p, space, 8, True).search_alg
+        if name == "bayesian":
+            algorithm.set_search_properties("loss", "min", space)
+            return [algorithm.suggest(str(number)) for number in range(8)]
+        nothing = tune.Experiment("x", lambda config: None, config=space, num_samples=8)
+        algorithm.add_configurations([nothing])
+        return [algorithm.next_trial().config for _ in range(8)]
+
+    assert drawn(1) == drawn(1) and drawn(1)[:5] != drawn(2)[:5] and drawn(1)[5:] != drawn(2)[5:]
+
+
 def test_a_trial_starts_from_the_weights_of_its_network(monkeypatch):
     started = []
 
