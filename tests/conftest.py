@@ -30,8 +30,9 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_FACERES = faceres_weights()  # evaluated before fixtures move the outputs; often missing
-# The longest tests start first: those that use the whole report, then the searches.
-FIRST = ["whole_report", "tests/end_to_end/test_cluster.py"]
+# The longest groups start first: the tests that use the whole report, the searches, and so on.
+FIRST = ["whole_report", "tests/end_to_end/test_cluster.py", "tests/report/test_report.py"]
+FIRST += ["tests/training/test_solver.py", "tests/compare/test_command.py"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

@@ -15,9 +15,8 @@ from utkcmp.models.inference import to_float
 from utkcmp.models.networks import build_model
 from utkcmp.params import Params
 
-REAL = pytest.param(
-    "real", marks=pytest.mark.skipif("UTKFACE" not in os.environ, reason="UTKFACE is not set")
-)
+UNSET = pytest.mark.skipif("UTKFACE" not in os.environ, reason="UTKFACE is not set")
+REAL = pytest.param("real", marks=[UNSET, pytest.mark.slow])
 
 
 @pytest.fixture(scope="module", params=["drawn", REAL])
