@@ -29,10 +29,25 @@ next(in_processes(time.sleep, [0] * 64 + [0.01] * MANY, MANY))
 print(0, flush=True)
 time.sleep(600)
 """
+OVERWRITTEN = """
+import subprocess, sys, time
+from utkcmp.processes import ends_with_us
+title = (
+    "import ctypes, time; start = open('/proc/self/stat').read().rsplit(')', 1)[1].split()[47];"
+    "ctypes.memset(int(start), 0, 99); print(0, flush=True); time.sleep(600)"  # of the environment
+)
+with ends_with_us():
+    child = subprocess.Popen([sys.executable, "-c", title], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(0, flush=True)
+time.sleep(600)
+"""
 
 
 @pytest.mark.parametrize("whole_group", [True, False])
-@pytest.mark.parametrize(("script", "started"), [(NESTED, 4), (DECODING, 2)])
+@pytest.mark.parametrize(
+    ("script", "started"), [(NESTED, 4), (DECODING, 2), (OVERWRITTEN, 2)], ids=range(3)
+)
 def test_what_a_killed_process_started_ends_too(tmp_path, script, started, whole_group):
     environment = os.environ | {"UTKCMP_OUTPUTS": str(tmp_path)}
     command = [sys.executable, "-c", script]

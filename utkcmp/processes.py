@@ -17,6 +17,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import psutil
 
@@ -96,11 +97,11 @@ def end_marked(mark: str) -> None:
 
 
 def _carries(process: psutil.Process, mark: str) -> bool:
-    try:
-        environment = process.environ()
-    except (psutil.Error, OSError):  # ended, or another user's
+    try:  # psutil would stop at what a title has overwritten
+        environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+    except OSError:  # ended, or another user's
         return False
-    return any(environment.get(name, "\0").startswith(mark) for name in MARKS)
+    return any(f"{name}={mark}".encode() in environment for name in MARKS)
 
 
 @functools.cache
