@@ -11,6 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 from hostile import hostile_names
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from sphinx.util.docutils import additional_nodes
 
 from utkcmp.data.archives import printable
 from utkcmp.files import replaced
@@ -110,8 +111,8 @@ def book(tmp_path_factory):
     return folder, pages, said
 
 
-def test_sphinx_had_nothing_to_warn_of(book):
-    assert book[2] == []
+def test_sphinx_had_nothing_to_warn_of_nor_in_a_second_book(book):
+    assert book[2] == [] and not additional_nodes
 
 
 def test_every_link_and_image_resolves(book):

@@ -44,7 +44,7 @@ def test_validation_chooses_and_test_is_only_told():
     test = results(A=0.95, B=0.93).assign(split="test", protocol="sample")
     chosen = results(A=0.9, B=0.94).assign(split="val", protocol="sample")
     text = sentences.describe_chosen(pd.concat([test, chosen]))
-    assert text.startswith("Of 2 candidates (neither a published network nor a deliberately")
+    assert text.startswith("Of 2 candidates (without the published age estimator and the")
     assert "**B** was chosen on validation pairs: on test faces its accuracy" in text
     assert "its AUC 0.930 (0.910 to 0.950). The highest test AUC is that of A: 0.950" in text
     both = pd.concat([test, chosen.assign(auc=[0.94, 0.9])])

@@ -58,7 +58,7 @@ def test_the_fault_alone_is_what_transfer_is_judged_by():
     assert told == f"- **Left face twice**: 0.750 instead of 0.910; {evidence}"
     assert "no claim about transfer" in got
     without = sentences.describe_transfer(table, ranked, pd.DataFrame())
-    assert without.endswith("reported 0.900.")
+    assert without.endswith("reported an AUC of 0.900.")
 
 
 def test_the_course_projects_curves_are_those_of_its_tables():

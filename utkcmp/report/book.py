@@ -66,8 +66,10 @@ def render_book(run: Run) -> Path:
     if not chapters:
         raise ReportError(f"{run.folder} holds no executed notebook to render")
     from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
 
-    with replaced(run.folder / "report") as folder:
+    # The namespace forgets afterwards what extensions register, else a second book gives warnings.
+    with docutils_namespace(), replaced(run.folder / "report") as folder:
         source = folder / ".source"  # inside, so that nothing else is left behind by a kill
         write_sources(run, chapters, source)
         made = source / ".made" / "html"  # MyST-NB also writes beside it
