@@ -152,7 +152,7 @@ def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
     explained = "more than" if row.clear else "no more than"
     known = f"AUC of {row.better} is {row.auc:.3f} higher than that of {row.other}"
     if row.auc < 0.0005:
-        known = f"AUCs of {row.better} and {row.other} are equal to three decimals"
+        known = f"AUCs of {row.better} and {row.other} differ by less than half a thousandth"
     return (
         f"In this run, the {known} (paired 95% interval {signed(row.auc_low)} to "
         f"{signed(row.auc_high)}): {explained} the choice of test faces can explain, after "
@@ -167,7 +167,7 @@ def describe_differences(table: pd.DataFrame) -> str:
     return (
         f"After correction, {table.clear.sum()} of {len(table)} differences are larger than the "
         f"choice of test faces can explain, and {len(open_)} no larger{named}. Chance in training "
-        "is not covered and may explain some of them."
+        "is not covered and may explain some of the larger ones."
     )
 
 
@@ -294,7 +294,8 @@ def describe_heads(differences: pd.DataFrame) -> str:
         first, said = rows.loc[rows.difference.idxmax()], []
         for kind, some in (("better", rows.low > 0), ("worse", rows.high < 0)):
             if some.any():
-                said.append(f"{kind} than without: {listed(rows.hidden_layers[some])}")
+                heads = listed(rows.hidden_layers[some])
+                said.append(f"these heads do {kind} than the one without: {heads}")
         told = "; ".join(said) or "hidden layers make no clear difference"
         verdict = f"Counting only variation between seeds, {told}"
         if rows.low.isna().any():
@@ -452,12 +453,13 @@ def describe_robustness(table: pd.DataFrame) -> str:
     text = (
         f"On unchanged photos, {plain.accuracy:.1%} of the answers are correct. The accuracy is "
         f"lowest, {worst.accuracy:.1%} (95% interval {worst.accuracy_low:.1%} to "
-        f"{worst.accuracy_high:.1%}, {counted(worst.pairs, 'pair')}), for {worst.change} "
-        f"(level {worst.level:g}; {worst.unit})."
+        f"{worst.accuracy_high:.1%}, {counted(worst.pairs, 'pair')}), with the change "
+        f"*{worst.change}* (level {worst.level:g}; {worst.unit})."
     )
     if lost.found < plain.found:
         text += (
-            f" Detection is worst for {lost.change} (level {lost.level:g}; {lost.unit}): "
+            f" Detection is worst with the change *{lost.change}* (level {lost.level:g}; "
+            f"{lost.unit}): "
             f"{lost.found:.0%} of the faces are found; the others get no answer."
         )
     return text
