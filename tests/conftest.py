@@ -181,7 +181,7 @@ ONE_WORKER = {"cpus_per_trial": os.cpu_count()}  # in sequence: a process takes 
 WHOLE = dict(
     **dict(run="whole", show_faces=False, epochs=2, regressor_epochs=1, data_size=64),
     **dict(eval_pairs=60, resamples=100, seeds=[43], ladder_faces=64, ladder_seeds=1),
-    **dict(age_weight=0.2, pretrained={"image_size": 40}, backbone="mobilenet_v2"),
+    **dict(age_weight=0.2, pretrained={"image_size": 40}, backbone="mobilenet_v3_small"),
     **dict(pair_counts=[60], head_seeds=2, photo_faces=10, **ONE_WORKER),
     **dict(tune_models=["SiameseResNet"], num_samples=1, max_num_epochs=1, tune_data_size=32),
     searcher="bayesian",
