@@ -104,7 +104,7 @@ def test_one_training_each_never_makes_a_difference_clear(clear, says):
     assert says in said and "chance in training is not covered" in said and "clear" not in said
     every = sentences.describe_differences(ranked(clear))
     assert f"{int(clear)} of 1 differences are larger than the choice" in every
-    assert ("A and B" in every) != clear
+    assert ("`A` and `B`" in every) != clear
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_more_pairs_help_only_beyond_the_spread_of_seeds():
     gains = pd.DataFrame({"pairs": ["500", "all"], "fewest": "100", "difference": [0.01, 0.03]})
     said = sentences.describe_pair_counts(gains.assign(low=0.005, high=0.05))
     assert said.startswith("More pairs help: ")
-    assert "over 100 pairs, with every pair of each batch, is +0.030 (+0.005 to +0.050)." in said
+    assert "AUC is +0.030 (+0.005 to +0.050), with every pair of each batch." in said
     assert "do not clearly help" in sentences.describe_pair_counts(
         gains.assign(low=np.nan, high=np.nan)
     )

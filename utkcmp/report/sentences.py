@@ -150,9 +150,9 @@ def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
     """Which model has the higher AUC, trained once each. ranked: from ``paired_differences``."""
     row = ranked[ranked.better.isin([one, other]) & ranked.other.isin([one, other])].iloc[0]
     explained = "more than" if row.clear else "no more than"
-    known = f"AUC of {row.better} is {row.auc:.3f} higher than that of {row.other}"
+    known = f"AUC of `{row.better}` is {row.auc:.3f} higher than that of `{row.other}`"
     if row.auc < 0.0005:
-        known = f"AUCs of {row.better} and {row.other} differ by less than half a thousandth"
+        known = f"AUCs of `{row.better}` and `{row.other}` differ by less than half a thousandth"
     return (
         f"In this run, the {known} (paired 95% interval {signed(row.auc_low)} to "
         f"{signed(row.auc_high)}): {explained} the choice of test faces can explain, after "
@@ -162,7 +162,7 @@ def describe_difference(ranked: pd.DataFrame, one: str, other: str) -> str:
 
 def describe_differences(table: pd.DataFrame) -> str:
     """Which models differ on the test faces. table: from ``paired_differences``."""
-    open_ = [f"{row.better} and {row.other}" for row in table.itertuples() if not row.clear]
+    open_ = [f"`{row.better}` and `{row.other}`" for row in table.itertuples() if not row.clear]
     named = f": {'; '.join(open_)}" if 0 < len(open_) < 5 else ""
     return (
         f"After correction, {table.clear.sum()} of {len(table)} differences are larger than the "
@@ -265,9 +265,9 @@ def describe_pair_counts(gains: pd.DataFrame) -> str:
     best = gains.loc[gains.difference.idxmax()]
     pairs = "every pair of each batch" if best.pairs == "all" else f"{int(best.pairs):,} pairs"
     return (
-        f"More pairs {'help' if best.low > 0 else 'do not clearly help'}: the largest gain in mean "
-        f"validation AUC over {int(best.fewest):,} pairs, with {pairs}, is "
-        f"{with_interval(best.difference, best.low, best.high, signed)}."
+        f"More pairs {'help' if best.low > 0 else 'do not clearly help'}: compared with "
+        f"{int(best.fewest):,} pairs, the largest gain in mean validation AUC is "
+        f"{with_interval(best.difference, best.low, best.high, signed)}, with {pairs}."
     )
 
 
@@ -297,7 +297,7 @@ def describe_heads(differences: pd.DataFrame) -> str:
                 heads = listed(rows.hidden_layers[some])
                 said.append(f"these heads do {kind} than the one without: {heads}")
         told = "; ".join(said) or "hidden layers make no clear difference"
-        verdict = f"Counting only variation between seeds, {told}"
+        verdict = f"If only variation between seeds is counted, {told}"
         if rows.low.isna().any():
             verdict = "With one seed, differences between heads cannot be told from chance"
         lines.append(
@@ -407,8 +407,8 @@ def describe_retrained(table: pd.DataFrame) -> str:
     lower = table[table.retrained < table.trial]
     shorter = lower["pairs, retrained"] < lower["pairs, trial"]
     reasons = {
-        "although it saw no fewer pairs: the best of several trials may be partly lucky": ~shorter,
-        "but it saw fewer pairs, so `best_epochs` is too small for a comparison": shorter,
+        "although no fewer pairs were seen: the best of several trials may be just lucky": ~shorter,
+        "but fewer pairs were seen, so `best_epochs` is too small for a comparison": shorter,
     }
     said = [
         f"Retraining gives a lower AUC than the trial for {listed(lower.index[some])}, {why}."
