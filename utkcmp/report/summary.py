@@ -127,7 +127,7 @@ def learned(run: Run) -> list[str]:
     said, chosen = [sentences.describe_chosen(results)], by_validation(results)[0]
     if evaluation.PEER in table.index and chosen in table.index:
         better = sentences.describe_difference(ranked, chosen, evaluation.PEER)
-        pretrained = run.read_record()["parameters"].get("pretrained", {})
+        pretrained = run.read_record().get("parameters", {}).get("pretrained", {})
         started = chosen == "RankingAgeRegressor" and pretrained.get("weights") == FACERES
         start = " from which it started" if started else ""
         said.append(f"Is {chosen} better than the published network{start}? {better}")
