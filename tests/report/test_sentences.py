@@ -49,6 +49,8 @@ def test_validation_chooses_and_test_is_only_told():
     assert "its AUC 0.930 (0.910 to 0.950). The highest test AUC is that of A: 0.950" in text
     both = pd.concat([test, chosen.assign(auc=[0.94, 0.9])])
     assert sentences.describe_chosen(both).count("AUC") == 1
+    peer = sentences.describe_chosen(pd.concat([test, chosen[1:]]))
+    assert "is that of A, which was not a candidate: 0.950" in peer and "Of 1 candidates" in peer
 
 
 def test_the_ceiling_says_how_far_the_best_has_come():
@@ -102,6 +104,8 @@ def ranked(clear):
 def test_one_training_each_never_makes_a_difference_clear(clear, says):
     said = sentences.describe_difference(ranked(clear), "B", "A")
     assert says in said and "chance in training is not covered" in said and "clear" not in said
+    equal = sentences.describe_difference(ranked(clear).assign(auc=0.0004), "B", "A")
+    assert "differ by less than half a thousandth" in equal and "higher" not in equal
     every = sentences.describe_differences(ranked(clear))
     assert f"{int(clear)} of 1 differences are larger than the choice" in every
     assert ("`A` and `B`" in every) != clear
