@@ -90,7 +90,7 @@ def test_the_search_finds_what_a_notebook_says(book, tab):
     ("tab", "checked"),
     [
         (("wide", "light"), SOME),
-        (("phone", "dark"), SOME),
+        (("phone", "dark"), ("08_comparison",)),
         pytest.param(("wide", "light"), None, marks=pytest.mark.slow, id="every page"),
     ],
     indirect=["tab"],

@@ -187,7 +187,8 @@ def run(small_run):
 
 
 def test_a_killed_search_leaves_no_process_and_repeats_no_trial(run, outputs, second_node):
-    driver, storage = start_driver(outputs, "kill"), run.folder / "tuning/ray"
+    three = dict(num_samples=3)  # two of them at a time
+    driver, storage = start_driver(outputs, "kill", **three), run.folder / "tuning/ray"
     ended = wait_for(lambda: recorded(storage))
     assert len(processes_of("kill", "TESTED")) > 3
     os.kill(driver.pid, signal.SIGKILL)
@@ -195,8 +196,8 @@ def test_a_killed_search_leaves_no_process_and_repeats_no_trial(run, outputs, se
     wait_until_ended("kill", "TESTED")
     finished = {name: rows for name, rows in reported(storage).items() if name in ended}
     assert finished.keys() == ended
-    trials = search("SiameseResNet", run, Params(**parameters()))
-    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
+    trials = search("SiameseResNet", run, Params(**parameters(**three)))
+    assert len(trials) == 3 and set(trials.status) <= {"finished", "stopped early"}
     kept = trials.set_index("trial")
     for name, rows in finished.items():
         assert kept.loss[name] == min(row["loss"] for row in rows)
@@ -256,14 +257,14 @@ def test_trials_outlive_the_machine_they_ran_on(run, second_node):
 
     killer = threading.Thread(target=lose)
     killer.start()
-    longer = {"tune_data_size": 800}  # else one node is done before the other's worker has started
-    trials = search("SiameseResNet", run, Params(**parameters(**longer)))
+    longer = {"tune_data_size": 800}  # else one node does both before the other's has started
+    trials = search("SiameseResNet", run, Params(**parameters(num_samples=2, **longer)))
     killer.join()
     assert ran_there
     wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 1, seconds=120)
-    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
+    assert len(trials) == 2 and set(trials.status) <= {"finished", "stopped early"}
     assert trials.auc.notna().all()
-    assert len(pd.read_csv(run.tuning("SiameseResNet"))) == 4
+    assert len(pd.read_csv(run.tuning("SiameseResNet"))) == 2
 
 
 def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):

@@ -98,12 +98,9 @@ def test_a_name_is_defined_in_one_notebook_only():
                     found[node.name] = path.stem
 
 
-AGAIN = ["02_split", "06_age_regressor_transfer"]
-
-
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in AGAIN else pytest.mark.slow) for name in NAMES],
+    [pytest.param(name, marks=() if name == "02_split" else pytest.mark.slow) for name in NAMES],
 )
 def test_nbval_executes_it_again_and_it_says_the_same(whole_report, marked_faces, tmp_path, name):
     """As the report left it, in its run: what was trained is read, and texts are the same."""

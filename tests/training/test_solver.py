@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -300,42 +300,33 @@ def test_tensorboard_gets_one_curve_by_epoch(tmp_path):
     assert steps == (1, 2) and values == pytest.approx(history.val_auc.tolist())
 
 
-SCRIPT = textwrap.dedent("""
-    import sys
-    sys.path[:0] = sys.argv[1].split(":")
-    from conftest import use_tiny_backbone
-    from test_solver import build, train
-    use_tiny_backbone()
+def train_with_everything(folder, on_epoch):
+    """Six epochs with all that a checkpoint must hold."""
     model = build("SiameseResNet", hidden_layers=[8], use_dropout=True)
-    train(sys.argv[2], model, epochs=6, schedule="cosine", augment="full", ema=0.9, age_weight=0.1,
-          clip=1.0, optimizer="adamw", given={"tensorboard": sys.argv[2] + "/board",
-          "on_epoch": lambda row: print("epoch", row["epoch"], flush=True)})
-""")
+    options = dict(epochs=6, schedule="cosine", augment="full", ema=0.9, age_weight=0.1, clip=1.0)
+    given = {"tensorboard": folder / "board", "on_epoch": lambda row: on_epoch(row["epoch"])}
+    train(folder, model, optimizer="adamw", given=given, **options)
 
 
-def train_in_a_process(folder, kill_after=None) -> list[str]:
-    """Run SCRIPT; kill it with SIGKILL once it has printed ``kill_after``. Gives its lines."""
-    here = os.path.dirname(__file__)
-    paths = f"{here}:{os.path.dirname(here)}"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, paths, str(folder)], stdout=subprocess.PIPE, text=True
-    )
-    lines = []
-    for line in process.stdout:
-        lines.append(line.strip())
-        if line.strip() == kill_after:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.stdout.close()
-    assert process.wait() == (-signal.SIGKILL if kill_after else 0)
-    return lines
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+from conftest import use_tiny_backbone
+from test_solver import train_with_everything
+use_tiny_backbone()
+kill = lambda epoch: epoch == 4 and os.kill(os.getpid(), signal.SIGKILL)
+train_with_everything(Path(sys.argv[3]), kill)
+"""
 
 
 def test_a_killed_training_ends_as_one_never_killed(tmp_path):
-    assert len(train_in_a_process(tmp_path / "whole")) == 6
-    train_in_a_process(tmp_path / "killed", kill_after="epoch 4")
-    resumed = train_in_a_process(tmp_path / "killed")
-    assert resumed[0] in ("epoch 4", "epoch 5")  # killed before or after the checkpoint
+    here, epochs = Path(__file__).parent, []
+    train_with_everything(tmp_path / "whole", lambda epoch: None)
+    killed = [sys.executable, "-c", KILLED, here, here.parent, tmp_path / "killed"]
+    assert subprocess.run(killed).returncode == -signal.SIGKILL
+    train_with_everything(tmp_path / "killed", epochs.append)
+    assert epochs in ([4, 5, 6], [5, 6])  # killed before or after the checkpoint
     for name in ("model.safetensors", "config.json"):
         got, expect = ((tmp_path / one / name).read_bytes() for one in ("killed", "whole"))
         assert got == expect, name
