@@ -257,14 +257,14 @@ def test_trials_outlive_the_machine_they_ran_on(run, second_node):
 
     killer = threading.Thread(target=lose)
     killer.start()
-    longer = {"tune_data_size": 800}  # else one node does both before the other's has started
-    trials = search("SiameseResNet", run, Params(**parameters(num_samples=2, **longer)))
+    longer = {"tune_data_size": 800}  # else one node is done before the other's worker has started
+    trials = search("SiameseResNet", run, Params(**parameters(**longer)))
     killer.join()
     assert ran_there
     wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 1, seconds=120)
-    assert len(trials) == 2 and set(trials.status) <= {"finished", "stopped early"}
+    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
     assert trials.auc.notna().all()
-    assert len(pd.read_csv(run.tuning("SiameseResNet"))) == 2
+    assert len(pd.read_csv(run.tuning("SiameseResNet"))) == 4
 
 
 def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):
