@@ -48,10 +48,9 @@ with ray_session(p):
 SMALL = dict(n_faces=120, image_size=16, eval_pairs=60, batch_size=16, num_samples=4)
 SMALL |= dict(tune_data_size=160, max_num_epochs=2, seed=42, regressor_epochs=1, head_seeds=2)
 SMALL |= ONE_WORKER
-SMALL |= dict(search_space={"resnet_type": ["resnet18"], "batch_size": [16], "lr": [1e-4, 1e-3]})
-
-
-NARROW = {"resnet_type": ["resnet18"], "batch_size": [16, 32], "hidden_layers": [[], [8]]}
+SPACE = {"resnet_type": ["mobilenet_v3_small"], "batch_size": [16]}
+SMALL |= dict(search_space=SPACE | {"lr": [1e-4, 1e-3]})
+NARROW = SPACE | {"batch_size": [16, 32], "hidden_layers": [[], [8]]}
 
 
 def parameters(**changes) -> dict:
@@ -186,8 +185,35 @@ def run(small_run):
     return small_run[0]
 
 
+def test_trials_outlive_the_machine_they_ran_on(run, second_node):
+    """The first to use the cluster: of its nodes one is left to the others."""
+    import ray
+
+    storage, ran_there = run.folder / "tuning/ray", []
+
+    def lose():  # as soon as a trial on the second node has ended an epoch
+        def there():
+            own = set(descendants(second_node.pid))
+            rows = [row for rows in reported(storage).values() for row in rows]
+            return {row["pid"] for row in rows} & own
+
+        ran_there.extend(wait_for(there))
+        kill_node(second_node)
+
+    killer = threading.Thread(target=lose)
+    killer.start()
+    longer = {"tune_data_size": 800}  # else one node is done before the other's worker has started
+    trials = search("SiameseResNet", run, Params(**parameters(**longer)))
+    killer.join()
+    assert ran_there
+    wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 1, seconds=120)
+    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
+    assert trials.auc.notna().all()
+    assert len(pd.read_csv(run.tuning("SiameseResNet"))) == 4
+
+
 def test_a_killed_search_leaves_no_process_and_repeats_no_trial(run, outputs, second_node):
-    three = dict(num_samples=3)  # two of them at a time
+    three = dict(num_samples=3)
     driver, storage = start_driver(outputs, "kill", **three), run.folder / "tuning/ray"
     ended = wait_for(lambda: recorded(storage))
     assert len(processes_of("kill", "TESTED")) > 3
@@ -238,33 +264,6 @@ def test_searches_of_one_session(run, second_node):
     assert beside["pairs, trial"] == best["iter"] * p.tune_data_size
     assert beside["pairs, retrained"] == p.best_epochs * p.data_size
     assert len(read_epochs(run, model)) == 0  # of the last search, in which all failed
-
-
-def test_trials_outlive_the_machine_they_ran_on(run, second_node):
-    """The last to use the cluster: of its nodes one is left."""
-    import ray
-
-    storage, ran_there = run.folder / "tuning/ray", []
-
-    def lose():  # as soon as a trial on the second node has ended an epoch
-        def there():
-            own = set(descendants(second_node.pid))
-            rows = [row for rows in reported(storage).values() for row in rows]
-            return {row["pid"] for row in rows} & own
-
-        ran_there.extend(wait_for(there))
-        kill_node(second_node)
-
-    killer = threading.Thread(target=lose)
-    killer.start()
-    longer = {"tune_data_size": 800}  # else one node is done before the other's worker has started
-    trials = search("SiameseResNet", run, Params(**parameters(**longer)))
-    killer.join()
-    assert ran_there
-    wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 1, seconds=120)
-    assert len(trials) == 4 and set(trials.status) <= {"finished", "stopped early"}
-    assert trials.auc.notna().all()
-    assert len(pd.read_csv(run.tuning("SiameseResNet"))) == 4
 
 
 def test_what_a_failed_start_left_ends_before_the_next(monkeypatch):

@@ -27,9 +27,9 @@ def train(name, folder, **given):
 @pytest.mark.parametrize(
     "name",
     [
-        "SiameseResNet",
         "ResNetClassifier",
         "RankingAgeRegressor",
+        pytest.param("SiameseResNet", marks=pytest.mark.slow),
         pytest.param("ResNetAgeRegressor", marks=pytest.mark.slow),
     ],
 )
