@@ -106,20 +106,20 @@ def _carries(process: psutil.Process, mark: str) -> bool:
 
 @functools.cache
 def _watcher(pid: int) -> str:
-    """Start the watcher of this process, once per ``pid`` as forks inherit the cache; its token.
-
-    The pipe stays open for as long as this process lives.
-    """
+    """Start the watcher of this process, once per ``pid`` as forks inherit the cache; its token."""
     token = uuid.uuid4().hex
     if psutil.LINUX:
-        _watcher.pipe = subprocess.Popen(
+        read, _ = os.pipe()  # the other end stays open for as long as this process lives
+        watcher = subprocess.Popen(
             [sys.executable, "-I", __file__, f"{token}/"],
-            stdin=subprocess.PIPE,
+            stdin=read,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=os.environ | dict.fromkeys(MARKS, WATCHER),
             start_new_session=True,  # survives a kill of the parent's process group
         )
+        watcher.returncode = 0  # it outlives this process, which is no reason for a warning
+        os.close(read)
     return token
 
 

@@ -32,7 +32,7 @@ ONLY = ["--only", "04_siamese", "--only", "07_tuning"]  # and their dependencies
 PHASES = {
     "indexing": ("cache", 2.0),
     "caching": ("cache/*images-*.npy", 1.0),
-    "training": ("small/models/siamese/training.json", 3.0),
+    "training": ("small/models/siamese/last.ckpt", 1.0),
     "searching": ("small/tuning/ray/*/search", 8.0),
     "rendering": ("small/.report.*", 0.5),
 }
