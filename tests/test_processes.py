@@ -92,3 +92,9 @@ def two(family: list[psutil.Process]) -> list[psutil.Process] | None:
     """What a process started and what that started, its watcher aside."""
     own = [one for one in family if not leftovers._carries(one, leftovers.WATCHER)]
     return own if len(own) == 2 else None
+
+
+def test_a_process_that_ends_by_itself_says_nothing_of_its_watcher():
+    script = "from utkcmp.processes import ends_with_us\nwith ends_with_us(): pass"
+    done = subprocess.run([sys.executable, "-W", "default", "-c", script], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -16,7 +16,7 @@ from utkcmp.run import PROJECT
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 NAMES = list(plan.NOTEBOOKS)
 # What no second run says again: times, where from, the addresses of styled tables.
-ONCE = re.compile(r"seconds|minutes|\d m?s\b|ms\b|earlier split|text/html")
+ONCE = re.compile(r"seconds|minutes|\d ?m?s\b|earlier split|text/html")
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
