@@ -98,7 +98,7 @@ def describe_mistakes(worst: pd.DataFrame) -> str:
     count = pd.concat([worst.left, worst.right]).value_counts().gt(1).sum()
     again = {0: "no face appears", 1: "one face appears"}.get(count, f"{count} faces appear")
     return (
-        f"The highest confidence among the wrong answers shown ({len(worst)}) is "
+        f"The highest confidence among the {counted(len(worst), 'wrong answer')} shown is "
         f"{percent(worst.confidence.max())}. The median gap between the two labelled ages is "
         f"{gap:g} {'year' if gap == 1 else 'years'}; {again} in more than one pair. Notebook 08 "
         "asks whether such labels are wrong."
@@ -180,7 +180,7 @@ def describe_chosen(results: pd.DataFrame) -> str:
     outside = "" if top.name in able else ", which was not a candidate"
     higher = f" The highest test AUC is that of {top.name}{outside}: {interval(top, 'auc')}."
     return (
-        f"Of {len(able)} candidates (without the published age estimator and the deliberately "
+        f"Of {len(able)} candidates (excluding the published age estimator and the deliberately "
         f"faulty model), **{able[0]}** was chosen on validation pairs: on test faces its accuracy "
         f"is {interval(own, 'accuracy')} and its AUC {interval(own, 'auc')}."
         f"{higher if top.name != able[0] else ''}"
@@ -276,7 +276,7 @@ def describe_coverage(name: str, curve: pd.DataFrame) -> str:
     half = curve.loc[(curve.coverage - 0.5).abs().idxmin()]
     return (
         f"On the {half.coverage:.0%} of the pairs about which it is most confident, `{name}` "
-        f"is correct in {half.accuracy:.1%} of cases; on all pairs, in "
+        f"is correct in {half.accuracy:.1%} of cases; on all of these pairs, in "
         f"{curve.accuracy.iloc[-1]:.1%}."
     )
 
@@ -350,8 +350,9 @@ def describe_slices(table: pd.DataFrame) -> str:
         return f"{text}No group by gender or ethnicity is large enough to judge."
     if not worse:
         return (
-            f"{text}None of the {len(judged)} groups by gender or ethnicity that are large enough "
-            f"to judge (of {len(groups)}) is clearly below its expected accuracy."
+            f"{text}Of {counted(len(groups), 'group')} by gender or ethnicity, {len(judged)} "
+            f"{'is' if len(judged) == 1 else 'are'} large enough to judge; none is clearly below "
+            "its expected accuracy."
         )
     return f"{text}Groups of pairs served worse than their age gaps explain: {'; '.join(worse)}."
 

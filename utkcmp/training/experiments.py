@@ -414,7 +414,7 @@ def _one_sample_row(model: nn.Module, data: RunData, samples: int = 10) -> list:
     chosen = (rng.choice(len(pairs), size, replace=False) for _ in range(samples))
     drawn = np.array([area_under_roc(logits[some], pairs.label[some]) for some in chosen]) - whole
     furthest = drawn[np.abs(drawn).argmax()]
-    row = ["one sample of pairs", f"test AUC, the furthest of {samples} samples"]
+    row = ["one sample of pairs", f"test AUC, the furthest off of {samples} samples"]
     return [*row, whole, whole + furthest, furthest, drawn.min(), drawn.max(), np.nan, np.nan]
 
 
