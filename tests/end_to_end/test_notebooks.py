@@ -78,7 +78,9 @@ def test_no_result_is_typed_into_prose(path):
 @pytest.mark.parametrize("pretrained", [{}, {"epochs": 5}])
 def test_what_is_switched_off_is_said_in_one_line(peer, pretrained):
     transfer = next(path for path in NOTEBOOKS if path.stem.startswith("06"))
-    (cell,) = [c.source for c in cells(transfer, "code") if "No pretrained network is" in c.source]
+    (cell,) = [
+        c.source for c in cells(transfer, "code") if "uses no pretrained network" in c.source
+    ]
     known = {"peer": peer, "p": SimpleNamespace(pretrained=pretrained), "Markdown": str}
     known |= {"report": SimpleNamespace(describe_history=str), "fitted": SimpleNamespace(history=1)}
     body, last = ast.parse(cell).body[:-1], ast.parse(cell).body[-1]

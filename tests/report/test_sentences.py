@@ -182,7 +182,7 @@ def test_more_pairs_help_only_beyond_the_spread_of_seeds():
 def test_the_confident_half_is_compared_with_all():
     curve = pd.DataFrame({"coverage": [0.25, 0.5, 1], "accuracy": [1, 0.95, 0.9]})
     said = sentences.describe_coverage("m", curve)
-    assert said.endswith("95.0% of cases; on all of these pairs, in 90.0%.")
+    assert said.endswith("95.0% of cases; on all pairs of the sample, in 90.0%.")
 
 
 def test_a_face_that_comes_again_is_named():

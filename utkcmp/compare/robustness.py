@@ -88,7 +88,7 @@ CHANGES = {
         *("degrees", (15, 45, 90)),
         lambda photo, turn: photo.rotate(turn, Image.Resampling.BICUBIC, fillcolor=GREY),
     ),
-    "occlusion": Change("% of the crop, from below", (20, 35, 50), _covered),
+    "occlusion": Change("% of the crop covered, from below", (20, 35, 50), _covered),
     "close-up": Change(  # only the pasted crop, resized
         *("side of the photo, pixels", (224, 600, 1200)),
         lambda photo, side: ImageOps.crop(photo, EDGE).resize((side, side)),

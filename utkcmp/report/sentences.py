@@ -70,11 +70,11 @@ def describe_history(history: pd.DataFrame) -> str:
 
 def describe_result(row: dict) -> str:
     """One row of results.csv, compared with a coin flip."""
-    beats = "above" if row["accuracy_low"] > 0.5 else "not clearly above"
+    beats = "better" if row["accuracy_low"] > 0.5 else "not clearly better"
     return (
         f"On {row['n_pairs']:,} test pairs, the accuracy is {row['accuracy']:.1%} (95% interval "
-        f"{row['accuracy_low']:.1%} to {row['accuracy_high']:.1%}), {beats} a coin flip; the area "
-        f"under the ROC curve (AUC) is {interval(row, 'auc')}."
+        f"{row['accuracy_low']:.1%} to {row['accuracy_high']:.1%}), {beats} than a coin flip; the "
+        f"area under the ROC curve (AUC) is {interval(row, 'auc')}."
     )
 
 
@@ -85,8 +85,8 @@ def describe_gaps(table: pd.DataFrame) -> str:
     narrow, wide = (f"{gap} year{'s' * (gap != '1')}" for gap in table.index[[0, -1]])
     return (
         f"The accuracy is {first.accuracy:.1%} at an age gap of {narrow} and {last.accuracy:.1%} "
-        f"at one of {wide.replace('>', 'more than ')}: "
-        f"{'wider gaps are easier' if rises else 'the intervals overlap'}."
+        f"at one of {wide.replace('>', 'more than ')}"
+        f"{': wider gaps are easier' if rises else '; the intervals overlap'}."
     )
 
 
@@ -276,7 +276,7 @@ def describe_coverage(name: str, curve: pd.DataFrame) -> str:
     half = curve.loc[(curve.coverage - 0.5).abs().idxmin()]
     return (
         f"On the {half.coverage:.0%} of the pairs about which it is most confident, `{name}` "
-        f"is correct in {half.accuracy:.1%} of cases; on all of these pairs, in "
+        f"is correct in {half.accuracy:.1%} of cases; on all pairs of the sample, in "
         f"{curve.accuracy.iloc[-1]:.1%}."
     )
 
@@ -455,12 +455,11 @@ def describe_robustness(table: pd.DataFrame) -> str:
         f"On unchanged photos, {plain.accuracy:.1%} of the answers are correct. The accuracy is "
         f"lowest, {worst.accuracy:.1%} (95% interval {worst.accuracy_low:.1%} to "
         f"{worst.accuracy_high:.1%}, {counted(worst.pairs, 'pair')}), with the change "
-        f"*{worst.change}* (level {worst.level:g}; {worst.unit})."
+        f"*{worst.change}* ({worst.unit}: {worst.level:g})."
     )
     if lost.found < plain.found:
         text += (
-            f" Detection is worst with the change *{lost.change}* (level {lost.level:g}; "
-            f"{lost.unit}): "
+            f" Detection is worst with the change *{lost.change}* ({lost.unit}: {lost.level:g}): "
             f"{lost.found:.0%} of the faces are found; the others get no answer."
         )
     return text
