@@ -115,7 +115,7 @@ def test_one_training_each_never_makes_a_difference_clear(clear, says):
         (0.04, 3, "clearly higher", "Yes"),
         (0.04, 2, "2 seeds", "Not shown"),
         (0.04, 1, "one seed", "Not shown"),
-        (0.06, 3, "no clear difference", "Not shown"),
+        (0.06, 3, "no clear difference after correction", "Not shown"),
         (np.nan, 3, "no clear difference", "Not shown"),
     ],
 )

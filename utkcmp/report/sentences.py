@@ -109,10 +109,12 @@ def describe_symmetry(share: float, symmetric: bool) -> str:
     """The effect of swapping faces. share: of pairs whose answer changes; symmetric: as in Params.
 
     >>> describe_symmetry(0.022, symmetric=False)
-    'In 2.2% of the pairs, a swap changes which face is called older; nothing prevents this.'
+    'In 2.2% of the pairs, swapping the faces changes which one is called older.'
     """
-    why = "each answer combines both orders" if symmetric else "nothing prevents this"
-    return f"In {share:.1%} of the pairs, a swap changes which face is called older; {why}."
+    why = "; each answer combines both orders" * symmetric
+    return (
+        f"In {share:.1%} of the pairs, swapping the faces changes which one is called older{why}."
+    )
 
 
 def describe_evidence(row) -> str:
@@ -123,7 +125,8 @@ def describe_evidence(row) -> str:
     ends = f"95% interval {signed(row.low)} to {signed(row.high)}"
     text = f"difference in AUC {signed(row.difference)} ({ends})"
     if not row.p < 0.05:
-        return f"{text}, no clear difference"
+        alone = row.p >= 0.05 and (row.low > 0 or row.high < 0)
+        return f"{text}, no clear difference{' after correction' if alone else ''}"
     kind = "higher" if row.difference > 0 else "lower"
     if row.seeds >= ENOUGH_SEEDS:
         return f"{text}, clearly {kind}"
