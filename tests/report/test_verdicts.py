@@ -29,12 +29,12 @@ def test_hidden_layers_pay_or_not_by_what_the_seeds_say():
         (
             [0.80, 0.81, 0.82],
             [0.90, 0.91, 0.93],
-            "these heads do better than the one without: `[64, 32]`",
+            "these heads do better than the one without hidden layers: `[64, 32]`",
         ),
         (
             [0.90, 0.91, 0.93],
             [0.80, 0.81, 0.82],
-            "these heads do worse than the one without: `[64, 32]`",
+            "these heads do worse than the one without hidden layers: `[64, 32]`",
         ),
         ([0.80, 0.90, 0.85], [0.85, 0.84, 0.88], "hidden layers make no clear difference"),
     ):

@@ -299,7 +299,7 @@ def describe_heads(differences: pd.DataFrame) -> str:
         for kind, some in (("better", rows.low > 0), ("worse", rows.high < 0)):
             if some.any():
                 heads = listed(rows.hidden_layers[some])
-                said.append(f"these heads do {kind} than the one without: {heads}")
+                said.append(f"these heads do {kind} than the one without hidden layers: {heads}")
         told = "; ".join(said) or "hidden layers make no clear difference"
         verdict = f"If only variation between seeds is counted, {told}"
         if rows.low.isna().any():
