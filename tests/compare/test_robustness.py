@@ -115,6 +115,6 @@ def test_the_table_has_a_row_a_level(monkeypatch):
     said = describe_robustness(table)
     assert f"lowest, {worst.accuracy:.1%} (95% interval {worst.accuracy_low:.1%} to" in said
     assert (
-        f"{worst.pairs} pairs), with the change *{worst.change}* ({worst.unit}: {worst.level:g}"
+        f"{worst.pairs} pairs), with the change *{worst.change}* ({worst.unit}: {worst.level:g})."
         in said
     )

@@ -33,6 +33,27 @@ def test_gaps_are_in_years():
     assert "2 years and" in sentences.describe_gaps(gaps.set_axis(["2", ">20"]))
 
 
+@pytest.mark.parametrize(
+    "low, high, expect",
+    [
+        ((0.4, 0.9), (0.6, 1.0), "wider gaps are easier."),
+        ((0.4, 0.5), (0.7, 0.8), "wider gaps are not clearly easier."),
+        ((0.9, 0.4), (1.0, 0.6), "wider gaps are not clearly easier."),
+    ],
+)
+def test_wider_gaps_are_easier_only_if_the_intervals_say_so(low, high, expect):
+    gaps = pd.DataFrame({"accuracy": 0.7, "accuracy_low": low, "accuracy_high": high})
+    assert sentences.describe_gaps(gaps.set_axis(["1", ">20"])).endswith(expect)
+
+
+@pytest.mark.parametrize("low, better", [(0.51, True), (0.5, False), (0.45, False)])
+def test_a_model_beats_a_coin_flip_only_if_its_interval_does(low, better):
+    row = {"n_pairs": 5000, "accuracy": 0.55, "accuracy_low": low, "accuracy_high": 0.6}
+    said = sentences.describe_result(row | {"auc": 0.6, "auc_low": 0.5, "auc_high": 0.7})
+    assert ("not clearly better than a coin flip" in said) != better
+    assert ", better than a coin flip" in said or not better
+
+
 def test_a_history_names_its_best_epoch_and_overfitting():
     text = sentences.describe_history(history([0.6, 0.4, 0.5], [0.7, 0.9, 0.88]))
     assert "epoch 2 of 3 (0.400, AUC 0.900)" in text and "0.200 above" in text
@@ -123,6 +144,9 @@ def test_words_are_as_strong_as_the_evidence(p, seeds, expect, verdict):
     row = pd.Series({"difference": 0.02, "low": 0.01, "high": 0.03, "p": p, "seeds": seeds})
     said = sentences.describe_evidence(row)
     assert expect in said and ("clearly" in said) == (verdict == "Yes")
+    assert said.endswith(expect) or p < 0.05
+    wide = sentences.describe_evidence(pd.Series({**row, "low": 0.0}))
+    assert "after correction" not in wide
     assert "difference in AUC +0.020 (95% interval +0.010 to +0.030)" in said
     worse = row * [-1, 1, 1, 1, 1]
     assert (", lower" in sentences.describe_evidence(worse)) == (p < 0.05 and seeds < 3)

@@ -86,8 +86,8 @@ def describe_gaps(table: pd.DataFrame) -> str:
     narrow, wide = (f"{gap} year{'s' * (gap != '1')}" for gap in table.index[[0, -1]])
     return (
         f"The accuracy is {first.accuracy:.1%} at an age gap of {narrow} and {last.accuracy:.1%} "
-        f"at one of {wide.replace('>', 'more than ')}"
-        f"{': wider gaps are easier' if rises else '; the intervals overlap'}."
+        f"at one of {wide.replace('>', 'more than ')}: "
+        f"wider gaps are {'' if rises else 'not clearly '}easier."
     )
 
 
@@ -126,8 +126,8 @@ def describe_evidence(row) -> str:
     ends = f"95% interval {signed(row.low)} to {signed(row.high)}"
     text = f"difference in AUC {signed(row.difference)} ({ends})"
     if not row.p < 0.05:
-        alone = row.p >= 0.05 and (row.low > 0 or row.high < 0)
-        return f"{text}, no clear difference{' after correction' if alone else ''}"
+        corrected = row.p >= 0.05 and not row.low <= 0 <= row.high  # p is NaN if there is no test
+        return f"{text}, no clear difference{' after correction' if corrected else ''}"
     kind = "higher" if row.difference > 0 else "lower"
     if row.seeds >= ENOUGH_SEEDS:
         return f"{text}, clearly {kind}"
